@@ -1,0 +1,57 @@
+"""Run the tasks of a workflow engine as Flux jobs, in one Flux instance per run.
+
+    from executors import JobRequest, RunId, load_config, open_session
+
+    with open_session(RunId("python", "example"), load_config()) as session:
+        [job] = session.submit([JobRequest(argv=["hostname"])])
+        print(job.result().outcome)
+
+Only the names below are public. (PyPI has an unrelated package with the same import name, ``executors``; the two
+cannot be installed side by side.)
+"""
+
+from executors.agent.wire import Cursor, JobEvent
+from executors.config import RunConfig, load_config
+from executors.errors import (
+    AgentError,
+    ConfigError,
+    ExecutorsError,
+    GuestError,
+    ProtocolError,
+    ProvisionError,
+    RequestError,
+    RunNameError,
+    SessionClosedError,
+    TransportError,
+)
+from executors.job import JobRequest
+from executors.names import RunId
+from executors.results import JobException, JobResult, Outcome, Times, Usage
+from executors.session import JobHandle, Session, open_session
+
+__all__ = [
+    "AgentError",
+    "ConfigError",
+    "Cursor",
+    "ExecutorsError",
+    "GuestError",
+    "JobEvent",
+    "JobException",
+    "JobHandle",
+    "JobRequest",
+    "JobResult",
+    "Outcome",
+    "ProtocolError",
+    "ProvisionError",
+    "RequestError",
+    "RunConfig",
+    "RunId",
+    "RunNameError",
+    "Session",
+    "SessionClosedError",
+    "Times",
+    "TransportError",
+    "Usage",
+    "load_config",
+    "open_session",
+]

@@ -1,0 +1,116 @@
+"""The agent's command line: ``serve``, ``supervise`` (serve, kept alive) and ``relay``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any, Dict, List, Optional
+
+from . import supervisor
+from .engine import Engine, EngineError
+from .relay import relay
+from .server import Server, Settings
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog="agent", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("serve", "supervise"):
+        command = commands.add_parser(name)
+        command.add_argument("--directory", required=True, help="private directory of this run")
+        command.add_argument("--run", required=True, help="name of the run")
+        command.add_argument("--engine", choices=["flux", "embedded"], required=True)
+        command.add_argument("--idle-timeout", type=float, default=300.0, metavar="SECONDS")
+        command.add_argument("--orphan-timeout", type=float, default=3600.0, metavar="SECONDS")
+        command.add_argument("--notify", default="", metavar="SOCKET", help="report there once, when ready or refusing")
+        command.add_argument("--guest", action="store_true", help="the instance was not created by us")
+        command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
+        command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
+    relaying = commands.add_parser("relay")
+    relaying.add_argument("socket")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "relay":
+        return relay(arguments.socket)
+    if arguments.command == "supervise":
+        words = list(sys.argv[1:] if argv is None else argv)
+        words[words.index("supervise")] = "serve"
+        return supervisor.supervise(supervisor.agent_command(words))
+    return serve(arguments)
+
+
+def serve(arguments: Any) -> int:
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s agent[%(process)d] %(message)s")
+    os.makedirs(arguments.directory, mode=0o700, exist_ok=True)
+    lock = os.open(os.path.join(arguments.directory, "agent.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # one agent at a time: the kernel frees it when the other is gone
+    try:
+        return asyncio.run(_serve(arguments))
+    except EngineError as err:
+        print("agent: %s" % err, file=sys.stderr)
+        _notify(arguments.notify, {"code": err.code, "message": str(err)})
+        return supervisor.REFUSED
+
+
+async def _serve(arguments: Any) -> int:
+    settings = Settings(
+        arguments.run, arguments.directory, arguments.idle_timeout, arguments.orphan_timeout, arguments.guest
+    )
+    holder = []  # type: List[Server]
+    server = Server(_engine(arguments, holder), settings)
+    holder.append(server)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        name = signal.Signals(signum).name
+        loop.add_signal_handler(signum, _stop_soon, server, name)
+    socket_path = os.path.join(arguments.directory, "agent.sock")
+    await server.start(socket_path)
+    logging.info("listening as %s engine, instance %s", server.engine.name, server.instance)
+    _notify(arguments.notify, {"ready": True})
+    await server.done.wait()
+    try:
+        os.unlink(socket_path)
+    except FileNotFoundError:
+        pass
+    return server.exit_code
+
+
+def _stop_soon(server: Server, name: str) -> None:
+    asyncio.ensure_future(server.stop("got %s" % name))
+
+
+def _engine(arguments: Any, holder: List[Server]) -> Engine:
+    if arguments.engine == "flux":
+        from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
+
+        return FluxEngine(arguments.run, arguments.directory, lambda reason: holder[0].lost(reason))
+    from .embedded_engine import EmbeddedEngine
+
+    spool = os.path.join(arguments.directory, "spool")
+    os.makedirs(spool, mode=0o700, exist_ok=True)
+    gpus = [int(word) for word in arguments.gpus.split(",") if word]
+    if arguments.cores > 0:
+        return EmbeddedEngine(cores=arguments.cores, gpus=gpus, spool=spool)
+    return EmbeddedEngine(gpus=gpus, spool=spool)
+
+
+def _notify(path: str, notice: Dict[str, Any]) -> None:
+    """Tell whoever started this agent how it went. After a restart nobody listens there any more."""
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(path)
+            connection.sendall(json.dumps(notice).encode() + b"\n")
+        except OSError:
+            logging.info("nobody waits for this agent at %s", path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

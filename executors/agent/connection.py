@@ -1,0 +1,224 @@
+"""One client of the agent.
+
+Whatever a client sends or fails to read concerns nobody else: lines and requests in progress are bounded, and events
+are pulled from the shared log at the client's own pace, so that a slow one costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from typing import Any, Awaitable, Callable, Dict, List, Optional, TYPE_CHECKING
+
+from . import wire
+from .engine import EngineError
+
+if TYPE_CHECKING:
+    from .server import Server
+
+log = logging.getLogger("agent")
+
+#: Requests of one client that may be in progress before the agent stops reading from it.
+MAX_REQUESTS = 256
+#: Events in one message.
+EVENT_BATCH = 500
+#: Bytes that may wait in a client's socket buffer before events and output pause.
+HIGH_WATER = 1024 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """One client: its requests in progress, its place in the event log, its output subscriptions."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._reader = wire.LineReader()
+        self._transport = None  # type: Optional[asyncio.Transport]
+        self._greeted = False
+        self._requests = 0
+        self._watching = None  # type: Optional[int]
+        self._paused = False
+        self._followers = {}  # type: Dict[int, Callable[[], None]]
+        self._held_output = []  # type: List[bytes]
+        self._next_sub = 1
+        self._heard = 0.0
+        self._keepalive = None  # type: Optional[asyncio.TimerHandle]
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._loop = asyncio.get_event_loop()
+        self._heard = self._loop.time()
+        self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)
+        self._server.connected(self)
+
+    def connection_lost(self, _exc: Optional[Exception]) -> None:
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        for stop in self._followers.values():
+            stop()
+        self._followers.clear()
+        self._transport = None
+        self._server.disconnected(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        for found in self._reader.feed(data):
+            if isinstance(found, wire.WireError):
+                self.send(wire.error_reply(None, found.code, str(found)))
+                continue
+            try:
+                message = wire.decode(found)  # type: ignore[arg-type]  # feed gives bytes or WireError
+            except wire.WireError as err:
+                self.send(wire.error_reply(None, err.code, str(err)))
+                continue
+            self._handle(message)
+
+    def eof_received(self) -> bool:
+        return False  # nothing more can be asked, so nothing more is owed
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        held, self._held_output = self._held_output, []
+        for line in held:
+            self._write(line)
+        self.push_events()
+
+    # -- requests
+
+    def _handle(self, message: wire.Message) -> None:
+        if "ping" in message:
+            self.send({"pong": message["ping"]})
+            return
+        if "pong" in message:
+            return
+        request_id = message.get("id")
+        op = message.get("op")
+        if not isinstance(request_id, int) or not isinstance(op, str):
+            self.send(wire.error_reply(None, "bad-message", "a request has an integer id and a string op"))
+            return
+        if op == "hello":
+            self._hello(request_id, message)
+            return
+        if not self._greeted:
+            self.send(wire.error_reply(request_id, "no-hello", "the first request is hello"))
+            return
+        handler = self._server.handler(op)
+        if handler is None:
+            self.send(wire.error_reply(request_id, "unknown-op", "op: %r is not known here" % op[:50]))
+            return
+        self._requests += 1
+        if self._requests >= MAX_REQUESTS and self._transport is not None:
+            self._transport.pause_reading()
+        asyncio.ensure_future(self._run(request_id, op, handler(self, message)))
+
+    def _hello(self, request_id: int, message: wire.Message) -> None:
+        versions = message.get("versions")
+        if not isinstance(versions, list) or wire.VERSION not in versions:
+            text = "this agent speaks version %d, the client %s" % (wire.VERSION, versions)
+            self.send(wire.error_reply(request_id, "version", text))
+            return
+        self._greeted = True
+        self.send(wire.ok_reply(request_id, self._server.describe()))
+
+    async def _run(self, request_id: int, op: str, work: Awaitable[Dict[str, Any]]) -> None:
+        try:
+            reply = wire.ok_reply(request_id, await work)
+        except EngineError as err:
+            reply = wire.error_reply(request_id, err.code, str(err))
+        except wire.WireError as err:
+            reply = wire.error_reply(request_id, err.code, str(err))
+        except OSError as err:
+            reply = wire.error_reply(request_id, "engine", str(err))
+        except Exception as err:  # a bug of ours in one request must not take the other clients' agent down
+            log.exception("op %s failed", op)
+            reply = wire.error_reply(request_id, "engine", "internal error: %r" % err)
+        finally:
+            self._requests -= 1
+            if self._requests == MAX_REQUESTS - 1 and self._transport is not None:
+                self._transport.resume_reading()
+        self.send(reply)
+
+    # -- events and output
+
+    def watch_from(self, sequence: int) -> None:
+        self._watching = sequence
+        self._loop.call_soon(self.push_events)
+
+    def push_events(self) -> None:
+        table = self._server.table
+        while self._watching is not None and not self._paused and self._transport is not None:
+            try:
+                events = table.after(self._watching, EVENT_BATCH)
+            except LookupError:
+                # It read too slowly: its place is no longer kept. It gets the state of every job and goes on.
+                self._watching = table.sequence
+                self.send({"resync": table.snapshot(), "cursor": list(table.cursor())})
+                return
+            if not events:
+                return
+            self._watching = events[-1][0]
+            self.send({"ev": events})
+
+    def follow(self, job_id: str, stream: str, offset: int) -> int:
+        sub = self._next_sub
+        self._next_sub += 1
+
+        def sink(name: str, position: int, data: bytes, eof: bool) -> None:
+            if sub not in self._followers:
+                return
+            text = base64.b64encode(data).decode("ascii")
+            line = wire.encode({"out": [sub, name, position, text, eof]})
+            if self._paused:
+                self._held_output.append(line)
+            else:
+                self._write(line)
+            if eof:
+                del self._followers[sub]
+
+        self._followers[sub] = lambda: None
+        # After the reply, which carries the number that the first piece refers to.
+        self._loop.call_soon(self._begin_follow, sub, job_id, stream, offset, sink)
+        return sub
+
+    def _begin_follow(self, sub: int, job_id: str, stream: str, offset: int, sink: Any) -> None:
+        if sub not in self._followers:
+            return
+        try:
+            self._followers[sub] = self._server.engine.follow(job_id, stream, offset, sink)
+        except EngineError as err:
+            del self._followers[sub]
+            self.send({"out": [sub, stream, offset, "", True], "error": str(err)})
+
+    def unfollow(self, sub: int) -> None:
+        stop = self._followers.pop(sub, None)
+        if stop is not None:
+            stop()
+
+    # -- sending
+
+    def send(self, message: wire.Message) -> None:
+        self._write(wire.encode(message))
+
+    def _write(self, line: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(line)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _keep_alive(self) -> None:
+        if self._loop.time() - self._heard > wire.SILENCE_LIMIT:
+            log.info("a client was silent for %g s and is cut", wire.SILENCE_LIMIT)
+            if self._transport is not None:
+                self._transport.abort()
+            return
+        self.send({"ping": 0})
+        self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)

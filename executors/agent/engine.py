@@ -1,0 +1,105 @@
+"""What the server asks of an engine. Flux and the embedded engine both are one; the contract suite runs on both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
+
+#: (job id, event name, timestamp, context): an entry of a job's main eventlog (RFC 18, RFC 21).
+Entry = Tuple[str, str, float, Dict[str, Any]]
+#: Called on the server's loop with entries in order.
+Emit = Callable[[List[Entry]], None]
+#: Called on the server's loop with (stream, offset, data, eof) for each piece of output.
+Sink = Callable[[str, int, bytes, bool], None]
+
+
+class EngineError(Exception):
+    """The engine refuses; the text is for the user. ``code`` is one of wire.ERROR_CODES."""
+
+    def __init__(self, message: str, code: str = "engine") -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class Submission:
+    """One job to submit: its jobspec (a dict, RFC 25), urgency (0..31), key, digest and secret environment."""
+
+    __slots__ = ("jobspec", "urgency", "key", "digest", "name", "secret_env", "measure")
+
+    def __init__(
+        self,
+        jobspec: Dict[str, Any],
+        urgency: int = 16,
+        key: Optional[str] = None,
+        digest: str = "",
+        name: str = "",
+        secret_env: Optional[Dict[str, str]] = None,
+        measure: bool = False,
+    ) -> None:
+        self.jobspec = jobspec
+        self.urgency = urgency
+        self.key = key
+        self.digest = digest
+        self.name = name
+        self.secret_env = secret_env
+        #: Ask for CPU seconds and peak memory in the result.
+        self.measure = measure
+
+
+class Known:
+    """A job that the engine found when it started (a Flux instance outlives its agents)."""
+
+    __slots__ = ("id", "key", "digest", "name")
+
+    def __init__(self, job_id: str, key: Optional[str], digest: str, name: str) -> None:
+        self.id = job_id
+        self.key = key
+        self.digest = digest
+        self.name = name
+
+
+class Engine(ABC):
+    """Runs jobs. All methods are called on the server's loop and must not block it."""
+
+    #: "flux" or "embedded".
+    name = ""
+    #: Version of what runs the jobs.
+    version = ""
+
+    @abstractmethod
+    async def start(self, emit: Emit, known: Callable[[Known], None]) -> str:
+        """Begin; report jobs that exist already through ``known``; give the instance's id.
+
+        Raises EngineError when the engine cannot work here.
+        """
+
+    @abstractmethod
+    def submit(self, submissions: List[Submission]) -> List[Awaitable[str]]:
+        """Start submitting all of them; one awaitable job id each, raising EngineError for a refused one."""
+
+    @abstractmethod
+    def cancel(self, job_id: str, note: str) -> Awaitable[None]:
+        """Raise a ``cancel`` exception. A job that has ended already is no error."""
+
+    @abstractmethod
+    def kill(self, job_id: str, signum: int) -> Awaitable[None]:
+        """Send a signal to a running job. EngineError when it does not run."""
+
+    @abstractmethod
+    def resources(self) -> Awaitable[Dict[str, Any]]:
+        """{"nodes": [{"rank", "host", "cores", "gpus", "memory" (bytes or None), "up", "drained"}, ...]}."""
+
+    @abstractmethod
+    def drain(self, ranks: str, reason: str, undo: bool) -> Awaitable[None]:
+        """Drain or undrain the ranks of an idset (RFC 22): no new job starts there."""
+
+    @abstractmethod
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink) -> Callable[[], None]:
+        """Deliver output of one stream from a byte offset until its end; gives a function that stops it."""
+
+    def forget(self, job_id: str) -> None:
+        """Drop what is kept for an ended job whose result was acknowledged long ago. Nothing by default."""
+
+    @abstractmethod
+    def stop(self, cancel_jobs: bool) -> Awaitable[None]:
+        """End: with ``cancel_jobs`` cancel what is active and wait until it is gone. Never raises."""

@@ -1,0 +1,519 @@
+"""The engine over a real Flux instance, through Flux's own bindings.
+
+One thread runs Flux's reactor on one handle: it submits, cancels and follows the job manager's journal, and hands
+everything to the server's loop in batches. Nothing polls, and no process or thread belongs to a single job.
+
+Keys survive the agent. Each job carries ``attributes.user.fxo`` = {run, key, digest, name}, which the journal's redacted
+jobspec keeps. A new agent that merely scanned the history would miss what its predecessor sent just before it died
+(those jobs show up for up to a second afterwards); so it first submits one held *sentinel* job and reads the history
+once that has an id: ingest is ordered, so everything sent before is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import threading
+from collections import deque
+from typing import Any, Awaitable, Callable, Deque, Dict, List, Optional, Set, Tuple
+
+import flux
+import flux.constants
+import flux.hostlist
+import flux.idset
+import flux.job
+from flux.job.journal import JournalConsumer
+from flux.job.output import output_event_watch_async
+
+from . import launch
+from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
+from .wire import CHUNK_BYTES
+
+_USER = "fxo"
+
+
+class FluxEngine(Engine):
+    """See `Engine`. ``run`` names the jobs that are ours in an instance that others use too."""
+
+    name = "flux"
+
+    def __init__(self, run: str, state_dir: str, on_lost: Callable[[str], None]) -> None:
+        self._run = run
+        self._state_dir = state_dir
+        self._on_lost = on_lost
+        self._loop = asyncio.get_event_loop()
+        self._calls = deque()  # type: Deque[Callable[[flux.Flux], None]]
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_w, False)
+        self._entries = []  # type: List[Entry]
+        self._entries_lock = threading.Lock()
+        self._flush_due = False
+        self._emit = None  # type: Optional[Emit]
+        self._known = None  # type: Optional[Callable[[Known], None]]
+        self._ours = set()  # type: Set[int]
+        self._active = set()  # type: Set[int]
+        self._idle = None  # type: Optional[asyncio.Future[None]]
+        self._running = {}  # type: Dict[int, bool]
+        self._waiting_output = {}  # type: Dict[int, List[Callable[[], None]]]
+        self._secrets = {}  # type: Dict[int, List[str]]
+        self._secret_count = 0
+        self._stopping = False
+        self._ready = None  # type: Optional[asyncio.Future[str]]
+        self._usage_path = os.path.join(state_dir, "usage")
+        self._usage = launch.UsageReader(self._usage_path)
+        self._measures = launch.meter_available()
+        self._thread = threading.Thread(target=self._run_reactor, name="flux-reactor", daemon=True)
+        self.version = ""
+
+    # -- start: sentinel, history, then live
+
+    async def start(self, emit: Emit, known: Callable[[Known], None]) -> str:
+        self._emit = emit
+        self._known = known
+        self._ready = self._loop.create_future()
+        self._thread.start()
+        instance = await self._ready
+        self._flush()
+        return instance
+
+    def _run_reactor(self) -> None:
+        reason = "the Flux reactor ended"
+        try:
+            handle = flux.Flux()
+            owner = int(handle.attr_get("security.owner"))
+            if owner != os.getuid():
+                raise EngineError(
+                    "the instance belongs to user id %d, and its job journal can be read by its owner only; "
+                    "start an instance of your own inside it with `flux alloc` or `flux batch`, and run there" % owner,
+                    "not-possible",
+                )
+            self.version = str(handle.attr_get("version"))
+            instance = "%s-%s" % (handle.attr_get("hostlist"), handle.attr_get("broker.starttime"))
+            watcher = handle.fd_watcher_create(self._wake_r, self._on_wake, flux.constants.FLUX_POLLIN)
+            watcher.start()
+            self._sentinel(handle, instance)
+            handle.reactor_run()
+        except EngineError as err:
+            self._fail_start(err)
+            return
+        except OSError as err:
+            reason = "the connection to Flux was lost: %s" % err
+        except BaseException as err:  # a broken callback: Flux re-raises it here; the agent must restart, not go deaf
+            reason = "the Flux engine failed: %r" % err
+        self._fail_start(EngineError(reason))
+        if not self._stopping:
+            self._to_loop(lambda: self._on_lost(reason))
+
+    def _fail_start(self, err: EngineError) -> None:
+        def fail() -> None:
+            if self._ready is not None and not self._ready.done():
+                self._ready.set_exception(err)
+
+        self._to_loop(fail)
+
+    def _sentinel(self, handle: flux.Flux, instance: str) -> None:
+        spec = _sentinel_jobspec(self._run)
+
+        def submitted(future: Any) -> None:
+            sentinel = int(future.get_id())
+            flux.job.cancel_async(handle, sentinel, "sentinel").then(_ignore_result)
+            consumer = JournalConsumer(handle, include_sentinel=True)
+            consumer.start()
+            consumer.set_callback(self._on_journal, instance)
+
+        flux.job.submit_async(handle, spec, urgency=0).then(submitted)
+
+    # -- journal (reactor thread)
+
+    def _on_journal(self, event: Any, instance: str) -> None:
+        if event is None:
+            return
+        if event.is_empty():
+            self._to_loop(lambda: _resolve(self._ready, instance))
+            return
+        job = int(event.jobid)
+        context = event.context
+        if event.name == "submit":
+            mark = _mark_of(event.jobspec, self._run)
+            if mark is None:
+                return
+            self._ours.add(job)
+            self._active.add(job)
+            self._know(job, mark)
+        elif job not in self._ours:
+            return
+        if event.name == "alloc":
+            context = {"node": _nodes_of(event.R)}
+        elif event.name == "start":
+            self._running[job] = True
+            for begin in self._waiting_output.pop(job, ()):
+                begin()
+        elif event.name == "finish":
+            self._running.pop(job, None)
+            usage = self._usage.take(str(event.jobid.f58plain)) if self._measures else None
+            if usage is not None:
+                context = dict(context, usage=usage)
+        elif event.name == "clean":
+            self._on_clean(job)
+        self._push((_plain(job), event.name, event.timestamp, context))
+
+    def _on_clean(self, job: int) -> None:
+        self._ours.discard(job)
+        self._active.discard(job)
+        self._running.pop(job, None)
+        for begin in self._waiting_output.pop(job, ()):
+            begin()
+        for path in self._secrets.pop(job, ()):
+            _unlink(path)
+        if not self._active and self._idle is not None:
+            self._to_loop(lambda: _resolve(self._idle, None))
+
+    def _know(self, job: int, mark: Dict[str, Any]) -> None:
+        known = Known(_plain(job), mark.get("key"), mark.get("digest", ""), mark.get("name", ""))
+        self._push((known.id, "", 0.0, {"known": known}))
+
+    def _push(self, entry: Entry) -> None:
+        with self._entries_lock:
+            self._entries.append(entry)
+            due, self._flush_due = self._flush_due, True
+        if not due:
+            self._to_loop(self._flush)
+
+    def _flush(self) -> None:
+        """On the loop: hand over what the reactor thread has collected."""
+        if self._emit is None or self._known is None or (self._ready is not None and not self._ready.done()):
+            return
+        with self._entries_lock:
+            entries, self._entries = self._entries, []
+            self._flush_due = False
+        batch = []  # type: List[Entry]
+        for entry in entries:
+            if entry[1]:
+                batch.append(entry)
+            else:
+                self._known(entry[3]["known"])
+        if batch:
+            self._emit(batch)
+
+    # -- calls from the loop into the reactor thread
+
+    def _call(self, function: Callable[[flux.Flux], None]) -> None:
+        self._calls.append(function)
+        try:
+            os.write(self._wake_w, b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups already
+
+    def _on_wake(self, handle: flux.Flux, _watcher: Any, fd: int, _events: int, _args: Any) -> None:
+        os.read(fd, 65536)
+        while self._calls:
+            self._calls.popleft()(handle)
+
+    def _to_loop(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            pass  # the loop is closed: the agent is past caring
+
+    def _rpc(self, start: Callable[[flux.Flux], Any], value: Callable[[Any], Any]) -> Awaitable[Any]:
+        """Start a Flux future in the reactor thread; the awaitable gets ``value(future)`` or an EngineError."""
+        result = self._loop.create_future()
+
+        def done(future: Any) -> None:
+            try:
+                answer = value(future)
+            except OSError as err:
+                error = EngineError(future.error_string() or os.strerror(err.errno or errno.EIO))
+                self._to_loop(lambda: _reject(result, error))
+            else:
+                self._to_loop(lambda: _resolve(result, answer))
+
+        def call(handle: flux.Flux) -> None:
+            try:
+                start(handle).then(done)
+            except (OSError, ValueError, TypeError) as err:
+                error = EngineError(str(err))
+                self._to_loop(lambda: _reject(result, error))
+
+        self._call(call)
+        return result
+
+    # -- Engine
+
+    def submit(self, submissions: List[Submission]) -> List[Awaitable[str]]:
+        results = [self._loop.create_future() for _ in submissions]  # type: List[asyncio.Future[str]]
+        answers = []  # type: List[Tuple[asyncio.Future[str], Any]]
+
+        def flush_answers() -> None:
+            batch, answers[:] = list(answers), []
+            for result, answer in batch:
+                if isinstance(answer, EngineError):
+                    _reject(result, answer)
+                else:
+                    _resolve(result, answer)
+
+        def answer(result: asyncio.Future[str], value: Any) -> None:
+            answers.append((result, value))
+            if len(answers) == 1:
+                self._to_loop(flush_answers)
+
+        def done(future: Any, result: asyncio.Future[str], secrets: List[str]) -> None:
+            try:
+                job = int(future.get_id())
+            except OSError as err:
+                for path in secrets:
+                    _unlink(path)
+                answer(result, EngineError(future.error_string() or os.strerror(err.errno or errno.EIO)))
+                return
+            if secrets:
+                self._secrets[job] = secrets
+            answer(result, _plain(job))
+
+        def call(handle: flux.Flux) -> None:
+            for submission, result in zip(submissions, results):
+                secrets = []  # type: List[str]
+                try:
+                    text = self._jobspec_text(submission, secrets)
+                    flux.job.submit_async(handle, text, urgency=submission.urgency).then(done, result, secrets)
+                except (OSError, ValueError, TypeError, LookupError) as err:
+                    for path in secrets:
+                        _unlink(path)
+                    answer(result, EngineError("the jobspec cannot be submitted: %s" % err))
+
+        self._call(call)
+        return list(results)
+
+    def _jobspec_text(self, submission: Submission, secrets: List[str]) -> str:
+        spec = submission.jobspec
+        mark = {"run": self._run, "key": submission.key, "digest": submission.digest, "name": submission.name}
+        spec["attributes"].setdefault("user", {})[_USER] = mark
+        task = spec["tasks"][0]
+        if submission.measure and self._measures:
+            task["command"] = launch.with_meter(task["command"], self._usage_path)
+        if submission.secret_env:
+            self._secret_count += 1
+            base = os.path.join(self._state_dir, "env-%d-%d" % (os.getpid(), self._secret_count))
+            secrets += launch.write_secrets(base, submission.secret_env, _task_count(spec))
+            task["command"] = launch.with_secrets(task["command"], base)
+        return json.dumps(spec)
+
+    def cancel(self, job_id: str, note: str) -> Awaitable[None]:
+        return self._unless_ended(self._rpc(lambda h: flux.job.cancel_async(h, _number(job_id), note), _nothing))
+
+    async def _unless_ended(self, call: Awaitable[Any]) -> None:
+        try:
+            await call
+        except EngineError as err:
+            if "inactive" not in str(err) and "unknown job" not in str(err):
+                raise
+
+    def kill(self, job_id: str, signum: int) -> Awaitable[None]:
+        return self._rpc(lambda h: flux.job.kill_async(h, _number(job_id), signum), _nothing)
+
+    async def resources(self) -> Dict[str, Any]:
+        status = await self._rpc(lambda h: h.rpc("resource.status", nodeid=0), lambda f: f.get())
+        sched = await self._rpc(lambda h: h.rpc("resource.sched-status", nodeid=0), lambda f: f.get())
+        drained = set()  # type: Set[int]
+        for ranks in (status.get("drain") or {}):
+            drained.update(flux.idset.IDset(ranks))
+        down = {rank for rank, _, _, _ in _lines_of(sched.get("down"))}
+        here = os.uname().nodename
+        nodes = []
+        for rank, host, cores, gpus in _lines_of(sched.get("all")):
+            nodes.append({
+                "rank": rank, "host": host, "cores": cores, "gpus": gpus, "up": rank not in down,
+                "drained": rank in drained, "memory": _memory() if host == here else None,
+            })  # fmt: skip
+        return {"nodes": nodes}
+
+    def drain(self, ranks: str, reason: str, undo: bool) -> Awaitable[None]:
+        topic = "resource.undrain" if undo else "resource.drain"
+        payload = {"targets": ranks} if undo else {"targets": ranks, "reason": reason, "mode": "update"}
+        return self._rpc(lambda h: h.rpc(topic, payload, nodeid=0), _nothing)
+
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink) -> Callable[[], None]:
+        follower = _Follower(job_id, stream, offset, sink, self._to_loop)
+        job = _number(job_id)
+
+        def call(handle: flux.Flux) -> None:
+            def begin() -> None:
+                output_event_watch_async(handle, job).then(follower.on_event)
+
+            if job in self._active and job not in self._running:
+                self._waiting_output.setdefault(job, []).append(begin)
+            else:
+                begin()
+
+        self._call(call)
+        return follower.stop
+
+    async def stop(self, cancel_jobs: bool) -> None:
+        self._stopping = True
+        if cancel_jobs and self._thread.is_alive() and self._active:
+            self._idle = self._loop.create_future()
+            for job in list(self._active):
+                asyncio.ensure_future(_quietly(self.cancel(_plain(job), "the instance is shutting down")))
+            if self._active:
+                # Flux itself ends a job that ignores its signals (kill-timeout); this bound is for a stuck node.
+                await asyncio.wait([self._idle], timeout=60)
+        self._call(lambda handle: handle.reactor_stop())
+        await self._loop.run_in_executor(None, self._thread.join, 5.0)
+        for paths in self._secrets.values():
+            for path in paths:
+                _unlink(path)
+
+
+class _Follower:
+    """Turns RFC 24 output events of one job into (stream, offset, bytes, eof)."""
+
+    def __init__(
+        self, job_id: str, stream: str, offset: int, sink: Sink, to_loop: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._job_id = job_id
+        self._stream = stream
+        self._skip = offset
+        self._position = 0
+        self._sink = sink
+        self._to_loop = to_loop
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def on_event(self, future: Any) -> None:
+        try:
+            event = future.get_event()
+        except OSError:
+            event = None  # the job never started, or its eventlog is gone: its output is what there was
+        if self._stopped:
+            future.stop()
+            return
+        if event is None:
+            self._deliver(b"", True)
+            return
+        if event.name == "data" and event.stream == self._stream and event.data:
+            self._data(event.data.encode("utf-8", "surrogateescape"))
+
+    def _data(self, data: bytes) -> None:
+        start = max(0, self._skip - self._position)
+        self._position += len(data)
+        for index in range(start, len(data), CHUNK_BYTES):
+            self._deliver(data[index : index + CHUNK_BYTES], False, self._position - len(data) + index)
+
+    def _deliver(self, data: bytes, eof: bool, offset: int = -1) -> None:
+        where = max(self._position, self._skip) if offset < 0 else offset
+        if eof:
+            self._stopped = True
+        self._to_loop(lambda: self._sink(self._stream, where, data, eof))
+
+
+def _plain(job: int) -> str:
+    return str(flux.job.JobID(job).f58plain)
+
+
+def _number(job_id: str) -> int:
+    try:
+        return int(flux.job.JobID(job_id))
+    except ValueError:
+        raise EngineError("%r is not a Flux job id" % job_id, "not-found") from None
+
+
+def _sentinel_jobspec(run: str) -> str:
+    return json.dumps({
+        "version": 1,
+        "resources": [{"type": "slot", "count": 1, "label": "task", "with": [{"type": "core", "count": 1}]}],
+        "tasks": [{"command": ["true"], "slot": "task", "count": {"per_slot": 1}}],
+        "attributes": {"system": {"duration": 1, "cwd": "/", "environment": {}, "job": {"name": "fxo-sentinel"}}},
+    })  # fmt: skip
+
+
+def _mark_of(jobspec: Any, run: str) -> Optional[Dict[str, Any]]:
+    """Our mark in a journal jobspec, or None for a job of somebody else."""
+    try:
+        mark = jobspec["attributes"]["user"][_USER]
+        return mark if mark["run"] == run else None
+    except (KeyError, TypeError):
+        return None
+
+
+def _lines_of(resource_set: Any) -> List[Tuple[int, str, int, int]]:
+    """(rank, host, cores, gpus) of each node in an R object (RFC 20)."""
+    if not resource_set:
+        return []
+    execution = resource_set["execution"]
+    hosts = flux.hostlist.Hostlist(execution.get("nodelist", []))
+    found = []
+    for entry in execution["R_lite"]:
+        children = entry["children"]
+        cores = len(flux.idset.IDset(children.get("core", "")))
+        gpus = len(flux.idset.IDset(children.get("gpu", "")))
+        for rank in flux.idset.IDset(entry["rank"]):
+            found.append((int(rank), cores, gpus))
+    found.sort()
+    return [
+        (rank, str(hosts[index]) if index < len(hosts) else "", cores, gpus)
+        for index, (rank, cores, gpus) in enumerate(found)
+    ]
+
+
+def _nodes_of(resource_set: Any) -> str:
+    try:
+        nodes = resource_set["execution"]["nodelist"]
+    except (KeyError, TypeError):
+        return ""
+    return ",".join(nodes)
+
+
+def _task_count(spec: Dict[str, Any]) -> int:
+    count = spec["tasks"][0].get("count", {})
+    if "total" in count:
+        return int(count["total"])
+    slots = 1
+    for resource in spec["resources"]:
+        while resource["type"] != "core":
+            slots *= int(resource["count"])
+            if resource["type"] == "slot":
+                break
+            resource = resource["with"][0]
+    return slots * int(count.get("per_slot", 1))
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _nothing(future: Any) -> None:
+    future.get()
+
+
+def _ignore_result(future: Any) -> None:
+    try:
+        future.get()
+    except OSError:
+        pass  # the sentinel is gone already
+
+
+async def _quietly(call: Awaitable[None]) -> None:
+    try:
+        await call
+    except EngineError:
+        pass  # the job ended by itself meanwhile
+
+
+def _resolve(future: Optional[asyncio.Future[Any]], value: Any) -> None:
+    if future is not None and not future.done():
+        future.set_result(value)
+
+
+def _reject(future: asyncio.Future[Any], error: EngineError) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # the job has removed it itself, as it should

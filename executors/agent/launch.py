@@ -1,0 +1,114 @@
+"""Small prefixes put before a job's command, and the files they use. Both are plain argv: nothing is pasted into text.
+
+* A *secret loader* reads a 0600 file of exports, removes it and then becomes the job, so that a secret is neither
+  in the jobspec (which Flux stores) nor on a command line.
+* A *meter* runs the job as its child and appends CPU seconds and peak memory to a file that the agent reads. Flux
+  does not report either. It is Perl because that starts in 3 ms where Python takes 20; without Perl, no usage.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from typing import Dict, List, Optional
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+_SECRET_LOADER = (
+    'f="$1.${FLUX_TASK_RANK:-0}"; shift; '
+    'if [ ! -r "$f" ]; then echo "the secret environment of this job is not on $(uname -n): $f" >&2; exit 126; fi; '
+    '. "$f"; rm -f "$f"; exec "$@"'
+)
+
+#: getrusage(2) by number, since Perl has no name for it in its core. Other machines go without usage.
+_GETRUSAGE = {"x86_64": "98", "aarch64": "165", "riscv64": "165", "ppc64le": "77", "s390x": "77"}
+
+# The handlers are there to outlive a signal that is sent to the whole process group, and they end with exec, so the
+# job itself starts with the default ones. ru_maxrss is in KiB and is that of the largest process, not of their sum.
+_METER = r"""
+my ($file, $number) = splice(@ARGV, 0, 2);
+$SIG{$_} = sub {} for qw(HUP INT QUIT TERM ALRM USR1 USR2);
+my $pid = fork;
+if (!$pid) {
+  no warnings;
+  exec {$ARGV[0]} @ARGV;
+  print STDERR "$ARGV[0]: $!\n";
+  exit($!{ENOENT} ? 127 : 126);
+}
+1 while waitpid($pid, 0) == -1 && $!{EINTR};
+my $status = $?;
+my $usage = "\0" x 256;
+if (defined $pid && syscall($number + 0, -1, $usage) == 0 && open(my $out, ">>", $file)) {
+  my @u = unpack("q5", $usage);
+  syswrite($out, sprintf("%s %.6f %d\n", $ENV{FLUX_JOB_ID} || "-", $u[0] + $u[2] + ($u[1] + $u[3]) / 1e6, $u[4]));
+  close $out;
+}
+if ($status & 127) { $SIG{$_} = "DEFAULT" for keys %SIG; kill $status & 127, $$; }
+exit($status & 127 ? 128 + ($status & 127) : $status >> 8);
+"""
+
+
+def bad_names(env: Dict[str, str]) -> List[str]:
+    """Names in ``env`` that no shell accepts."""
+    return [name for name in env if not _NAME.match(name)]
+
+
+def write_secrets(base: str, env: Dict[str, str], tasks: int) -> List[str]:
+    """One 0600 file of exports per task (each task removes its own); gives their paths. Raises OSError."""
+    text = "".join("export %s='%s'\n" % (name, value.replace("'", "'\\''")) for name, value in env.items())
+    paths = []
+    for rank in range(tasks):
+        path = "%s.%d" % (base, rank)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as out:
+            out.write(text)
+        paths.append(path)
+    return paths
+
+
+def with_secrets(command: List[str], base: str) -> List[str]:
+    return ["/bin/sh", "-c", _SECRET_LOADER, "sh", base] + command
+
+
+def meter_available() -> bool:
+    return shutil.which("perl") is not None and os.uname().machine in _GETRUSAGE
+
+
+def with_meter(command: List[str], usage_file: str) -> List[str]:
+    return ["perl", "-MErrno", "-e", _METER, usage_file, _GETRUSAGE[os.uname().machine]] + command
+
+
+class UsageReader:
+    """Reads the lines that meters append; ``take(job id)`` gives the sum over a job's tasks, once."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._offset = 0
+        self._found = {}  # type: Dict[str, Dict[str, float]]
+
+    def take(self, job_id: str) -> Optional[Dict[str, float]]:
+        """{"cpu": seconds, "max_rss": bytes} or None. Called when the job's finish event is here, so its lines are."""
+        if job_id not in self._found:
+            self._read()
+        return self._found.pop(job_id, None)
+
+    def _read(self) -> None:
+        try:
+            with open(self._path, "rb") as lines:
+                lines.seek(self._offset)
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    # Flux writes its ids with a florin sign where the locale has one; keys are the plain form.
+                    self._add(line.decode("utf-8", "replace").replace("\u0192", "f").split())
+        except FileNotFoundError:
+            return
+
+    def _add(self, words: List[str]) -> None:
+        if len(words) != 3:
+            return
+        usage = self._found.setdefault(words[0], {"cpu": 0.0, "max_rss": 0})
+        usage["cpu"] += float(words[1])
+        usage["max_rss"] = max(usage["max_rss"], int(words[2]) * 1024)

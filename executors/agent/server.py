@@ -1,0 +1,447 @@
+"""The agent's state, the requests that clients make of it, and the watchdog. One asyncio loop owns it all."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import time
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
+
+from . import launch, wire
+from .connection import Connection
+from .engine import Engine, EngineError, Entry, Known, Submission
+from .jobs import Job, JobTable
+
+log = logging.getLogger("agent")
+
+class Settings:
+    """How an agent behaves; times are seconds, 0 or less turns a watchdog off."""
+
+    def __init__(
+        self, run: str, directory: str, idle_timeout: float = 300.0, orphan_timeout: float = 3600.0, guest: bool = False
+    ) -> None:
+        self.run = run
+        #: Private (0700) directory of this run: socket, state, acknowledged jobs.
+        self.directory = directory
+        self.idle_timeout = idle_timeout
+        self.orphan_timeout = orphan_timeout
+        #: Attached to an instance that somebody else created: never drain it.
+        self.guest = guest
+
+
+class Server:
+    """The agent's state and its requests. All methods run on the loop."""
+
+    def __init__(self, engine: Engine, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.table = JobTable(os.urandom(8).hex())
+        self.instance = ""
+        self.connections = set()  # type: Set[Connection]
+        self.closing = None  # type: Optional[str]
+        self.done = asyncio.Event()
+        self.exit_code = 0
+        self._clock = clock
+        self._loop = asyncio.get_event_loop()
+        self._pending_keys = {}  # type: Dict[str, asyncio.Future[str]]
+        self._submitting = 0
+        self._acks = AckLog(os.path.join(settings.directory, "acknowledged"))
+        self._server = None  # type: Optional[asyncio.AbstractServer]
+        self._lonely_since = clock()
+        self._quiet_since = clock()
+        self._events_due = False
+        self._watch_timer = None  # type: Optional[asyncio.TimerHandle]
+
+    # -- life
+
+    async def start(self, socket_path: str) -> None:
+        """Start the engine and listen. Raises EngineError when the engine cannot work here, OSError for the socket."""
+        self.instance = await self.engine.start(self.on_entries, self.on_known)
+        for job_id in self._acks.read():
+            self.table.acknowledge(job_id)
+        temporary = socket_path + ".new"
+        _unlink(temporary)
+        old = os.umask(0o177)
+        try:
+            self._server = await self._loop.create_unix_server(lambda: Connection(self), temporary)
+        finally:
+            os.umask(old)
+        # Renamed into place, so that whoever finds the socket finds an agent that listens.
+        os.rename(temporary, socket_path)
+        self._schedule_watchdog()
+
+    async def stop(self, reason: str, cancel_jobs: bool = True, exit_code: int = 0) -> None:
+        """End jobs (if asked), tell the clients, close. Idempotent."""
+        if self.closing is not None:
+            return
+        self.closing = reason
+        self.exit_code = exit_code
+        log.info("stopping: %s", reason)
+        await self.engine.stop(cancel_jobs)
+        self._push_events()
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.send({"bye": reason})
+            connection.close()
+        self._acks.close()
+        self.done.set()
+
+    def lost(self, reason: str) -> None:
+        """The engine is gone: end with an error, so that the supervisor starts a new agent if the instance lives."""
+        asyncio.ensure_future(self.stop(reason, cancel_jobs=False, exit_code=1))
+
+    # -- watchdog
+
+    def _schedule_watchdog(self) -> None:
+        """One timer, set to the earliest moment at which a limit can be reached."""
+        now = self._clock()
+        if self.connections or self._submitting:
+            self._lonely_since = now
+        if self.connections or self.table.active or self._submitting:
+            self._quiet_since = now
+        idle, orphan = self.settings.idle_timeout, self.settings.orphan_timeout
+        due = []
+        if idle > 0:
+            due.append((self._quiet_since + idle, "no job and no client for %g s (idle time-out)" % idle))
+        if orphan > 0:
+            due.append((self._lonely_since + orphan, "no client for %g s (orphan time-out)" % orphan))
+        if not due:
+            return
+        moment, reason = min(due)
+        if moment <= now:
+            asyncio.ensure_future(self.stop(reason))
+            return
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        self._watch_timer = self._loop.call_later(max(0.05, moment - now), self._schedule_watchdog)
+
+    def connected(self, connection: Connection) -> None:
+        self.connections.add(connection)
+
+    def disconnected(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._lonely_since = self._clock()
+            if not self.table.active:
+                self._quiet_since = self._clock()
+            if self.closing is None:
+                self._schedule_watchdog()
+
+    # -- what the engine reports
+
+    def on_known(self, known: Known) -> None:
+        self.table.add(Job(known.id, known.key, known.digest, known.name))
+
+    def on_entries(self, entries: List[Entry]) -> None:
+        before = self.table.active
+        for job_id, name, timestamp, context in entries:
+            if name == "submit" and job_id not in self.table.jobs:
+                self.table.add(Job(job_id))
+            self.table.apply(job_id, name, timestamp, context)
+        if before and not self.table.active:
+            self._quiet_since = self._clock()
+            if not self.connections and self.closing is None:
+                self._schedule_watchdog()
+        if not self._events_due:
+            self._events_due = True
+            self._loop.call_soon(self._push_events)
+
+    def _push_events(self) -> None:
+        self._events_due = False
+        for connection in list(self.connections):
+            connection.push_events()
+
+    # -- requests
+
+    def handler(self, op: str) -> Optional[Callable[[Connection, Dict[str, Any]], Awaitable[Dict[str, Any]]]]:
+        """The method that answers an op; None for an unknown one."""
+        return getattr(self, "op_" + op, None)
+
+    async def op_submit(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        items = _list_of(request, "items", dict)
+        if self.closing is not None:
+            raise EngineError("the agent is shutting down: %s" % self.closing, "closing")
+        answers = [None] * len(items)  # type: List[Any]
+        fresh = []  # type: List[Submission]
+        places = []  # type: List[int]
+        waits = []  # type: List[Any]
+        for index, item in enumerate(items):
+            try:
+                submission = _submission(item)
+            except EngineError as err:
+                answers[index] = {"error": str(err)}
+                continue
+            if submission.key is not None:
+                known = self.table.by_key(submission.key)
+                if known is not None:
+                    answers[index] = {"id": known.id, "known": True, "digest": known.digest}
+                    continue
+                pending = self._pending_keys.get(submission.key)
+                if pending is not None:
+                    waits.append((index, pending, True, submission.digest))
+                    continue
+                self._pending_keys[submission.key] = self._loop.create_future()
+            fresh.append(submission)
+            places.append(index)
+        self._submitting += 1
+        try:
+            for index, submission, waiting in zip(places, fresh, self.engine.submit(fresh)):
+                waits.append((index, waiting, False, submission))
+            for index, waiting, known_already, what in waits:
+                answers[index] = await self._submitted(waiting, known_already, what)
+        finally:
+            self._submitting -= 1
+            for submission in fresh:
+                if submission.key is not None:
+                    self._pending_keys.pop(submission.key, None)
+        return {"items": answers}
+
+    async def _submitted(self, waiting: Awaitable[str], known_already: bool, what: Any) -> Dict[str, Any]:
+        try:
+            job_id = await (asyncio.shield(waiting) if isinstance(waiting, asyncio.Future) else waiting)
+        except EngineError as err:
+            if not known_already and what.key is not None:
+                _settle(self._pending_keys.pop(what.key, None), err)
+            return {"error": str(err)}
+        if known_already:
+            job = self.table.jobs.get(job_id)
+            return {"id": job_id, "known": True, "digest": job.digest if job is not None else what}
+        self.table.add(Job(job_id, what.key, what.digest, what.name))
+        if what.key is not None:
+            _settle(self._pending_keys.pop(what.key, None), job_id)
+        return {"id": job_id, "known": False, "digest": what.digest}
+
+    async def op_cancel(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        note = str(request.get("note") or "cancelled")
+        return await self._each(request, lambda job_id: self.engine.cancel(job_id, note))
+
+    async def op_kill(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        signum = _integer(request, "signal", 1, 64)
+        return await self._each(request, lambda job_id: self.engine.kill(job_id, signum), must_run=True)
+
+    async def _each(
+        self, request: Dict[str, Any], call: Callable[[str], Awaitable[None]], must_run: bool = False
+    ) -> Dict[str, Any]:
+        """Apply ``call`` to all jobs at once; {"errors": {id: message}} names those that it failed for."""
+        errors = {}  # type: Dict[str, str]
+        waits = []
+        for job_id in _list_of(request, "ids", str):
+            job = self.table.jobs.get(job_id)
+            if job is None:
+                errors[job_id] = "no such job"
+            elif job.ended:
+                if must_run:
+                    errors[job_id] = "the job has ended"
+            else:
+                waits.append((job_id, asyncio.ensure_future(call(job_id))))
+        for job_id, wait in waits:
+            try:
+                await wait
+            except EngineError as err:
+                errors[job_id] = str(err)
+        return {"errors": errors}
+
+    async def op_list(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        ids = _list_of(request, "ids", str) if "ids" in request else None
+        keys = _list_of(request, "keys", str) if "keys" in request else None
+        return {"jobs": self.table.select(ids, keys), "cursor": list(self.table.cursor())}
+
+    async def op_info(self, _connection: Connection, _request: Dict[str, Any]) -> Dict[str, Any]:
+        return self.describe()
+
+    def describe(self) -> Dict[str, Any]:
+        return {
+            "version": wire.VERSION, "engine": self.engine.name, "engine_version": self.engine.version,
+            "instance": self.instance, "run": self.settings.run, "cursor": list(self.table.cursor()),
+            "host": os.uname().nodename, "pid": os.getpid(), "guest": self.settings.guest,
+            "active": self.table.active, "clients": len(self.connections),
+            "idle_timeout": self.settings.idle_timeout, "orphan_timeout": self.settings.orphan_timeout,
+        }  # fmt: skip
+
+    async def op_watch(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        cursor = wire.parse_cursor(request.get("after"))
+        if cursor is not None and self.table.holds(cursor):
+            connection.watch_from(cursor.sequence)
+            return {"cursor": list(cursor), "snapshot": None}
+        connection.watch_from(self.table.sequence)
+        return {"cursor": list(self.table.cursor()), "snapshot": self.table.snapshot()}
+
+    async def op_ack(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        done = [job_id for job_id in _list_of(request, "ids", str) if self.table.acknowledge(job_id)]
+        self._acks.add(done)
+        for job_id in done:
+            self.engine.forget(job_id)
+        return {}
+
+    async def op_output(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        job_id = _string(request, "job")
+        stream = request.get("stream", "stdout")
+        if stream not in ("stdout", "stderr"):
+            raise EngineError("stream: %r is neither stdout nor stderr" % (stream,), "bad-request")
+        if job_id not in self.table.jobs:
+            raise EngineError("no such job: %s" % job_id, "not-found")
+        return {"sub": connection.follow(job_id, stream, _integer(request, "offset", 0, 1 << 62, 0))}
+
+    async def op_unfollow(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        connection.unfollow(_integer(request, "sub", 0, 1 << 62))
+        return {}
+
+    async def op_put(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Write a piece of a file at an offset; a relative path lies in the agent's own ``files`` directory."""
+        path = self._path(request)
+        data = _bytes(request, "data")
+        offset = _integer(request, "offset", 0, 1 << 62, 0)
+        mode = _integer(request, "mode", 0, 0o777, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if offset == 0 else 0)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(path, flags, mode)
+        try:
+            written = os.pwrite(fd, data, offset)
+        finally:
+            os.close(fd)
+        if written != len(data):
+            raise EngineError("%s: only %d of %d bytes were written" % (path, written, len(data)))
+        return {"path": path, "size": offset + written}
+
+    async def op_get(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        path = self._path(request)
+        offset = _integer(request, "offset", 0, 1 << 62, 0)
+        with open(path, "rb") as source:
+            source.seek(offset)
+            data = source.read(wire.CHUNK_BYTES)
+            size = os.fstat(source.fileno()).st_size
+        return {"data": base64.b64encode(data).decode("ascii"), "eof": offset + len(data) >= size, "size": size}
+
+    def _path(self, request: Dict[str, Any]) -> str:
+        path = _string(request, "path")
+        if os.path.isabs(path):
+            return path
+        root = os.path.join(self.settings.directory, "files")
+        full = os.path.normpath(os.path.join(root, path))
+        if not full.startswith(root + os.sep):
+            raise EngineError("path: %r leads out of the agent's directory" % path, "bad-request")
+        return full
+
+    async def op_resources(self, _connection: Connection, _request: Dict[str, Any]) -> Dict[str, Any]:
+        return await self.engine.resources()
+
+    async def op_drain(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        if self.settings.guest:
+            raise EngineError("this instance was not created by us, so it is never drained by us", "not-possible")
+        reason = str(request.get("reason") or "drained")
+        await self.engine.drain(_string(request, "ranks"), reason, bool(request.get("undo", False)))
+        return {}
+
+    async def op_shutdown(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        """End the agent (and the instance that it belongs to). ``only_if_last``: not while others are connected."""
+        if request.get("only_if_last") and self.connections - {connection}:
+            return {"stopping": False}
+        reason = str(request.get("reason") or "asked to shut down")
+        self._loop.call_soon(lambda: asyncio.ensure_future(self.stop(reason)))
+        return {"stopping": True}
+
+
+class AckLog:
+    """Acknowledged job ids, one per line, so that an agent that is restarted still knows which keys have ended."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = None  # type: Any
+
+    def read(self) -> List[str]:
+        try:
+            with open(self._path, encoding="ascii", errors="replace") as lines:
+                return lines.read().split()
+        except FileNotFoundError:
+            return []
+
+    def add(self, ids: List[str]) -> None:
+        if not ids:
+            return
+        if self._file is None:
+            self._file = open(self._path, "a", encoding="ascii")  # noqa: SIM115 - kept open for the agent's life
+        self._file.write("".join(job_id + "\n" for job_id in ids))
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _submission(item: Dict[str, Any]) -> Submission:
+    """A Submission from its JSON form. EngineError (for this item only) says what is wrong."""
+    spec = item.get("jobspec")  # type: Any
+    try:
+        command = spec["tasks"][0]["command"]
+        attributes = spec["attributes"]["system"]
+    except (KeyError, IndexError, TypeError):
+        raise EngineError("jobspec: not a jobspec V1 object") from None
+    if not isinstance(command, list) or not command or not isinstance(attributes, dict):
+        raise EngineError("jobspec: tasks[0].command must be a list with at least one word")
+    key = item.get("key")
+    urgency = item.get("urgency", 16)
+    secret = item.get("secret_env")
+    if key is not None and (not isinstance(key, str) or not 0 < len(key) <= 256):
+        raise EngineError("key: must be a string of 1 to 256 characters")
+    if not isinstance(urgency, int) or isinstance(urgency, bool) or not 0 <= urgency <= 31:
+        raise EngineError("urgency: %r is not an integer from 0 to 31" % (urgency,))
+    if secret is not None:
+        if not isinstance(secret, dict) or not all(isinstance(v, str) and "\0" not in v for v in secret.values()):
+            raise EngineError("secret_env: must map names to strings without null bytes")
+        bad = launch.bad_names(secret)
+        if bad:
+            raise EngineError("secret_env: %s cannot be the name of an environment variable" % ", ".join(map(repr, bad)))
+    return Submission(
+        spec, urgency, key, str(item.get("digest", "")), str(item.get("name", "")), secret, bool(item.get("measure"))
+    )
+
+
+def _list_of(request: Dict[str, Any], field: str, kind: type) -> List[Any]:
+    value = request.get(field)
+    if not isinstance(value, list) or not all(isinstance(one, kind) for one in value):
+        raise EngineError("%s: must be a list of %s" % (field, "objects" if kind is dict else "strings"), "bad-request")
+    return value
+
+
+def _string(request: Dict[str, Any], field: str) -> str:
+    value = request.get(field)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise EngineError("%s: must be a string that is not empty" % field, "bad-request")
+    return value
+
+
+def _integer(request: Dict[str, Any], field: str, low: int, high: int, default: Optional[int] = None) -> int:
+    value = request.get(field, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise EngineError("%s: %r is not an integer from %d to %d" % (field, value, low, high), "bad-request")
+    return value
+
+
+def _bytes(request: Dict[str, Any], field: str) -> bytes:
+    try:
+        return base64.b64decode(_string(request, field) if request.get(field) != "" else "", validate=True)
+    except ValueError:
+        raise EngineError("%s: is not base64" % field, "bad-request") from None
+
+
+def _settle(future: Optional[asyncio.Future[Any]], value: Any) -> None:
+    if future is None or future.done():
+        return
+    if isinstance(value, EngineError):
+        future.set_exception(value)
+        future.exception()  # seen: nobody may have asked for the same key
+    else:
+        future.set_result(value)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

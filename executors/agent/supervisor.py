@@ -1,0 +1,61 @@
+"""The instance's initial program: it keeps an agent alive, and ends (and with it the instance) when the agent says so.
+
+The end of the initial program is the end of a Flux instance, so the agent itself must not be it: an agent that dies
+by accident is started again and finds its jobs still there. Exit code 0 of the agent means "end", `REFUSED` means
+"cannot work here": both are passed on. Anything else is an accident.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import List, Optional
+
+#: Exit code of an agent that cannot work here (see its error file); starting it again would not help.
+REFUSED = 3
+#: So many accidents within `WINDOW` seconds are no accidents.
+MAX_RESTARTS = 20
+WINDOW = 60.0
+
+
+def supervise(command: List[str]) -> int:
+    """Run ``command`` until it ends on purpose; the exit code for the instance."""
+    stopping = []  # type: List[int]
+    child = None  # type: Optional[subprocess.Popen[bytes]]
+
+    def pass_on(signum: int, _frame: object) -> None:
+        stopping.append(signum)
+        if child is not None:
+            child.send_signal(signal.SIGTERM)
+
+    # A broker that is told to end sends its initial program SIGHUP.
+    for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, pass_on)
+    starts = []  # type: List[float]
+    while True:
+        if stopping:
+            return 0
+        starts = [moment for moment in starts if time.monotonic() - moment < WINDOW] + [time.monotonic()]
+        if len(starts) > MAX_RESTARTS:
+            print("agent supervisor: the agent died %d times in %d s" % (MAX_RESTARTS, WINDOW), file=sys.stderr)
+            return 1
+        child = subprocess.Popen(command)
+        if stopping:
+            child.send_signal(signal.SIGTERM)
+        code = child.wait()
+        child = None
+        if code in (0, REFUSED) or stopping:
+            return code if code == REFUSED else 0
+        print("agent supervisor: the agent ended with %d and is started again" % code, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def agent_command(arguments: List[str]) -> List[str]:
+    """How to start this same zipapp (or package) again as an agent."""
+    program = os.path.abspath(sys.argv[0])
+    if program.endswith(".pyz"):
+        return [sys.executable, program] + arguments
+    return [sys.executable, "-m", "executors.agent"] + arguments

@@ -1,0 +1,177 @@
+"""Messages between agent and client: JSON lines, and the words in them. No I/O.
+
+One message is one JSON object on one line, UTF-8, ended by a newline. Three kinds travel:
+
+* a request   ``{"id": 7, "op": "submit", ...}``                   client to agent
+* a reply     ``{"re": 7, "ok": {...}}`` or ``{"re": 7, "error": {"code": ..., "message": ...}}``
+* a push      ``{"ev": [[seq, id, name, timestamp, context], ...]}`` or ``{"out": [sub, stream, offset, base64, eof]}``
+
+The first request of a stream is ``hello`` with the versions that the client speaks; unknown fields are ignored, so
+a version only changes when the meaning of a field does. Event names and job states are those of Flux RFC 21.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+VERSION = 1
+
+#: Longest line either side accepts, in bytes. A longer one is skipped up to its newline and answered by an error.
+MAX_LINE = 16 * 1024 * 1024
+#: What a sender keeps a batch below, in bytes, so that one message never holds up a keep-alive for long.
+BATCH_BYTES = 1024 * 1024
+#: Largest piece of a file or of output in one message, in bytes (before base64).
+CHUNK_BYTES = 256 * 1024
+#: Seconds between keep-alives, and the silence after which a peer counts as gone.
+PING_INTERVAL = 20.0
+SILENCE_LIMIT = 60.0
+
+STATES = ("NEW", "DEPEND", "PRIORITY", "SCHED", "RUN", "CLEANUP", "INACTIVE")
+
+ERROR_CODES = (
+    "bad-message",  # not JSON, not an object, a line that is too long
+    "bad-request",  # a field is missing or wrong
+    "unknown-op",
+    "version",  # no common protocol version
+    "no-hello",
+    "not-found",
+    "not-possible",  # the engine or the mode of operation does not offer it
+    "closing",  # the agent is shutting down
+    "engine",  # Flux (or the embedded engine) said no; the message is its own
+)
+
+Message = Dict[str, Any]
+
+
+class Cursor(NamedTuple):
+    """A place in the event stream of one agent process: never a clock, since clocks step back.
+
+    ``epoch`` names one life of the agent, ``sequence`` counts its events from 1; 0 stands before the first.
+    """
+
+    epoch: str
+    sequence: int
+
+
+class JobEvent(NamedTuple):
+    """One event of one job (RFC 18 entry: name, timestamp in seconds since the epoch, context)."""
+
+    cursor: Cursor
+    id: str
+    name: str
+    timestamp: float
+    context: Dict[str, Any]
+
+
+class WireError(ValueError):
+    """A line that is not a message. ``code`` is one of ERROR_CODES."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+def encode(message: Message) -> bytes:
+    """The line for a message, newline included. Newlines inside strings are escaped by JSON itself."""
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The message of one line. Raises WireError for anything that is not a JSON object."""
+    try:
+        message = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as err:
+        raise WireError("bad-message", "not a JSON line: %s" % err) from None
+    if not isinstance(message, dict):
+        raise WireError("bad-message", "a message is a JSON object, this is a %s" % type(message).__name__)
+    return message
+
+
+class LineReader:
+    """Cuts a byte stream into lines, whatever the pieces it comes in; memory stays below ``limit`` + one piece.
+
+    A line over the limit is dropped up to its newline and reported once, as a WireError in the result list, so
+    that one bad line costs its sender an error and nobody else anything.
+    """
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._limit = limit
+        self._parts = []  # type: List[bytes]
+        self._size = 0
+        self._skipping = False
+
+    def feed(self, data: bytes) -> List[object]:
+        """Complete lines (bytes, without newline) and WireErrors, in order. Empty lines are ignored."""
+        found = []  # type: List[object]
+        start = 0
+        while True:
+            end = data.find(b"\n", start)
+            if end < 0:
+                break
+            piece = data[start:end]
+            start = end + 1
+            if self._skipping:
+                self._skipping = False
+                continue
+            if self._size + len(piece) > self._limit:
+                found.append(self._too_long())
+            else:
+                self._parts.append(piece)
+                line = b"".join(self._parts)
+                if line.strip():
+                    found.append(line)
+            self._parts = []
+            self._size = 0
+        rest = data[start:]
+        if rest and not self._skipping:
+            if self._size + len(rest) > self._limit:
+                found.append(self._too_long())
+                self._parts = []
+                self._size = 0
+                self._skipping = True
+            else:
+                self._parts.append(rest)
+                self._size += len(rest)
+        return found
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the line that has not ended yet."""
+        return self._size
+
+    def _too_long(self) -> WireError:
+        return WireError("bad-message", "a line is longer than %d bytes" % self._limit)
+
+
+def error_reply(request_id: Any, code: str, message: str) -> Message:
+    return {"re": request_id, "error": {"code": code, "message": message}}
+
+
+def ok_reply(request_id: Any, value: Message) -> Message:
+    return {"re": request_id, "ok": value}
+
+
+def parse_cursor(value: Any) -> Optional[Cursor]:
+    """A cursor from its JSON form ``[epoch, sequence]``; None for null. Raises WireError otherwise."""
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        epoch, sequence = value
+        if isinstance(epoch, str) and isinstance(sequence, int) and not isinstance(sequence, bool) and sequence >= 0:
+            return Cursor(epoch, sequence)
+    raise WireError("bad-request", "after: %r is not a cursor [epoch, sequence]" % (value,))
+
+
+def split_batches(items: List[Any], sizes: List[int], limit: int = BATCH_BYTES) -> List[Tuple[int, int]]:
+    """Half-open index ranges so that no range of more than one item is over ``limit`` bytes in all."""
+    ranges = []  # type: List[Tuple[int, int]]
+    start, total = 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and total + size > limit:
+            ranges.append((start, index))
+            start, total = index, 0
+        total += size
+    if len(items) > start:
+        ranges.append((start, len(items)))
+    return ranges

@@ -1,0 +1,451 @@
+"""Requests, replies and events over one stream to an agent; survives cuts of the stream and restarts of the agent.
+
+Threads: one *reader* belongs to a client; it reads, answers keep-alives, reconnects. ``request`` may be called from
+any thread. The handlers are called on the reader and must be quick (the session only queues).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import tenacity
+
+from executors.agent import wire
+from executors.agent.wire import Cursor, JobEvent
+from executors.errors import AgentError, ProtocolError, SessionClosedError, TransportError
+from executors.transport import Endpoint, Stream, open_stream
+
+log = logging.getLogger(__name__)
+
+#: Requests that may be sent a second time after a cut: doing them twice is doing them once. (A submission is one
+#: because every item has a key.)
+_REPEATABLE = frozenset(["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "shutdown", "drain"])
+
+
+class Handler(Protocol):
+    """What a client reports, in the order in which it arrived."""
+
+    def on_events(self, events: list[JobEvent]) -> None:
+        """Events that were not reported before."""
+
+    def on_snapshot(self, jobs: list[dict[str, Any]]) -> None:
+        """The state of every unacknowledged job, where the events in between are no longer to be had."""
+
+    def on_lost(self, reason: str) -> None:
+        """The agent is gone for good. The last call."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What an agent says of itself."""
+
+    instance: str
+    engine: str
+    engine_version: str
+    run: str
+    host: str
+    guest: bool
+    active: int
+
+    @classmethod
+    def of(cls, reply: dict[str, Any]) -> Hello:
+        return cls(
+            instance=str(reply["instance"]),
+            engine=str(reply["engine"]),
+            engine_version=str(reply.get("engine_version", "")),
+            run=str(reply.get("run", "")),
+            host=str(reply.get("host", "")),
+            guest=bool(reply.get("guest", False)),
+            active=int(reply.get("active", 0)),
+        )
+
+
+class _Pending:
+    __slots__ = ("future", "line", "repeatable")
+
+    def __init__(self, future: Future[dict[str, Any]], line: bytes, repeatable: bool) -> None:
+        self.future = future
+        self.line = line
+        self.repeatable = repeatable
+
+
+class _Output:
+    __slots__ = ("job", "stream", "offset", "sink")
+
+    def __init__(self, job: str, stream: str, offset: int, sink: Callable[[bytes | None], None]) -> None:
+        self.job = job
+        self.stream = stream
+        self.offset = offset
+        self.sink = sink
+
+
+class Client:
+    """One stream to one agent. Use `connect` first; `close` ends it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        handler: Handler,
+        *,
+        gone: Callable[[], str | None] = lambda: None,
+        patience: float = 60.0,
+        ping_interval: float = wire.PING_INTERVAL,
+        silence_limit: float = wire.SILENCE_LIMIT,
+        opener: Callable[[Endpoint], Stream] = open_stream,
+    ) -> None:
+        """``gone`` tells why the agent can never come back (None: it may); ``patience``: seconds of trying again."""
+        self._endpoint = endpoint
+        self._handler = handler
+        self._gone = gone
+        self._patience = patience
+        self._ping_interval = ping_interval
+        self._silence_limit = silence_limit
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._stream: Stream | None = None
+        self._pending: dict[int, _Pending] = {}
+        self._outputs: dict[int, _Output] = {}
+        self._next_id = 1
+        self._cursor: Cursor | None = None
+        self._epoch = ""
+        self._watching = False
+        self._closed = False
+        self._lost: str | None = None
+        self._bye: str | None = None
+        self._reader: threading.Thread | None = None
+        self._lines = wire.LineReader()
+        self._queued: list[object] = []
+        self.hello: Hello | None = None
+
+    # -- public
+
+    def connect(self) -> Hello:
+        """Open the stream, greet, follow events. Raises TransportError (ProtocolError for a version mismatch)."""
+        try:
+            hello = self._open()
+        except OSError as err:
+            raise TransportError(f"the agent cannot be reached: {err}") from err
+        self.hello = hello
+        self._reader = threading.Thread(target=self._read_forever, name="agent-reader", daemon=True)
+        self._reader.start()
+        return hello
+
+    def request(self, op: str, *, timeout: float | None = 60.0, **fields: Any) -> dict[str, Any]:
+        """Ask and wait. Raises AgentError for its refusal, TransportError or SessionClosedError for no answer."""
+        future = self.request_later(op, **fields)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            raise TransportError(f"the agent did not answer {op!r} within {timeout:g} s") from None
+
+    def request_later(self, op: str, **fields: Any) -> Future[dict[str, Any]]:
+        """Ask without waiting."""
+        body = wire.encode({"op": op, **fields})
+        return self._ask(op, body[1:])
+
+    def submit(self, items: list[bytes]) -> Future[dict[str, Any]]:
+        """Ask ``submit`` for items that are encoded already."""
+        return self._ask("submit", b'"op":"submit","items":[' + b",".join(items) + b"]}\n")
+
+    def _ask(self, op: str, rest: bytes) -> Future[dict[str, Any]]:
+        """Send a request whose line is ``{"id":N,`` and ``rest``."""
+        future: Future[dict[str, Any]] = Future()
+        with self._lock:
+            if self._lost is not None or self._closed:
+                future.set_exception(SessionClosedError(self._lost or "the session is closed"))
+                return future
+            request_id = self._take_id()
+            line = b'{"id":%d,' % request_id + rest
+            self._pending[request_id] = _Pending(future, line, op in _REPEATABLE)
+            stream = self._stream
+        if len(line) > wire.MAX_LINE:
+            with self._lock:
+                self._pending.pop(request_id, None)
+            future.set_exception(AgentError("bad-request", f"{op}: {len(line)} bytes are more than one message holds"))
+        elif stream is not None:
+            self._send(stream, line)
+        return future
+
+    def follow(self, job: str, stream: str, offset: int, sink: Callable[[bytes | None], None]) -> Callable[[], None]:
+        """Pass output of a job to ``sink`` (None: its end) as it is written; gives a function that stops it."""
+        output = _Output(job, stream, offset, sink)
+        self._subscribe(output)
+
+        def stop() -> None:
+            with self._lock:
+                subs = [sub for sub, known in self._outputs.items() if known is output]
+                for sub in subs:
+                    del self._outputs[sub]
+            for sub in subs:
+                self.request_later("unfollow", sub=sub)
+
+        return stop
+
+    def close(self) -> None:
+        """End the stream; requests without an answer fail. The agent itself is not ended."""
+        with self._lock:
+            self._closed = True
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join()
+        self._fail_pending(SessionClosedError("the session is closed"))
+
+    # -- opening
+
+    def _open(self) -> Hello:
+        """Open a stream and greet on it, synchronously; then resume. Raises OSError or ProtocolError."""
+        stream = self._opener(self._endpoint)
+        try:
+            self._lines = wire.LineReader()
+            self._queued = []
+            stream.send(wire.encode({"id": 0, "op": "hello", "versions": [wire.VERSION]}))
+            reply = self._await_reply(stream, 0)
+            hello = Hello.of(reply)
+            if self.hello is not None and hello.instance != self.hello.instance:
+                raise _Replaced("the Flux instance was replaced by another one; its jobs are unknown there")
+            after = list(self._cursor) if self._cursor is not None else None
+            stream.send(wire.encode({"id": 0, "op": "watch", "after": after}))
+            watch = self._await_reply(stream, 0)
+        except BaseException:
+            stream.close()
+            raise
+        resumed = self._cursor is not None
+        cursor = wire.parse_cursor(watch["cursor"])
+        assert cursor is not None
+        self._cursor = cursor
+        if resumed and watch.get("snapshot") is not None:
+            self._handler.on_snapshot(watch["snapshot"])
+        with self._lock:
+            self._stream = stream
+            again = [pending.line for pending in self._pending.values()]
+            outputs = list(self._outputs.values())
+            self._outputs.clear()
+        for line in again:
+            self._send(stream, line)
+        for output in outputs:
+            self._subscribe(output)
+        return hello
+
+    def _await_reply(self, stream: Stream, request_id: int) -> dict[str, Any]:
+        deadline = time.monotonic() + self._silence_limit
+        while True:
+            while self._queued:
+                message = self._decode(self._queued.pop(0))
+                if message.get("re") == request_id and "ok" in message:
+                    ok: dict[str, Any] = message["ok"]
+                    return ok
+                if "error" in message:
+                    error = message["error"]
+                    raise ProtocolError(f"the agent refused the session: {error.get('message')}")
+                if "bye" in message:
+                    self._bye = str(message["bye"])
+            data = stream.receive(max(0.0, deadline - time.monotonic()))
+            if data is None:
+                raise TimeoutError(f"the agent did not answer within {self._silence_limit:g} s")
+            if not data:
+                raise ConnectionError("the agent closed the stream")
+            self._queued += self._lines.feed(data)
+
+    def _decode(self, found: object) -> dict[str, Any]:
+        if not isinstance(found, bytes):
+            raise ProtocolError(f"the agent sent something that is no message: {found}")
+        try:
+            return wire.decode(found)
+        except wire.WireError as err:
+            raise ProtocolError(f"the agent sent something that is no message: {err}") from None
+
+    # -- the reader
+
+    def _read_forever(self) -> None:
+        reason = ""
+        while True:
+            try:
+                self._read_until_cut()
+                reason = "the agent closed the stream"
+            except (OSError, ProtocolError) as err:
+                reason = f"the stream to the agent was cut: {err}"
+            with self._lock:
+                stream, self._stream = self._stream, None
+                closed = self._closed
+            if stream is not None:
+                stream.close()
+            if closed:
+                return
+            self._fail_unrepeatable(reason)
+            if self._bye is not None:
+                self._end(f"the agent ended: {self._bye}")
+                return
+            log.debug("%s; trying again", reason)
+            try:
+                self._reopen()
+            except (OSError, TransportError) as err:
+                if self._closed:
+                    return
+                self._end(f"{reason}; {err}" if str(err) not in reason else reason)
+                return
+
+    def _reopen(self) -> None:
+        def may_retry(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome is not None else None
+            return isinstance(error, OSError) and not isinstance(error, _Replaced) and not self._closed
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            return self._gone() is not None or (state.seconds_since_start or 0.0) > self._patience
+
+        retrying = tenacity.Retrying(
+            retry=may_retry,
+            stop=stop,
+            wait=tenacity.wait_exponential_jitter(initial=0.05, max=2.0, jitter=0.05),
+            reraise=True,
+        )
+        try:
+            retrying(self._open)
+        except OSError as err:
+            raise TransportError(self._gone() or f"it did not come back: {err}") from err
+
+    def _read_until_cut(self) -> None:
+        stream = self._stream
+        assert stream is not None
+        heard = time.monotonic()
+        while True:
+            while self._queued:
+                self._dispatch(stream, self._decode(self._queued.pop(0)))
+            data = stream.receive(self._ping_interval)
+            now = time.monotonic()
+            if data is None:
+                if now - heard >= self._silence_limit:
+                    raise TimeoutError(f"silence for {self._silence_limit:g} s")
+                self._send(stream, wire.encode({"ping": 0}))
+                continue
+            if not data:
+                return
+            heard = now
+            self._queued += self._lines.feed(data)
+
+    def _dispatch(self, stream: Stream, message: dict[str, Any]) -> None:
+        if "ev" in message:
+            self._events(message["ev"])
+        elif "re" in message:
+            self._reply(message)
+        elif "out" in message:
+            self._output(message)
+        elif "ping" in message:
+            self._send(stream, wire.encode({"pong": message["ping"]}))
+        elif "resync" in message:
+            self._cursor = wire.parse_cursor(message["cursor"])
+            self._handler.on_snapshot(message["resync"])
+        elif "bye" in message:
+            self._bye = str(message["bye"])
+
+    def _events(self, entries: list[list[Any]]) -> None:
+        assert self._cursor is not None
+        epoch, last = self._cursor
+        events = [
+            JobEvent(Cursor(epoch, sequence), job, name, timestamp, context)
+            for sequence, job, name, timestamp, context in entries
+            if sequence > last
+        ]
+        if events:
+            self._cursor = events[-1].cursor
+            self._handler.on_events(events)
+
+    def _reply(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            pending = self._pending.pop(message["re"], None) if isinstance(message["re"], int) else None
+        if pending is None:
+            if "error" in message:
+                log.warning("the agent complained: %s", message["error"].get("message"))
+            return
+        if "error" in message:
+            error = message["error"]
+            pending.future.set_exception(AgentError(str(error.get("code")), str(error.get("message"))))
+        else:
+            pending.future.set_result(message["ok"])
+
+    # -- output
+
+    def _subscribe(self, output: _Output) -> None:
+        future = self.request_later("output", job=output.job, stream=output.stream, offset=output.offset)
+
+        def subscribed(done: Future[dict[str, Any]]) -> None:
+            error = done.exception()
+            if error is None:
+                with self._lock:
+                    self._outputs[done.result()["sub"]] = output
+            elif isinstance(error, TransportError) and not self._closed and self._lost is None:
+                self._subscribe(output)  # the cut came before the answer
+            else:
+                output.sink(None)
+
+        future.add_done_callback(subscribed)
+
+    def _output(self, message: dict[str, Any]) -> None:
+        sub, _stream, offset, data, eof = message["out"]
+        with self._lock:
+            output = self._outputs.get(sub)
+            if eof:
+                self._outputs.pop(sub, None)
+        if output is None:
+            return
+        piece = base64.b64decode(data)
+        piece = piece[max(0, output.offset - offset) :]
+        if piece:
+            output.offset += len(piece)
+            output.sink(piece)
+        if eof:
+            output.sink(None)
+
+    # -- small parts
+
+    def _take_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def _send(self, stream: Stream, line: bytes) -> None:
+        try:
+            with self._send_lock:
+                stream.send(line)
+        except OSError:
+            # The reader finds the same cut; closing wakes it. What could be asked again is asked again then.
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def _fail_unrepeatable(self, reason: str) -> None:
+        with self._lock:
+            failed = [(i, p) for i, p in self._pending.items() if not p.repeatable]
+            for request_id, _ in failed:
+                del self._pending[request_id]
+        for _, pending in failed:
+            pending.future.set_exception(TransportError(reason))
+
+    def _fail_pending(self, error: Exception) -> None:
+        with self._lock:
+            failed = list(self._pending.values())
+            self._pending.clear()
+            outputs = list(self._outputs.values())
+            self._outputs.clear()
+        for pending in failed:
+            pending.future.set_exception(error)
+        for output in outputs:
+            output.sink(None)
+
+    def _end(self, reason: str) -> None:
+        with self._lock:
+            self._lost = reason
+        self._fail_pending(SessionClosedError(reason))
+        self._handler.on_lost(reason)
+
+
+class _Replaced(ConnectionError):
+    """Another instance answers where ours was."""

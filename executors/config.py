@@ -1,0 +1,294 @@
+"""The pipeline config: one YAML for every engine, the environment, and options -> `RunConfig`.
+
+    apiVersion: flux-operator-executors/v1
+    kind: FluxRun
+    run: {provisioner: local, idleTimeout: 300, orphanTimeout: 3600, brokers: 1}     # seconds
+    jobDefaults: {queue: default, coresPerTask: 1, duration: 3600, env: {}}          # seconds
+    minicluster: {size: 4, ...}                                                      # kept word for word
+
+A plain ``kind: MiniCluster`` file is accepted in its place. Precedence: option > environment > file > default. The
+environment variable of a key is FLUX_OPERATOR_ and the key in capitals (``FLUX_OPERATOR_IDLE_TIMEOUT``); keys that hold
+mappings have none. Everything wrong is said at once, each problem with its field, its value and the cure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from executors.errors import ConfigError
+
+API_VERSION = "flux-operator-executors/v1"
+MINICLUSTER_API_VERSION = "flux-framework.org/v1alpha2"
+ENV_PREFIX = "FLUX_OPERATOR_"
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """Section ``run``. Times are seconds; 0 turns a time-out off."""
+
+    provisioner: str | None = None
+    idle_timeout: float = 300.0
+    orphan_timeout: float = 3600.0
+    brokers: int = 1
+    # Of use on Kubernetes only.
+    namespace: str | None = None
+    max_lifetime: float = 604800.0
+    ttl: float = 600.0
+
+
+@dataclass(frozen=True)
+class JobDefaults:
+    """Section ``jobDefaults``: what applies where a job says nothing. ``duration`` in seconds, 0: no limit."""
+
+    queue: str | None = None
+    bank: str | None = None
+    cores_per_task: int = 1
+    gpus_per_task: int = 0
+    duration: float = 0.0
+    urgency: int = 16
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole config. ``origins`` tells for each key where its value came from."""
+
+    run: RunSection = RunSection()
+    job_defaults: JobDefaults = JobDefaults()
+    minicluster: Mapping[str, Any] | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Bad(ValueError):
+    """What is wrong with a value, and the cure."""
+
+
+def _seconds(value: object) -> float:
+    number = _real(value, "a number of seconds, without a unit")
+    if number < 0:
+        raise _Bad("must not be negative; give seconds, 0 for no limit")
+    return number
+
+
+def _real(value: object, what: str) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise _Bad(f"must be {what}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _Bad(f"must be {what}")
+    return float(value)
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[object], int]:
+    what = f"a whole number >= {low}" if high is None else f"a whole number from {low} to {high}"
+
+    def parse(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+            raise _Bad(f"must be {what}")
+        return value
+
+    return parse
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise _Bad("must be a string of printable characters that is not empty")
+    return value
+
+
+def _provisioner(value: object) -> str:
+    if value in ("direct", "operator"):
+        raise _Bad("comes with Kubernetes support, which this version does not have yet; give local or attach")
+    if value not in ("local", "attach"):
+        raise _Bad("must be local or attach")
+    return str(value)
+
+
+def _env(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise _Bad("must be a mapping of names to strings")
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise _Bad(f"{name!r} cannot be the name of an environment variable")
+        if not isinstance(text, str) or "\0" in text:
+            raise _Bad(f"{name}: must be a string without null bytes; put it in quotes")
+    return dict(value)
+
+
+#: Every key: the field it sets, and how its value is read. The one list from which all others follow.
+_KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
+    "run.provisioner": ("provisioner", _provisioner),
+    "run.idleTimeout": ("idle_timeout", _seconds),
+    "run.orphanTimeout": ("orphan_timeout", _seconds),
+    "run.brokers": ("brokers", _whole(1, 1000)),
+    "run.namespace": ("namespace", _text),
+    "run.maxLifetime": ("max_lifetime", _seconds),
+    "run.ttl": ("ttl", _seconds),
+    "jobDefaults.queue": ("queue", _text),
+    "jobDefaults.bank": ("bank", _text),
+    "jobDefaults.coresPerTask": ("cores_per_task", _whole(1)),
+    "jobDefaults.gpusPerTask": ("gpus_per_task", _whole(0)),
+    "jobDefaults.duration": ("duration", _seconds),
+    "jobDefaults.urgency": ("urgency", _whole(0, 31)),
+    "jobDefaults.env": ("env", _env),
+}
+_SECTIONS = ("run", "jobDefaults")
+_TOP = ("apiVersion", "kind", *_SECTIONS, "minicluster")
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a config key: ``run.idleTimeout`` -> ``FLUX_OPERATOR_IDLE_TIMEOUT``."""
+    name = key.split(".", 1)[1]
+    return ENV_PREFIX + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
+
+
+def load_config(
+    path: Path | str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, object] | None = None,
+) -> RunConfig:
+    """Read a config file (None: no file), the environment and options (by key; None: not given).
+
+    Raises ConfigError with every problem found.
+    """
+    problems: list[str] = []
+    source = "" if path is None else str(path)
+    document = {} if path is None else _read(Path(path), problems)
+    minicluster: Mapping[str, Any] | None = None
+    if document.get("kind") == "MiniCluster":
+        minicluster = _bare_minicluster(document, problems)
+        document = {}
+    elif path is not None and not problems:
+        _check_top(document, problems)
+        minicluster = document.get("minicluster")
+        if minicluster is not None and not isinstance(minicluster, dict):
+            problems.append(f"minicluster: {minicluster!r} must be a mapping, a v1alpha2 MiniCluster spec")
+    given = _given(document, source, os.environ if environ is None else environ, options or {}, problems)
+    values: dict[str, dict[str, Any]] = {"run": {}, "jobDefaults": {}}
+    for key, (origin, raw) in given.items():
+        name, parse = _KEYS[key]
+        try:
+            values[key.split(".")[0]][name] = parse(raw)
+        except _Bad as err:
+            problems.append(f"{key}: {raw!r} ({origin}) {err}")
+    if problems:
+        raise ConfigError(problems, source or "config")
+    origins = {key: given[key][0] if key in given else "default" for key in _KEYS}
+    return RunConfig(RunSection(**values["run"]), JobDefaults(**values["jobDefaults"]), minicluster, origins)
+
+
+def describe(config: RunConfig) -> list[str]:
+    """One line per key: its value and where that came from."""
+    lines = []
+    for key, (name, _) in _KEYS.items():
+        section = config.run if key.startswith("run.") else config.job_defaults
+        value = getattr(section, name)
+        # Values of env may be secrets that somebody put in the wrong place.
+        shown = sorted(value) if key == "jobDefaults.env" else value
+        lines.append(f"{key} = {shown} ({config.origins.get(key, 'default')})")
+    return lines
+
+
+def _given(
+    document: Mapping[str, Any],
+    source: str,
+    environ: Mapping[str, str],
+    options: Mapping[str, object],
+    problems: list[str],
+) -> dict[str, tuple[str, object]]:
+    """What was given for each key, by the strongest giver."""
+    given: dict[str, tuple[str, object]] = {}
+    for section in _SECTIONS:
+        content = document.get(section)
+        if content is None:
+            continue
+        if not isinstance(content, dict):
+            problems.append(f"{section}: {content!r} must be a mapping")
+            continue
+        for name, value in content.items():
+            key = f"{section}.{name}"
+            if key not in _KEYS:
+                problems.append(_unknown(key, _KEYS))
+            elif value is not None:
+                given[key] = (f"file {source}", value)
+    for key in _KEYS:
+        variable = variable_of(key)
+        if environ.get(variable) and key != "jobDefaults.env":
+            given[key] = (f"environment {variable}", environ[variable])
+        if options.get(key) is not None:
+            given[key] = ("option", options[key])
+    problems += [_unknown(key, _KEYS) for key in options if key not in _KEYS]
+    return given
+
+
+def _check_top(document: Mapping[str, Any], problems: list[str]) -> None:
+    if document.get("kind") != "FluxRun":
+        problems.append(f"kind: {document.get('kind')!r} must be FluxRun (or MiniCluster, for a bare one)")
+    if document.get("apiVersion") != API_VERSION:
+        problems.append(f"apiVersion: {document.get('apiVersion')!r} must be {API_VERSION}")
+    problems += [_unknown(str(name), _TOP) for name in document if name not in _TOP]
+
+
+def _bare_minicluster(document: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any] | None:
+    if document.get("apiVersion") != MINICLUSTER_API_VERSION:
+        problems.append(f"apiVersion: {document.get('apiVersion')!r} must be {MINICLUSTER_API_VERSION}")
+    spec = document.get("spec")
+    if not isinstance(spec, dict):
+        problems.append(f"spec: {spec!r} must be a mapping, a v1alpha2 MiniCluster spec")
+        return None
+    return spec
+
+
+def _unknown(key: str, known: Any) -> str:
+    near = difflib.get_close_matches(key, list(known), 1)
+    return f"{key}: is not known; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+
+
+def _read(path: Path, problems: list[str]) -> dict[str, Any]:
+    import yaml  # here, since most runs have no file and the import costs 15 ms
+
+    class UniqueKeys(yaml.SafeLoader):
+        """Refuses a key that is given twice: the first value would be lost without a word."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                text = repr(key)
+                if text in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice", problem_mark=key_node.start_mark)
+                seen.add(text)
+            return super().construct_mapping(node, deep)
+
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+    except OSError as err:
+        problems.append(f"cannot be read: {err.strerror or err}")
+        return {}
+    except UnicodeDecodeError as err:
+        problems.append(f"is not UTF-8 text: {err.reason} at byte {err.start}")
+        return {}
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        problems.append(f"is not valid YAML{where}: {getattr(err, 'problem', None) or err}")
+        return {}
+    except (ValueError, TypeError, RecursionError) as err:
+        problems.append(f"is not valid YAML: {err}")
+        return {}
+    if not isinstance(document, dict):
+        problems.append("holds no mapping; the smallest config is apiVersion and kind")
+        return {}
+    return document

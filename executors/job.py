@@ -1,0 +1,286 @@
+"""What is asked for (`JobRequest`), and its translation to a Flux jobspec V1 (RFC 14, RFC 25). Pure.
+
+Every problem of a request is reported at once, for that request alone: one bad item never spoils a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from executors.errors import RequestError
+
+#: Linux takes no single argument or environment string longer than this, in bytes (MAX_ARG_STRLEN less its null).
+MAX_ARGUMENT = 131071
+
+JSONValue = Any  # a JSON value; mypy's recursive aliases make every use of one a cast
+
+_ENV_NAME = re.compile(r"[^=\0]+\Z")
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """One job. Durations are seconds, counts are whole numbers; None means "what the config or Flux says".
+
+    ``tasks`` processes of ``argv`` are started, each with ``cores_per_task`` cores and ``gpus_per_task`` GPUs, spread
+    over ``nodes`` nodes (None: wherever there is room). ``env`` is a delta: a value of None removes a variable.
+    """
+
+    argv: Sequence[str]
+    name: str = ""
+    #: The same for the same attempt asked for twice: submitting twice runs once. None: always a new job.
+    key: str | None = None
+    cwd: str | None = None
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    #: Travels by the stream into a 0600 file that the job reads and removes; never part of the jobspec.
+    secret_env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    nodes: int | None = None
+    tasks: int = 1
+    cores_per_task: int | None = None
+    gpus_per_task: int | None = None
+    #: Whole nodes; needs ``nodes``.
+    exclusive: bool = False
+    duration: float | None = None
+    queue: str | None = None
+    bank: str | None = None
+    #: 0 (held) to 31; 16 is Flux's default.
+    urgency: int | None = None
+    #: RFC 31 constraint object.
+    constraint: Mapping[str, JSONValue] | None = None
+    #: Files for the output streams; the same path for both puts them in one file, in order.
+    stdout: str | None = None
+    stderr: str | None = None
+    #: More attributes, by dotted path below ``attributes`` (``system.shell.options.mpi``).
+    attributes: Mapping[str, JSONValue] = field(default_factory=dict)
+    #: Ask for CPU seconds and peak memory of the job in its result.
+    measure: bool = False
+    #: What makes this request the same work as an earlier one; None: everything in it but the environment.
+    identity: str | None = None
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What applies where a request says nothing (config section ``jobDefaults``)."""
+
+    queue: str | None = None
+    bank: str | None = None
+    cores_per_task: int = 1
+    gpus_per_task: int = 0
+    duration: float = 0.0
+    urgency: int = 16
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A request made ready for the wire."""
+
+    jobspec: dict[str, JSONValue]
+    urgency: int
+    key: str | None
+    digest: str
+    name: str
+    secret_env: Mapping[str, str] = field(repr=False)
+    measure: bool
+
+    def message(self) -> dict[str, JSONValue]:
+        """The JSON object that the agent's ``submit`` takes."""
+        item: dict[str, JSONValue] = {"jobspec": self.jobspec, "urgency": self.urgency, "digest": self.digest}
+        if self.key is not None:
+            item["key"] = self.key
+        if self.name:
+            item["name"] = self.name
+        if self.secret_env:
+            item["secret_env"] = dict(self.secret_env)
+        if self.measure:
+            item["measure"] = True
+        return item
+
+
+def make_item(request: JobRequest, defaults: Defaults, base_env: Mapping[str, str], base_cwd: str) -> Item:
+    """The jobspec of a request and what goes with it.
+
+    ``base_env`` is what the job inherits (on this machine the client's environment, elsewhere nothing).
+    Raises RequestError with every problem found.
+    """
+    problems = list(_problems(request))
+    if problems:
+        raise RequestError(problems, f"job {request.name}" if request.name else "job request")
+    environment = dict(base_env)
+    environment.update(defaults.env)
+    for name, value in request.env.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    for name in request.secret_env:
+        environment.pop(name, None)  # inherited perhaps, and Flux stores the jobspec
+    system: dict[str, JSONValue] = {
+        "duration": float(defaults.duration if request.duration is None else request.duration),
+        "cwd": request.cwd or base_cwd,
+        "environment": environment,
+    }
+    if request.name:
+        system["job"] = {"name": request.name}
+    for field_name in ("queue", "bank"):
+        value = getattr(request, field_name) or getattr(defaults, field_name)
+        if value:
+            system[field_name] = value
+    if request.constraint:
+        system["constraints"] = dict(request.constraint)
+    output = {
+        stream: {"type": "file", "path": path}
+        for stream, path in (("stdout", request.stdout), ("stderr", request.stderr))
+        if path is not None
+    }
+    if output:
+        system["shell"] = {"options": {"output": output}}
+    jobspec: dict[str, JSONValue] = {
+        "version": 1,
+        "resources": _resources(request, defaults),
+        "tasks": [{"command": list(request.argv), "slot": "task", "count": _count(request)}],
+        "attributes": {"system": system},
+    }
+    for path, value in request.attributes.items():
+        _set(jobspec["attributes"], path.split("."), value)
+    return Item(
+        jobspec=jobspec,
+        urgency=defaults.urgency if request.urgency is None else request.urgency,
+        key=request.key,
+        digest=digest_of(request, jobspec),
+        name=request.name,
+        secret_env=request.secret_env,
+        measure=request.measure,
+    )
+
+
+def digest_of(request: JobRequest, jobspec: Mapping[str, JSONValue]) -> str:
+    """24 hex digits that say whether two requests are the same work; the environment is not part of it."""
+    if request.identity is not None:
+        text = request.identity
+    else:
+        attributes = dict(jobspec["attributes"])
+        attributes["system"] = {k: v for k, v in attributes["system"].items() if k != "environment"}
+        text = json.dumps([jobspec["resources"], jobspec["tasks"], attributes], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _resources(request: JobRequest, defaults: Defaults) -> list[JSONValue]:
+    cores = defaults.cores_per_task if request.cores_per_task is None else request.cores_per_task
+    gpus = defaults.gpus_per_task if request.gpus_per_task is None else request.gpus_per_task
+    inside: list[JSONValue] = [{"type": "core", "count": cores}]
+    if gpus:
+        inside.append({"type": "gpu", "count": gpus})
+    slot: dict[str, JSONValue] = {"type": "slot", "count": request.tasks, "label": "task", "with": inside}
+    if request.nodes is None:
+        return [slot]
+    # Slots are per node; tasks that do not divide evenly are spread by a total task count (RFC 25).
+    slot["count"] = math.ceil(request.tasks / request.nodes)
+    node: dict[str, JSONValue] = {"type": "node", "count": request.nodes, "with": [slot]}
+    if request.exclusive:
+        node["exclusive"] = True
+    return [node]
+
+
+def _count(request: JobRequest) -> dict[str, int]:
+    if request.nodes is not None and request.tasks % request.nodes:
+        return {"total": request.tasks}
+    return {"per_slot": 1}
+
+
+def _set(target: dict[str, JSONValue], path: Sequence[str], value: JSONValue) -> None:
+    for part in path[:-1]:
+        target = target.setdefault(part, {})
+    target[path[-1]] = value
+
+
+def _problems(request: JobRequest) -> Sequence[str]:
+    found: list[str] = []
+    found += _argv_problems(request.argv)
+    found += _count_problem("tasks", request.tasks, 1)
+    for name, low in (("nodes", 1), ("cores_per_task", 1), ("gpus_per_task", 0)):
+        value = getattr(request, name)
+        if value is not None:
+            found += _count_problem(name, value, low)
+    if not found and request.nodes is not None and request.tasks < request.nodes:
+        found.append(f"nodes: {request.nodes} nodes for {request.tasks} tasks; at least one task per node is needed")
+    if request.exclusive and request.nodes is None:
+        found.append("exclusive: whole nodes are asked for, but not how many; set nodes")
+    if request.duration is not None and not _is_duration(request.duration):
+        found.append(f"duration: {request.duration!r} is not a number of seconds >= 0 (0: no limit)")
+    if request.urgency is not None and not (_is_int(request.urgency) and 0 <= request.urgency <= 31):
+        found.append(f"urgency: {request.urgency!r} is not a whole number from 0 to 31")
+    if request.key is not None and not 0 < len(request.key) <= 256:
+        found.append(f"key: has {len(request.key)} characters; 1 to 256 are allowed")
+    found += _env_problems(request)
+    for name in ("stdout", "stderr", "cwd"):
+        path = getattr(request, name)
+        if path is not None and (not path or "\0" in path or not Path(path).is_absolute()):
+            found.append(f"{name}: {path!r} is not an absolute path")
+    for path in request.attributes:
+        if path.split(".")[0] not in ("system", "user") or not all(path.split(".")):
+            found.append(f"attributes: {path!r} must be a dotted path that begins with system. or user.")
+    try:
+        json.dumps([request.constraint, dict(request.attributes)])
+    except (TypeError, ValueError) as err:
+        found.append(f"constraint or attributes: not JSON: {err}")
+    return found
+
+
+def _argv_problems(argv: Sequence[str]) -> list[str]:
+    if isinstance(argv, str):
+        return [f"argv: {argv!r} is one string; give a list of words, for instance ['sh', '-c', {argv!r}]"]
+    if not argv or not argv[0]:
+        return ["argv: is empty; give the program and its arguments"]
+    found = []
+    for index, word in enumerate(argv):
+        if not isinstance(word, str):
+            found.append(f"argv[{index}]: {word!r} is a {type(word).__name__}, not a string")
+        elif "\0" in word:
+            found.append(f"argv[{index}]: holds a null byte, which no program can be given")
+        elif len(word.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT:
+            found.append(
+                f"argv[{index}]: is longer than {MAX_ARGUMENT} bytes, the longest argument that Linux takes; "
+                "put it into a file"
+            )
+    return found
+
+
+def _count_problem(name: str, value: object, low: int) -> list[str]:
+    if not _is_int(value) or value < low:  # type: ignore[operator]  # an int by then
+        return [f"{name}: {value!r} is not a whole number >= {low}"]
+    return []
+
+
+def _env_problems(request: JobRequest) -> list[str]:
+    found = []
+    for name, value in request.env.items():
+        if not isinstance(name, str) or not _ENV_NAME.match(name):
+            found.append(f"env: {name!r} cannot be the name of an environment variable")
+        elif value is not None and (not isinstance(value, str) or "\0" in value):
+            found.append(f"env.{name}: must be a string without null bytes, or None to remove the variable")
+        elif value is not None and len(value.encode("utf-8", "surrogateescape")) + len(name) >= MAX_ARGUMENT:
+            found.append(f"env.{name}: is longer than {MAX_ARGUMENT} bytes, the longest string that Linux takes")
+    for name, value in request.secret_env.items():
+        if not isinstance(name, str) or not _SECRET_NAME.match(name):
+            found.append(f"secret_env: {name!r} cannot be the name of a shell variable")
+        elif not isinstance(value, str) or "\0" in value:
+            found.append(f"secret_env.{name}: must be a string without null bytes")  # never its value
+        elif name in request.env:
+            found.append(f"secret_env.{name}: is given in env too")
+    return found
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

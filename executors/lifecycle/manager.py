@@ -1,0 +1,59 @@
+"""Get-or-create and release of a run's instance."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from executors.client import Client, Handler, Hello
+from executors.config import RunConfig
+from executors.errors import AgentError, SessionClosedError, TransportError
+from executors.provision import Provisioner, make_provisioner
+
+log = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """The instance of one run, as one client sees it."""
+
+    def __init__(self, run_name: str, config: RunConfig, environ: Mapping[str, str]) -> None:
+        self.run_name = run_name
+        self._provisioner: Provisioner = make_provisioner(run_name, config, environ)
+
+    @property
+    def inherits_environment(self) -> bool:
+        return self._provisioner.inherits_environment()
+
+    def acquire(self, handler: Handler, announce: Callable[[str], None]) -> Client:
+        """A connected client of the run's instance. Raises ProvisionError or TransportError; then nothing is left."""
+        try:
+            self._provisioner.ensure()
+            announce(self._provisioner.describe())
+            endpoint = self._provisioner.wait_ready()
+            client = Client(endpoint, handler, gone=self._provisioner.gone)
+            hello = client.connect()
+        except BaseException:
+            self._provisioner.delete()
+            raise
+        announce(_describe(hello))
+        return client
+
+    def release(self, client: Client) -> bool:
+        """End the instance unless another client uses it; wait until it is gone. Whether it was ended.
+
+        Jobs that are still active end as CANCELLED, and their events arrive before this returns.
+        """
+        try:
+            reply = client.request("shutdown", only_if_last=True, reason="released by its client")
+        except (AgentError, SessionClosedError, TransportError) as err:
+            log.debug("the agent was gone before its release: %s", err)
+            reply = {"stopping": True}
+        if reply.get("stopping"):
+            self._provisioner.delete()
+            return True
+        return False
+
+
+def _describe(hello: Hello) -> str:
+    engine = f"Flux {hello.engine_version}" if hello.engine == "flux" else "the embedded engine"
+    return f"run {hello.run} on {engine}, instance {hello.instance}"

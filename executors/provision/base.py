@@ -1,0 +1,64 @@
+"""The protocol of all provisioners, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from executors.config import RunConfig
+from executors.errors import ConfigError
+from executors.transport import Endpoint
+
+
+class Provisioner(Protocol):
+    """Creates or finds the instance of one run. Not thread-safe; one belongs to one session."""
+
+    def describe(self) -> str:
+        """One line for people: which way was taken, and why. Valid after `ensure`."""
+
+    def ensure(self) -> None:
+        """Create the instance, or find the one that this run has already. Raises ProvisionError."""
+
+    def wait_ready(self) -> Endpoint:
+        """Wait until its agent answers. Raises ProvisionError with the reason as soon as that is impossible."""
+
+    def inherits_environment(self) -> bool:
+        """Whether jobs run on this machine, so that they inherit the client's environment and working directory."""
+
+    def gone(self) -> str | None:
+        """Why the agent can never come back; None while it may."""
+
+    def delete(self) -> None:
+        """Wait for the end of an instance that was told to end; end it by force if it does not. Never raises."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which provisioner, and why: always printed, so that nothing is guessed silently."""
+
+    name: str
+    reason: str
+
+
+def choose(config: RunConfig, environ: Mapping[str, str]) -> Choice:
+    """``run.provisioner`` if it is set; else attach where FLUX_URI is set; else local."""
+    if config.run.provisioner is not None:
+        return Choice(config.run.provisioner, "asked for")
+    if environ.get("FLUX_URI"):
+        return Choice("attach", "FLUX_URI is set")
+    return Choice("local", "FLUX_URI is not set")
+
+
+def make_provisioner(run_name: str, config: RunConfig, environ: Mapping[str, str]) -> Provisioner:
+    """The provisioner for a config. Raises ConfigError for a name that this version does not have."""
+    # Imported here: each way has needs of its own, and a run uses one.
+    from executors.provision.local import AttachProvisioner, LocalProvisioner
+
+    choice = choose(config, environ)
+    match choice.name:
+        case "local":
+            return LocalProvisioner(run_name, config, environ, choice.reason)
+        case "attach":
+            return AttachProvisioner(run_name, config, environ, choice.reason)
+    raise ConfigError([f"run.provisioner: {choice.name!r} is not known; give local or attach"])

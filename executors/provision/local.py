@@ -1,0 +1,261 @@
+"""An agent on this machine: inside an instance that we start (local), or beside one that is there (attach)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from executors.config import RunConfig
+from executors.errors import GuestError, ProvisionError
+from executors.provision.package import agent_archive
+from executors.provision.rundir import RunDirectory, base_directory, prune, scratch_directory
+from executors.transport import Endpoint, UnixEndpoint
+
+#: Seconds for an instance on this machine to come up, and to go.
+START_LIMIT = 60.0
+STOP_LIMIT = 90.0
+
+#: The outermost process of an instance: it outlives its client, and tidies up when there is no client any more.
+_KEEPER = 'dir=$1; log=$2; shift 2; "$@"; code=$?; rm -rf "$dir" "$dir.lock"; [ $code = 0 ] && rm -f "$log"; exit $code'
+
+#: Of the client's environment, what would make a new instance or Flux's Python something else than it is.
+_NOT_FOR_FLUX = ("FLUX_URI", "FLUX_JOB_ID", "FLUX_KVS_NAMESPACE", "PYTHONPATH", "PYTHONHOME")
+
+
+class _AgentHere:
+    """What local and attach share: a run directory, one process, its start and its end."""
+
+    def __init__(self, run_name: str, config: RunConfig, environ: Mapping[str, str], reason: str) -> None:
+        self._name = run_name
+        self._config = config
+        self._environ = dict(environ)
+        self._reason = reason
+        base = base_directory(environ)
+        prune(base)
+        self._directory = RunDirectory(base, run_name)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._adopted = False
+        self._scratch: Path | None = None
+        self._listener: socket.socket | None = None
+
+    # -- for the two kinds
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _process_environment(self) -> dict[str, str]:
+        return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX}
+
+    def _agent_arguments(self, engine: str, command: str) -> list[str]:
+        run = self._config.run
+        arguments = [
+            str(self._directory.agent), command,
+            "--directory", str(self._directory.path),
+            "--run", self._name,
+            "--engine", engine,
+            "--idle-timeout", str(run.idle_timeout),
+            "--orphan-timeout", str(run.orphan_timeout),
+        ]  # fmt: skip
+        if self._scratch is not None:
+            arguments += ["--notify", str(self._scratch / "ready")]
+        return arguments
+
+    # -- Provisioner
+
+    def inherits_environment(self) -> bool:
+        return True
+
+    def ensure(self) -> None:
+        with self._directory.locked():
+            if self._directory.agent_alive():
+                self._adopted = True
+                return
+            try:
+                self._start()
+            except OSError as err:
+                self._tidy()
+                raise ProvisionError(f"no instance could be started: {err}") from err
+
+    def _start(self) -> None:
+        self._scratch = scratch_directory()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self._scratch / "ready"))
+        self._listener.listen(1)
+        self._directory.create(agent_archive())
+        argv = ["/bin/sh", "-c", _KEEPER, "sh", str(self._directory.path), str(self._directory.log), *self._command()]
+        with self._directory.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=self._process_environment(),
+                start_new_session=True,  # a Ctrl-C is for the client, which then decides
+            )
+
+    def wait_ready(self) -> Endpoint:
+        try:
+            if self._adopted:
+                self._wait_adopted()
+            else:
+                self._wait_started()
+        finally:
+            self._tidy()
+        return UnixEndpoint(str(self._directory.socket))
+
+    def _wait_started(self) -> None:
+        assert self._listener is not None and self._process is not None
+        pidfd = os.pidfd_open(self._process.pid)
+        try:
+            poll = select.poll()
+            poll.register(self._listener, select.POLLIN)
+            poll.register(pidfd, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll(START_LIMIT * 1000)}
+        finally:
+            os.close(pidfd)
+        if self._listener.fileno() in ready:
+            self._read_notice()
+            return
+        if ready:
+            code = self._process.wait()
+            raise ProvisionError(f"the instance ended while it started (exit code {code}){self._log_text()}")
+        self._kill()
+        raise ProvisionError(f"the instance did not come up within {START_LIMIT:g} s{self._log_text()}")
+
+    def _read_notice(self) -> None:
+        assert self._listener is not None
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            notice = json.loads(lines.readline())
+        if "message" in notice:
+            self._wait_end(10.0)
+            self._directory.remove_log()
+            kind = GuestError if notice.get("code") == "not-possible" else ProvisionError
+            raise kind(str(notice["message"]))
+
+    def _wait_adopted(self) -> None:
+        """An agent holds the directory: it is up, or its supervisor is starting it again, or it is ending."""
+        deadline = time.monotonic() + START_LIMIT
+        while time.monotonic() < deadline:
+            probe = socket.socket(socket.AF_UNIX)
+            try:
+                probe.connect(str(self._directory.socket))
+                return
+            except OSError:
+                if not self._directory.agent_alive():
+                    self._adopted = False
+                    self.ensure()
+                    if not self._adopted:
+                        self._wait_started()
+                        return
+                # Another client's start or an ending agent: nothing tells us of either, so look again shortly.
+                time.sleep(0.1)
+            finally:
+                probe.close()
+        raise ProvisionError(f"the agent in {self._directory.path} does not answer; end it, or use another run")
+
+    def gone(self) -> str | None:
+        if self._process is not None:
+            code = self._process.poll()
+            return None if code is None else f"the instance ended (exit code {code}){self._log_text()}"
+        return None if self._directory.path.exists() else "the instance has ended"
+
+    def delete(self) -> None:
+        if self._process is not None:
+            if not self._wait_end(STOP_LIMIT):
+                self._kill()
+            self._directory.remove_log()
+        self._tidy()
+
+    # -- small parts
+
+    def _wait_end(self, limit: float) -> bool:
+        assert self._process is not None
+        try:
+            self._process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        for signum, limit in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signum)
+            if self._wait_end(limit):
+                break
+        shutil.rmtree(self._directory.path, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def _log_text(self) -> str:
+        tail = self._directory.log_tail()
+        return f"; its last words:\n{tail}" if tail else ""
+
+
+class LocalProvisioner(_AgentHere):
+    """`flux start` on this machine, or the embedded engine where Flux is not installed."""
+
+    def describe(self) -> str:
+        what = "the run's own instance, running already" if self._adopted else self._kind()
+        return f"provisioner: local ({self._reason}): {what}"
+
+    def _kind(self) -> str:
+        if _flux() is None:
+            return "the embedded engine, since no flux is on PATH"
+        count = self._config.run.brokers
+        return f"flux start with {count} broker{'s' if count > 1 else ''}"
+
+    def _command(self) -> list[str]:
+        flux = _flux()
+        if flux is None:
+            return [sys.executable, *self._agent_arguments("embedded", "serve")]
+        size = [] if self._config.run.brokers == 1 else ["-s", str(self._config.run.brokers)]
+        agent = [flux, "python", *self._agent_arguments("flux", "supervise")]
+        return [flux, "start", *size, f"-Sstatedir={self._directory.path}", *agent]
+
+
+class AttachProvisioner(_AgentHere):
+    """An agent beside the instance that FLUX_URI names: it never ends, drains or times out that instance."""
+
+    def describe(self) -> str:
+        return f"provisioner: attach ({self._reason}): {self._environ.get('FLUX_URI', '(FLUX_URI is not set)')}"
+
+    def ensure(self) -> None:
+        if not self._environ.get("FLUX_URI"):
+            raise ProvisionError(
+                "attach: FLUX_URI is not set, so there is no instance to attach to; run inside `flux start`, "
+                "`flux alloc` or `flux batch`, or use the provisioner local"
+            )
+        if _flux() is None:
+            raise ProvisionError("attach: no flux is on PATH; its own Python is needed to talk to the instance")
+        super().ensure()
+
+    def _command(self) -> list[str]:
+        flux = _flux()
+        assert flux is not None  # ensure has looked
+        return [flux, "python", *self._agent_arguments("flux", "supervise"), "--guest"]
+
+    def _process_environment(self) -> dict[str, str]:
+        return {**super()._process_environment(), "FLUX_URI": self._environ["FLUX_URI"]}
+
+
+def _flux() -> str | None:
+    return shutil.which("flux")

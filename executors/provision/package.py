@@ -1,0 +1,28 @@
+"""The agent as one file: a zipapp made from `executors.agent`, which Flux's own Python runs."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import executors.agent
+
+_MAIN = "import sys\nfrom agent.__main__ import main\nsys.exit(main())\n"
+
+
+def agent_archive() -> bytes:
+    """The zipapp's bytes; the same sources give the same bytes."""
+    package = Path(executors.agent.__file__).parent
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(package.glob("*.py")):
+            _add(archive, f"agent/{path.name}", path.read_bytes())
+        _add(archive, "__main__.py", _MAIN.encode())
+    return buffer.getvalue()
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    info = zipfile.ZipInfo(name)  # its default date is fixed, so that equal sources give equal archives
+    info.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(info, data)

@@ -1,0 +1,128 @@
+"""The private directory of one run on this machine: socket, agent, state. Short paths, since sockets need them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from executors.errors import ProvisionError
+
+#: A unix socket's path is at most 107 bytes on Linux; the longest that we or Flux make below the run's directory.
+_SOCKET_PATH = 107
+_LONGEST = len("/agent.sock.new")
+#: Seconds after which the log of a failed instance is removed.
+_KEEP_LOGS = 7 * 86400.0
+
+
+def base_directory(environ: Mapping[str, str]) -> Path:
+    """The directory that holds all runs of this user. Raises ProvisionError if it cannot be private."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK | os.X_OK) and len(runtime) < 40:
+        base = Path(runtime) / "fluxop"
+    else:
+        # Not TMPDIR: batch systems make that long, and a path over 107 bytes cannot hold a socket.
+        base = Path("/tmp") / f"fluxop-{os.getuid()}"
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        status = base.lstat()
+    except OSError as err:
+        raise ProvisionError(f"no private directory for sockets can be made: {err}") from err
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ProvisionError(f"{base} is not a directory that only you can use; remove it and try again")
+    return base
+
+
+class RunDirectory:
+    """Paths of one run, and the lock under which it is created and removed."""
+
+    def __init__(self, base: Path, name: str) -> None:
+        self.base = base
+        self.path = base / name
+        if len(os.fsencode(self.path)) + _LONGEST > _SOCKET_PATH:
+            raise ProvisionError(f"{self.path} is too long for a socket; set XDG_RUNTIME_DIR to a shorter directory")
+        self.socket = self.path / "agent.sock"
+        self.agent = self.path / "agent.pyz"
+        self.log = base / f"{name}.log"
+        self._lock = base / f"{name}.lock"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one client at a time creates or removes this run's instance."""
+        while True:
+            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(fd).st_ino == os.stat(self._lock).st_ino:
+                    break
+            os.close(fd)  # its last holder removed it while we waited
+        try:
+            yield
+        finally:
+            if not self.path.exists():
+                self._lock.unlink(missing_ok=True)
+            os.close(fd)
+
+    def agent_alive(self) -> bool:
+        """Whether an agent (even one that is ending) holds this directory."""
+        return _is_locked(self.path / "agent.lock")
+
+    def create(self, agent: bytes) -> None:
+        """Make the directory anew, with the agent in it. Raises OSError."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(mode=0o700)
+        self.agent.write_bytes(agent)
+
+    def log_tail(self, lines: int = 15) -> str:
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+    def remove_log(self) -> None:
+        self.log.unlink(missing_ok=True)
+
+
+def prune(base: Path) -> None:
+    """Remove what runs that were killed have left: directories without an agent, old logs. Never raises."""
+    for entry in _entries(base):
+        with contextlib.suppress(OSError):
+            if entry.is_dir() and not entry.is_symlink():
+                # A directory is young while its agent is being started, and has no lock yet.
+                if time.time() - entry.stat().st_mtime > 600 and not _is_locked(entry / "agent.lock"):
+                    shutil.rmtree(entry, ignore_errors=True)
+                    entry.with_name(entry.name + ".lock").unlink(missing_ok=True)
+            elif entry.suffix == ".log" and time.time() - entry.stat().st_mtime > _KEEP_LOGS:
+                entry.unlink()
+
+
+def _entries(base: Path) -> list[Path]:
+    try:
+        return list(base.iterdir())
+    except OSError:
+        return []
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def scratch_directory() -> Path:
+    """A short-lived private directory for the socket on which a starting agent reports."""
+    return Path(tempfile.mkdtemp(prefix="fluxop-", dir="/tmp"))

@@ -1,0 +1,599 @@
+"""The facade that adapters use: opens a run's instance, submits, hands out handles and events.
+
+Threads: the client's reader queues what arrives; one *dispatcher* applies it in order and runs callbacks; one
+*submitter* sends batches. All public methods may be called from any thread, except inside a callback those that
+wait (``result``, ``close``).
+
+Flow control: at most ``max_in_flight`` jobs of a session are in the instance at once, the others wait here, urgent
+ones first. The lead broker's memory grows with what it holds, and Flux runs no job sooner for being told of it early.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import logging
+import os
+import queue
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Self
+
+from executors.agent.wire import BATCH_BYTES, MAX_LINE, Cursor, JobEvent
+from executors.client import Client, Hello
+from executors.config import RunConfig
+from executors.errors import AgentError, ExecutorsError, RequestError, SessionClosedError
+from executors.job import Defaults, Item, JobRequest, make_item
+from executors.lifecycle import Lifecycle
+from executors.names import RunId, run_name
+from executors.results import JobResult, Outcome
+
+log = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 2000
+#: Jobs in one submission message.
+_BATCH_JOBS = 200
+#: Events that `Session.events` can go back to.
+_KEEP_EVENTS = 20000
+
+
+def open_session(
+    run: RunId,
+    config: RunConfig,
+    *,
+    environ: Mapping[str, str] | None = None,
+    announce: Callable[[str], None] = log.info,
+    max_in_flight: int = MAX_IN_FLIGHT,
+    auto_acknowledge: bool = True,
+) -> Session:
+    """Get or create the instance of a run and connect to it.
+
+    ``announce`` is told in one line each which instance is used. With ``auto_acknowledge`` a result counts as
+    acknowledged once callbacks have run or `JobHandle.result` has given it; without, call `JobHandle.acknowledge`.
+    Raises ProvisionError, TransportError, ConfigError or RunNameError; nothing is left behind then.
+    """
+    environment = dict(os.environ if environ is None else environ)
+    lifecycle = Lifecycle(run_name(run), config, environment)
+    return Session(lifecycle, config, environment, announce, max_in_flight, auto_acknowledge)
+
+
+class JobHandle:
+    """One job of a session. Thread-safe."""
+
+    __slots__ = ("_session", "_id", "_result", "_callbacks", "_submit_callbacks", "_cancelled", "_sent", "key", "name", "state")
+
+    def __init__(self, session: Session, key: str, name: str) -> None:
+        self._session = session
+        self._id: str | None = None
+        self._result: JobResult | None = None
+        self._callbacks: list[Callable[[JobHandle], None]] = []
+        self._submit_callbacks: list[Callable[[JobHandle], None]] = []
+        self._cancelled: str | None = None
+        #: Counts as in flight.
+        self._sent = False
+        self.key = key
+        self.name = name
+        #: RFC 21 state as far as the session has heard.
+        self.state = "NEW"
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self._id or self.key} {self.name} {self._result.outcome if self._result else self.state}>"
+
+    @property
+    def id(self) -> str | None:
+        """The job's id in its instance; None until the instance has taken it."""
+        return self._id
+
+    def done(self) -> bool:
+        return self._result is not None
+
+    def result(self, timeout: float | None = None) -> JobResult:
+        """Wait for the end. Raises TimeoutError after ``timeout`` seconds."""
+        result = self._session._wait_result(self, timeout)
+        self._session._delivered(self)
+        return result
+
+    def add_done_callback(self, function: Callable[[JobHandle], None]) -> None:
+        """Call ``function`` once, on the session's dispatcher, when the job has ended (at once if it has)."""
+        self._session._add_callback(self, function)
+
+    def add_submit_callback(self, function: Callable[[JobHandle], None]) -> None:
+        """Call ``function`` once when `id` is known; never called for a job that the instance did not take."""
+        self._session._add_submit_callback(self, function)
+
+    def cancel(self, note: str = "cancelled") -> None:
+        """Ask for cancellation; the result tells how it went. Does not wait."""
+        self._session.cancel([self], note)
+
+    def kill(self, signal: int) -> None:
+        """Send a signal to the running job. Raises AgentError when it is not running."""
+        self._session._kill(self, signal)
+
+    def acknowledge(self) -> None:
+        """The result was dealt with: its key ends, and asked for again it is a new job."""
+        self._session.acknowledge([self])
+
+    def output(self, stream: str = "stdout", offset: int = 0) -> Iterator[bytes]:
+        """The job's output from a byte offset on, as it is written, until the job's end."""
+        return self._session._output(self, stream, offset)
+
+
+class Session:
+    """A run's instance in use. A context manager: leaving it releases the instance."""
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        config: RunConfig,
+        environ: Mapping[str, str],
+        announce: Callable[[str], None],
+        max_in_flight: int,
+        auto_acknowledge: bool,
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._auto_acknowledge = auto_acknowledge
+        self._max_in_flight = max_in_flight
+        self._base_env = _encodable(environ) if lifecycle.inherits_environment else {}
+        self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"
+        self._defaults = _defaults(config)
+        self._changed = threading.Condition()
+        self._jobs: dict[str, JobHandle] = {}
+        self._early: dict[str, list[JobEvent]] = {}
+        self._waiting: list[tuple[int, int, JobHandle, bytes]] = []
+        self._sequence = 0
+        self._in_flight = 0
+        self._unanswered = 0
+        self._to_ack: list[str] = []
+        self._lost: str | None = None
+        self._closed = False
+        self._log: deque[JobEvent] = deque(maxlen=_KEEP_EVENTS)
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._client: Client = lifecycle.acquire(self, announce)
+        assert self._client.hello is not None  # a connected client has been greeted
+        self.hello: Hello = self._client.hello
+        self._threads = [
+            threading.Thread(target=self._dispatch, name="session-dispatcher", daemon=True),
+            threading.Thread(target=self._submit_forever, name="session-submitter", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- public
+
+    @property
+    def run_name(self) -> str:
+        return self._lifecycle.run_name
+
+    @property
+    def lost(self) -> str | None:
+        """Why the agent is gone; None while it is there."""
+        return self._lost
+
+    def external_id(self, handle: JobHandle) -> str:
+        """``instance/jobid``: tells a job of this instance from one with the same id in another."""
+        return f"{self.hello.instance}/{handle.id}"
+
+    def submit(self, requests: Sequence[JobRequest]) -> list[JobHandle]:
+        """One handle per request, in order. A request that is wrong yields a handle that is REJECTED, with the reason.
+
+        Does not wait: `JobHandle.id` comes later. Raises SessionClosedError.
+        """
+        if self._closed:
+            raise SessionClosedError("the session is closed")
+        handles = []
+        ready = []
+        for request in requests:
+            handle = JobHandle(self, request.key or uuid.uuid4().hex, request.name)
+            handles.append(handle)
+            try:
+                item = make_item(request, self._defaults, self._base_env, self._base_cwd)
+                ready.append((item.urgency, handle, _encode(item, handle.key)))
+            except RequestError as err:
+                self._finish_later(handle, JobResult.without_run(Outcome.REJECTED, "request", str(err)))
+        with self._changed:
+            for urgency, handle, line in ready:
+                self._sequence += 1
+                heapq.heappush(self._waiting, (-urgency, self._sequence, handle, line))
+            self._changed.notify_all()
+        return handles
+
+    def cancel(self, handles: Iterable[JobHandle], note: str = "cancelled") -> None:
+        """Cancel many jobs with one message. Jobs that still wait here end at once."""
+        ids = []
+        with self._changed:
+            for handle in handles:
+                if handle._result is None and handle._cancelled is None:
+                    handle._cancelled = note
+                    if handle._id is not None:
+                        ids.append(handle._id)
+            unsent = [entry for entry in self._waiting if entry[2]._cancelled is not None]
+            if unsent:
+                self._waiting = [entry for entry in self._waiting if entry[2]._cancelled is None]
+                heapq.heapify(self._waiting)
+        for _, _, handle, _ in unsent:
+            self._finish_later(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", note))
+        if ids:
+            self._client.request_later("cancel", ids=ids, note=note)
+
+    def acknowledge(self, handles: Iterable[JobHandle]) -> None:
+        """End the keys of ended jobs, in batches behind the scenes."""
+        ids = [handle._id for handle in handles if handle._id is not None and handle._result is not None]
+        with self._changed:
+            for job_id in ids:
+                self._jobs.pop(job_id, None)
+            first = not self._to_ack
+            self._to_ack += ids
+        if first and ids:
+            self._inbox.put(self._flush_acks)
+
+    def find(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """What the agent knows of jobs by key: dicts with id, key, digest, state, result (None: active)."""
+        jobs: list[dict[str, Any]] = self._client.request("list", keys=list(keys))["jobs"]
+        return jobs
+
+    def unacknowledged(self) -> list[dict[str, Any]]:
+        """All jobs of this run whose result nobody has acknowledged, in the form of `find`."""
+        return [job for job in self._client.request("list")["jobs"] if not job["acked"]]
+
+    def cancel_and_wait(self, job_ids: Sequence[str], timeout: float) -> None:
+        """Cancel jobs known by id only, wait until they are INACTIVE, and end their keys. Raises TimeoutError."""
+        ids = list(job_ids)
+        with self._changed:
+            handles = [self._jobs.setdefault(job_id, _placeholder(self, job_id)) for job_id in ids]
+        self._client.request("cancel", ids=ids, note="replaced")
+        self._adopt(ids)
+        deadline = time.monotonic() + timeout
+        for handle in handles:
+            self._wait_result(handle, deadline - time.monotonic())
+        self._client.request("ack", ids=ids)
+
+    def resources(self) -> dict[str, Any]:
+        """Nodes of the instance: {"nodes": [{rank, host, cores, gpus, memory (bytes or None), up, drained}]}."""
+        return self._client.request("resources")
+
+    def request(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Any other request of the agent (put, get, drain, info ...). Raises AgentError."""
+        return self._client.request(op, **fields)
+
+    def events(self, after: Cursor | None = None) -> Iterator[JobEvent]:
+        """Events of all jobs of the run after a cursor (None: all that the session has seen), until it is closed.
+
+        Raises ExecutorsError when the cursor is older than what is kept.
+        """
+        with self._changed:
+            place = _place_after(self._log, after)
+        while True:
+            with self._changed:
+                while not (found := _following(self._log, place)) and not self._closed and self._lost is None:
+                    self._changed.wait()
+            if not found:
+                return
+            for event in found:
+                place = event.cursor
+                yield event
+
+    def close(self, *, release: bool = True) -> None:
+        """Release the instance: jobs that are still active end as CANCELLED, and it ends unless others use it.
+
+        With ``release=False`` only disconnect: the instance and its jobs go on until its own time-outs.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+        self._flush_acks()
+        self._cancel_unsent("the session was closed")
+        if release:
+            self._lifecycle.release(self._client)
+        self._client.close()
+        self._inbox.put(lambda: self._end_all("the session was closed"))
+        self._inbox.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    # -- Handler: called on the client's reader
+
+    def on_events(self, events: list[JobEvent]) -> None:
+        self._inbox.put(lambda: self._apply(events))
+
+    def on_snapshot(self, jobs: list[dict[str, Any]]) -> None:
+        self._inbox.put(lambda: self._reconcile(jobs))
+
+    def on_lost(self, reason: str) -> None:
+        self._inbox.put(lambda: self._end_all(reason))
+
+    # -- dispatcher
+
+    def _dispatch(self) -> None:
+        while (work := self._inbox.get()) is not None:
+            work()
+
+    def _apply(self, events: list[JobEvent]) -> None:
+        for event in events:
+            handle = self._jobs.get(event.id)
+            if handle is not None:
+                self._apply_one(handle, event)
+            elif self._unanswered:
+                # The answer to its submission may still be on its way; it tells whose job this is.
+                self._early.setdefault(event.id, []).append(event)
+        with self._changed:
+            self._log.extend(events)
+            self._changed.notify_all()
+
+    def _apply_one(self, handle: JobHandle, event: JobEvent) -> None:
+        state = _STATE_AFTER.get(event.name)
+        if state is not None:
+            handle.state = state
+        if event.name == "clean":
+            self._finish(handle, JobResult.of(event.context["result"]))
+
+    def _reconcile(self, jobs: list[dict[str, Any]]) -> None:
+        """The stream was away too long for its events: take the state of every job instead."""
+        known = {job["id"]: job for job in jobs}
+        for job_id, handle in list(self._jobs.items()):
+            if handle._result is not None:
+                continue
+            if job_id in known:
+                self._take_summary(handle, known[job_id])
+            else:
+                note = "the agent was replaced and knows nothing of this job"
+                self._finish(handle, JobResult.without_run(Outcome.UNKNOWN, "lost", note))
+
+    def _take_summary(self, handle: JobHandle, job: dict[str, Any]) -> None:
+        handle.state = job["state"]
+        if job["result"] is not None:
+            self._finish(handle, JobResult.of(job["result"]))
+
+    def _submitted(self, batch: list[JobHandle], reply: Future[dict[str, Any]]) -> None:
+        error = reply.exception()
+        answers: list[dict[str, Any]] = [] if error is not None else reply.result()["items"]
+        running_already = []
+        for index, handle in enumerate(batch):
+            if error is not None:
+                refused = isinstance(error, AgentError)
+                outcome = Outcome.REJECTED if refused else Outcome.UNKNOWN
+                self._finish(handle, JobResult.without_run(outcome, "submit", str(error)))
+            elif "error" in answers[index]:
+                self._finish(handle, JobResult.without_run(Outcome.REJECTED, "submit", answers[index]["error"]))
+            else:
+                self._take_id(handle, answers[index]["id"])
+                if answers[index]["known"]:
+                    running_already.append(answers[index]["id"])
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._early.clear()
+        if running_already:
+            self._adopt(running_already)
+
+    def _take_id(self, handle: JobHandle, job_id: str) -> None:
+        with self._changed:
+            handle._id = job_id
+            self._jobs[job_id] = handle
+            callbacks, handle._submit_callbacks = handle._submit_callbacks, []
+            cancelled = handle._cancelled
+        for function in callbacks:
+            self._call(function, handle)
+        for event in self._early.pop(job_id, ()):
+            self._apply_one(handle, event)
+        if cancelled is not None and handle._result is None:
+            self._client.request_later("cancel", ids=[job_id], note=cancelled)
+
+    def _adopt(self, job_ids: list[str]) -> None:
+        """Learn how far jobs are that ran before we asked: their events may lie behind us."""
+
+        def listed(future: Future[dict[str, Any]]) -> None:
+            if future.exception() is None:
+                jobs = future.result()["jobs"]
+                self._inbox.put(lambda: self._take_summaries(jobs))
+
+        self._client.request_later("list", ids=job_ids).add_done_callback(listed)
+
+    def _take_summaries(self, jobs: list[dict[str, Any]]) -> None:
+        for job in jobs:
+            handle = self._jobs.get(job["id"])
+            if handle is not None and handle._result is None:
+                self._take_summary(handle, job)
+
+    def _end_all(self, reason: str) -> None:
+        with self._changed:
+            if self._lost is None:
+                self._lost = reason
+            unsent, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        for _, _, handle, _ in unsent:
+            self._finish(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", f"never submitted: {reason}"))
+        for handle in list(self._jobs.values()):
+            if handle._result is None:
+                self._finish(handle, JobResult.without_run(Outcome.UNKNOWN, "lost", reason))
+
+    def _finish_later(self, handle: JobHandle, result: JobResult) -> None:
+        self._inbox.put(lambda: self._finish(handle, result))
+
+    def _finish(self, handle: JobHandle, result: JobResult) -> None:
+        with self._changed:
+            if handle._result is not None:
+                return
+            handle._result = result
+            handle.state = "INACTIVE"
+            callbacks, handle._callbacks = handle._callbacks, []
+            self._in_flight -= handle._sent
+            self._changed.notify_all()
+        for function in callbacks:
+            self._call(function, handle)
+        if callbacks:
+            self._delivered(handle)
+
+    def _call(self, function: Callable[[JobHandle], None], handle: JobHandle) -> None:
+        try:
+            function(handle)
+        except Exception:  # a caller's callback must not end the thread that serves all the other jobs
+            log.exception("a callback of %r failed", handle)
+
+    def _delivered(self, handle: JobHandle) -> None:
+        if self._auto_acknowledge:
+            self.acknowledge([handle])
+
+    def _flush_acks(self) -> None:
+        with self._changed:
+            ids, self._to_ack = self._to_ack, []
+        if ids:
+            self._client.request_later("ack", ids=ids)
+
+    # -- submitter
+
+    def _submit_forever(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting or self._in_flight >= self._max_in_flight:
+                    if self._closed or self._lost is not None:
+                        return
+                    self._changed.wait()
+                batch, lines = self._take_batch()
+            self._send(batch, lines)
+
+    def _take_batch(self) -> tuple[list[JobHandle], list[bytes]]:
+        batch: list[JobHandle] = []
+        lines: list[bytes] = []
+        room = min(_BATCH_JOBS, self._max_in_flight - self._in_flight)
+        size = 0
+        while self._waiting and len(batch) < room and (not batch or size + len(self._waiting[0][3]) <= BATCH_BYTES):
+            _, _, handle, line = heapq.heappop(self._waiting)
+            handle._sent = True
+            batch.append(handle)
+            lines.append(line)
+            size += len(line)
+        self._in_flight += len(batch)
+        self._unanswered += 1
+        return batch, lines
+
+    def _send(self, batch: list[JobHandle], lines: list[bytes]) -> None:
+        reply = self._client.submit(lines)
+        reply.add_done_callback(lambda done: self._inbox.put(lambda: self._submitted(batch, done)))
+
+    def _cancel_unsent(self, note: str) -> None:
+        with self._changed:
+            unsent, self._waiting = self._waiting, []
+        for _, _, handle, _ in unsent:
+            self._finish_later(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", note))
+
+    # -- for handles
+
+    def _wait_result(self, handle: JobHandle, timeout: float | None) -> JobResult:
+        with self._changed:
+            if not self._changed.wait_for(lambda: handle._result is not None, timeout):
+                raise TimeoutError(f"{handle!r} has not ended within {timeout:g} s")
+            assert handle._result is not None
+            return handle._result
+
+    def _add_callback(self, handle: JobHandle, function: Callable[[JobHandle], None]) -> None:
+        with self._changed:
+            if handle._result is None:
+                handle._callbacks.append(function)
+                return
+        self._inbox.put(lambda: (self._call(function, handle), self._delivered(handle))[0])
+
+    def _add_submit_callback(self, handle: JobHandle, function: Callable[[JobHandle], None]) -> None:
+        with self._changed:
+            if handle._id is None:
+                handle._submit_callbacks.append(function)
+                return
+        self._inbox.put(lambda: self._call(function, handle))
+
+    def _kill(self, handle: JobHandle, signal: int) -> None:
+        if handle._id is None:
+            raise AgentError("not-possible", f"{handle!r} is not running")
+        errors = self._client.request("kill", ids=[handle._id], signal=signal)["errors"]
+        if errors:
+            raise AgentError("not-possible", errors[handle._id])
+
+    def _output(self, handle: JobHandle, stream: str, offset: int) -> Iterator[bytes]:
+        with self._changed:
+            self._changed.wait_for(lambda: handle._id is not None or handle._result is not None)
+        if handle._id is None:
+            return
+        pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        stop = self._client.follow(handle._id, stream, offset, pieces.put)
+        try:
+            while (piece := pieces.get()) is not None:
+                yield piece
+        finally:
+            stop()
+
+
+_STATE_AFTER = {"submit": "DEPEND", "alloc": "RUN", "start": "RUN", "finish": "CLEANUP", "clean": "INACTIVE"}
+
+
+def _defaults(config: RunConfig) -> Defaults:
+    jobs = config.job_defaults
+    return Defaults(
+        queue=jobs.queue,
+        bank=jobs.bank,
+        cores_per_task=jobs.cores_per_task,
+        gpus_per_task=jobs.gpus_per_task,
+        duration=jobs.duration,
+        urgency=jobs.urgency,
+        env=jobs.env,
+    )
+
+
+def _encode(item: Item, key: str) -> bytes:
+    line = json.dumps({**item.message(), "key": key}, separators=(",", ":")).encode("ascii")
+    if len(line) > MAX_LINE - 1024:
+        raise RequestError([f"the whole job has {len(line)} bytes, more than one message holds ({MAX_LINE})"], item.name)
+    return line
+
+
+def _encodable(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that a jobspec can hold: JSON has no bytes that are not text."""
+    kept = {}
+    for name, value in environ.items():
+        with contextlib.suppress(UnicodeEncodeError):
+            (name + value).encode("utf-8")
+            kept[name] = value
+    return kept
+
+
+def _placeholder(session: Session, job_id: str) -> JobHandle:
+    handle = JobHandle(session, "", "")
+    handle._id = job_id
+    return handle
+
+
+def _place_after(kept: deque[JobEvent], after: Cursor | None) -> Cursor | None:
+    """Check that everything after a cursor is kept. Raises ExecutorsError."""
+    if after is not None and kept and not _reaches_back_to(kept, after):
+        raise ExecutorsError(f"events after {after} are no longer kept; begin with None and read the jobs' results")
+    return after
+
+
+def _following(kept: deque[JobEvent], place: Cursor | None) -> list[JobEvent]:
+    """Events after a place, oldest first. Raises ExecutorsError when some of them are gone already."""
+    found: list[JobEvent] = []
+    for event in reversed(kept):
+        if event.cursor == place:
+            break
+        found.append(event)
+    else:
+        _place_after(kept, place)
+    found.reverse()
+    return found
+
+
+def _reaches_back_to(kept: deque[JobEvent], after: Cursor) -> bool:
+    first = kept[0].cursor
+    if first.epoch == after.epoch:
+        return first.sequence <= after.sequence + 1
+    return any(event.cursor.epoch == after.epoch for event in kept)

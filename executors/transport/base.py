@@ -1,0 +1,39 @@
+"""Endpoints (values that a provisioner gives) and what a stream can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class UnixEndpoint:
+    """The agent's own socket, on this machine."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class ProcessEndpoint:
+    """A program whose stdin and stdout are the stream (the agent's relay, perhaps behind ssh or kubectl)."""
+
+    argv: tuple[str, ...]
+
+
+Endpoint = UnixEndpoint | ProcessEndpoint
+
+
+class Stream(Protocol):
+    """A byte stream both ways. ``send`` and ``receive`` may be called from different threads, one each."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises OSError when the stream is cut."""
+
+    def receive(self, timeout: float) -> bytes | None:
+        """The next bytes; b"" at the end of the stream; None after ``timeout`` seconds of silence.
+
+        Raises OSError when the stream is cut.
+        """
+
+    def close(self) -> None:
+        """End the stream, waking whoever waits in it. Never raises; may be called twice."""

@@ -1,0 +1,437 @@
+"""The executor: hands jobs to a session in batches, and reports each the moment its event arrives.
+
+Threads: Snakemake's scheduler thread calls `run_jobs`, `cancel` and `shutdown`. The session's dispatcher only queues;
+one *reporter* thread tells Snakemake, since Snakemake may hold its lock while it postprocesses other jobs.
+There is no polling thread: the one that `RemoteExecutor` starts ends at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+from executors import (
+    ExecutorsError,
+    JobHandle,
+    JobRequest,
+    JobResult,
+    Outcome,
+    RunId,
+    Session,
+    SessionClosedError,
+    load_config,
+    open_session,
+)
+from executors.config import describe
+from snakemake_executor_flux import identity, logs
+from snakemake_executor_flux.efficiency import Asked, Efficiency
+from snakemake_executor_flux.resources import Ask, NodeShape, ResourceError, ask_of
+from snakemake_executor_flux.runfile import RunFile
+from snakemake_executor_flux.steps.base import StepCommand
+from snakemake_executor_flux.steps.choice import choose, facts_of
+from snakemake_executor_flux.steps.shell import remove_scratch, resolve_resources, shell_command
+from snakemake_executor_flux.steps.snakemake import NO_IDLE_EXIT, snakemake_command
+
+#: Seconds after which what has been prepared is sent, though more is being prepared: the first jobs start early.
+_BATCH_SECONDS = 0.05
+#: Seconds to wait for the end of a job of an earlier Snakemake that must make room for a new one.
+_REPLACE_LIMIT = 120.0
+
+
+@dataclass
+class _Submitted:
+    """A job on its way, from its preparation to its report."""
+
+    job: Any
+    info: SubmittedJobInfo
+    log: Path
+    asked: Asked
+    command: StepCommand | None
+    handle: JobHandle | None = None
+
+
+class Executor(RemoteExecutor):
+    """See the module. Snakemake's classes are untyped; the typing rules end at its calls."""
+
+    def __post_init__(self) -> None:
+        self._settings = self.workflow.executor_settings
+        self._settings.check()
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._active: dict[JobHandle, _Submitted] = {}
+        self._active_lock = threading.Lock()
+        self._failed = False
+        self._shut = False
+        self._run = RunFile()
+        self._session = self._open()
+        self._survivors = self._find_survivors()
+        self._shape = self._largest_node()
+        self._logdir = logs.log_directory(self._settings.logdir, self._run.id)
+        self._efficiency = Efficiency(self._logdir)
+        self._cwd = os.getcwd()
+        self._reporter = threading.Thread(target=self._report_forever, name="flux-operator-reporter", daemon=True)
+        self._reporter.start()
+
+    def _open(self) -> Session:
+        try:
+            config = load_config(self._settings.config, options=self._settings.config_options())
+            for line in describe(config):
+                self.logger.debug(f"flux-operator: {line}")
+            # A secret reaches jobs by the stream, so it has no business in the environment that jobspecs hold.
+            return open_session(
+                RunId("snakemake", self._run.id),
+                config,
+                announce=lambda line: self.logger.info(f"flux-operator: {line}"),
+                auto_acknowledge=False,
+            )
+        except (ExecutorsError, OSError) as err:
+            if not self._run.resumed:
+                self._run.remove()
+            raise WorkflowError(f"flux-operator: {err}") from err
+
+    def _find_survivors(self) -> dict[str, list[dict[str, Any]]]:
+        """Jobs that an earlier Snakemake has left in the instance, by base key."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        if self._run.resumed:
+            for job in self._session.unacknowledged():
+                if job["key"]:
+                    found.setdefault(identity.split_key(job["key"]), []).append(job)
+        return found
+
+    def _largest_node(self) -> NodeShape:
+        nodes = [node for node in self._session.resources()["nodes"] if node["cores"]]
+        cores = max((node["cores"] for node in nodes), default=1)
+        memory = min((node["memory"] for node in nodes if node["memory"] and node["cores"] == cores), default=None)
+        # As Snakemake does on one machine: a rule that asks for more threads than a node has gets what there is.
+        limit = self.workflow.resource_settings.max_threads
+        if limit is None or limit > cores:
+            self.workflow.resource_settings.max_threads = cores
+            self.logger.debug(f"flux-operator: threads are limited to {cores}, the cores of the largest node")
+        return NodeShape(cores, memory)
+
+    # -- Snakemake's calls
+
+    def additional_general_args(self) -> str:
+        return NO_IDLE_EXIT
+
+    async def _wait_for_jobs(self) -> None:
+        """Nothing to wait for: the session reports by itself."""
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> Any:
+        """Never called, since nothing polls; abstract in the base class."""
+        for info in active_jobs:
+            yield info
+
+    def run_job(self, job: Any) -> None:
+        self.run_jobs([job], announced=True)
+
+    def run_jobs(self, jobs: list[Any], announced: bool = False) -> None:
+        batch: list[tuple[_Submitted, JobRequest]] = []
+        since = time.monotonic()
+        for job in jobs:
+            if not announced:
+                self.run_job_pre(job)
+            prepared = self._prepare(job)
+            if prepared is not None:
+                batch.append(prepared)
+            if time.monotonic() - since > _BATCH_SECONDS:
+                self._submit(batch)
+                batch = []
+                since = time.monotonic()
+        self._submit(batch)
+
+    def cancel(self) -> None:
+        with self._active_lock:
+            handles = list(self._active)
+        self._failed = True
+        self._session.cancel(handles, "cancelled by Snakemake")
+        for handle in handles:
+            try:
+                handle.result(_REPLACE_LIMIT)
+            except TimeoutError:
+                self.logger.warning(f"flux-operator: {handle.name} has not ended within {_REPLACE_LIMIT:g} s")
+        self.shutdown()
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Abstract in the base class; `cancel` cancels from the executor's own list, which is complete."""
+
+    def shutdown(self) -> None:
+        if self._shut:
+            return
+        self._shut = True
+        self._inbox.put(None)
+        self._reporter.join()
+        keep = self._settings.keep_on_failure and self._failed
+        if keep:
+            self.logger.info(
+                f"flux-operator: the instance of run {self._session.run_name} is kept until its idle time-out"
+            )
+        self._session.close(release=not keep)
+        if not keep:
+            self._run.remove()
+        super().shutdown()
+        if self._efficiency.jobs:
+            self.logger.info(f"flux-operator: {self._efficiency.summary()}")
+
+    def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
+        """Without the base class's hint at "cluster logs": the message has the log's path and last lines."""
+        if job_info.external_jobid is not None:
+            kwargs["external_jobid"] = job_info.external_jobid
+        job_info.job.log_error(msg, **kwargs)
+
+    # -- preparing
+
+    def _prepare(self, job: Any) -> tuple[_Submitted, JobRequest] | None:
+        """What to submit for a job; None when it failed already, and was reported so."""
+        try:
+            return self._prepare_or_raise(job)
+        except (WorkflowError, ResourceError, OSError, ExecutorsError, TimeoutError) as err:
+            # As with any remote executor, a job that cannot begin fails; the others go on as Snakemake was told.
+            self._inbox.put(("refused", job, str(err)))
+            return None
+
+    def _prepare_or_raise(self, job: Any) -> tuple[_Submitted, JobRequest]:
+        facts = facts_of(job, self.workflow, custom_jobscript=not self.is_default_jobscript)
+        choice = choose(facts, self._settings.job_step)
+        why = f", not shell: {'; '.join(choice.reasons)}" if choice.reasons else ""
+        self.logger.debug(f"flux-operator: job {job.jobid} ({job.name}) takes the {choice.step} step{why}")
+        if choice.step == "shell":
+            resolve_resources(job)
+        use_memory = self._settings.memory == "cores"
+        ask = ask_of(job.threads, job.resources, self._shape, use_memory=use_memory)
+        base = identity.base_key(job)
+        digest = identity.digest(job)
+        key = self._find_living(job, base, digest)
+        resumed = key is not None
+        key = key or identity.attempt_key(base, job.attempt, os.urandom(4).hex())
+        log = logs.log_path(self._logdir, job.name, identity.wildcards_text(job), base, job.attempt)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command: StepCommand | None = None
+        if resumed:
+            request = JobRequest(argv=["true"], key=key, identity=digest, name=job.name)  # known: its argv is not used
+            command = StepCommand([], benchmark_record=_record(log)) if job_benchmark(job) else None
+        else:
+            if choice.step == "shell":
+                self.workflow.async_run(job.prepare())
+                command = shell_command(job, self.workflow, _record(log))
+            else:
+                command = snakemake_command(job, self)
+            request = self._request(job, ask, command, key, digest, log)
+        memory = job.resources.get("mem_mb")
+        asked = Asked(
+            rule=job.name,
+            wildcards=identity.wildcards_text(job),
+            attempt=job.attempt,
+            step=choice.step,
+            cores=ask.cores,
+            memory=float(memory) if isinstance(memory, int | float) else None,
+        )
+        return _Submitted(job, SubmittedJobInfo(job), log, asked, command), request
+
+    def _request(
+        self, job: Any, ask: Ask, command: StepCommand, key: str, digest: str, log: Path
+    ) -> JobRequest:
+        secrets = {name: value for name, value in self.envvars().items() if name not in command.env}
+        attributes = {f"system.shell.options.{name}": value for name, value in ask.shell_options.items()}
+        argv = command.argv
+        if ask.nested and self._session.hello.engine == "flux":
+            # One broker per node of the job, with all that the job holds there; as `flux batch` does.
+            argv = ["flux", "start", *argv]
+            attributes.update(
+                {
+                    "system.shell.options.per-resource": {"type": "node"},
+                    "system.shell.options.mpi": "none",
+                    "system.shell.options.exit-timeout": "none",
+                }
+            )
+        return JobRequest(
+            argv=argv,
+            name=job.name,
+            key=key,
+            identity=digest,
+            cwd=self._cwd,
+            env=command.env,
+            secret_env=secrets,
+            nodes=ask.nodes,
+            tasks=ask.slots,
+            cores_per_task=ask.cores_per_slot,
+            gpus_per_task=ask.gpus_per_slot or None,
+            duration=ask.duration or None,
+            queue=ask.queue,
+            urgency=ask.urgency,
+            constraint=ask.constraint,
+            stdout=str(log),
+            stderr=str(log),
+            attributes=attributes,
+            measure=not ask.nested,
+        )
+
+    def _find_living(self, job: Any, base: str, digest: str) -> str | None:
+        """The key of an earlier Snakemake's job that does the same and lives or has done it; others make room.
+
+        Must come before ``prepare``, which removes the outputs of whoever still writes them.
+        """
+        candidates = self._survivors.pop(base, [])
+        if not candidates and self._run.resumed:
+            candidates = self._by_marker(job)
+        usable = None
+        doomed = []
+        for found in candidates:
+            result = found["result"]
+            same = found["digest"] == _short(digest)
+            if usable is None and same and (result is None or result["outcome"] == Outcome.COMPLETED):
+                usable = found
+            else:
+                doomed.append(found["id"])
+        if doomed:
+            self.logger.info(f"flux-operator: earlier job(s) {', '.join(doomed)} of {job.name} make room for a new one")
+            self._session.cancel_and_wait(doomed, _REPLACE_LIMIT)
+        if usable is None:
+            return None
+        self.logger.info(f"flux-operator: {job.name} is attached to job {usable['id']} of an earlier Snakemake")
+        return str(usable["key"])
+
+    def _by_marker(self, job: Any) -> list[dict[str, Any]]:
+        """Jobs that Snakemake's own incomplete markers name (``incomplete_external_jobid`` hides them on a rerun)."""
+        prefix = f"{self._session.hello.instance}/"
+        members = job if job.is_group() else [job]
+        ids = {
+            external.removeprefix(prefix)
+            for member in members
+            for external in self.workflow.persistence.external_jobids(member)
+            if external.startswith(prefix)
+        }
+        return [found for found in self._session.unacknowledged() if found["id"] in ids] if ids else []
+
+    def _submit(self, batch: list[tuple[_Submitted, JobRequest]]) -> None:
+        if not batch:
+            return
+        try:
+            handles = self._session.submit([request for _, request in batch])
+        except SessionClosedError as err:
+            for submitted, _ in batch:
+                self._inbox.put(("refused", submitted.job, str(err)))
+            return
+        with self._active_lock:
+            for (submitted, _), handle in zip(batch, handles, strict=True):
+                submitted.handle = handle
+                self._active[handle] = submitted
+        for handle in handles:
+            handle.add_submit_callback(lambda handle: self._inbox.put(("accepted", handle, "")))
+            handle.add_done_callback(lambda handle: self._inbox.put(("ended", handle, "")))
+
+    # -- reporting
+
+    def _report_forever(self) -> None:
+        while (message := self._inbox.get()) is not None:
+            kind, subject, text = message
+            try:
+                if kind == "refused":
+                    self._refused(subject, text)
+                elif kind == "accepted":
+                    self._accepted(subject)
+                else:
+                    self._ended(subject)
+            except Exception as err:  # Snakemake must hear of a bug here, or it would wait for ever
+                self.logger.error(f"flux-operator: reporting failed: {err!r}")
+                self.workflow.scheduler.executor_error_callback(err)
+
+    def _refused(self, job: Any, text: str) -> None:
+        self._failed = True
+        self.report_job_error(SubmittedJobInfo(job), msg=f"The job could not be submitted: {text}")
+
+    def _accepted(self, handle: JobHandle) -> None:
+        with self._active_lock:
+            submitted = self._active.get(handle)
+        if submitted is None:
+            return
+        submitted.info.external_jobid = self._session.external_id(handle)
+        self.report_job_submission(submitted.info)
+        with self.lock:
+            self.active_jobs.clear()  # the base class's list is for its polling; ours is `_active`
+
+    def _ended(self, handle: JobHandle) -> None:
+        with self._active_lock:
+            submitted = self._active.pop(handle, None)
+        if submitted is None:
+            return
+        result = handle.result(0)
+        problem = self._after(submitted, handle, result)
+        if problem is None:
+            self.report_job_success(submitted.info)
+        else:
+            self._failed = True
+            self.report_job_error(submitted.info, msg=problem, aux_logs=[str(submitted.log)])
+        handle.acknowledge()
+
+    def _after(self, submitted: _Submitted, handle: JobHandle, result: JobResult) -> str | None:
+        """Finish what belongs to a job; what to tell the user if it failed."""
+        problem = None if result.ok else _message(result, submitted.log)
+        try:
+            if submitted.command is not None:
+                remove_scratch(submitted.command)
+                if result.ok and submitted.command.benchmark_record is not None:
+                    write_benchmark(submitted.job, self.workflow, submitted.command.benchmark_record)
+            self._efficiency.add(submitted.asked, handle.id, result)
+        except OSError as err:
+            problem = problem or f"The job completed, but its benchmark or efficiency record cannot be written: {err}"
+        logs.remove_if_empty(submitted.log)
+        return problem
+
+
+def _record(log: Path) -> Path:
+    return log.with_suffix(".benchmark.json")
+
+
+def job_benchmark(job: Any) -> bool:
+    return not job.is_group() and job.benchmark is not None and job.is_shell
+
+
+def write_benchmark(job: Any, workflow: Any, record_file: Path) -> None:
+    """The benchmark file, by Snakemake's own writer, from what the job measured. Raises OSError."""
+    from snakemake.benchmark import BenchmarkRecord, write_benchmark_records
+
+    if not record_file.exists():
+        return  # the nested step writes the file itself
+    records = []
+    for values in json.loads(record_file.read_text()):
+        record = BenchmarkRecord()
+        for name, value in values.items():
+            setattr(record, name, value)
+        record.jobid = job.jobid
+        record.rule_name = job.rule.name
+        record.wildcards = job.wildcards
+        record.params = job.params
+        record.resources = job.resources
+        record.input = job.input._plainstrings()
+        record.threads = job.threads
+        records.append(record)
+    write_benchmark_records(records, str(job.benchmark), workflow.output_settings.benchmark_extended)
+    record_file.unlink()
+
+
+def _short(digest: str) -> str:
+    """The form in which `executors.job.digest_of` passes an identity on."""
+    import hashlib
+
+    return hashlib.sha256(digest.encode()).hexdigest()[:24]
+
+
+def _message(result: JobResult, log: Path) -> str:
+    last = logs.tail(log)
+    lines = [f"The job {result.describe()}."]
+    if last:
+        lines.append(f"Last lines of {log}:")
+        lines += [f"    {line}" for line in last.splitlines()]
+    elif result.outcome not in (Outcome.REJECTED, Outcome.CANCELLED):
+        lines.append(f"It wrote nothing to its log, {log}.")
+    return "\n".join(lines)

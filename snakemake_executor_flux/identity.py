@@ -1,0 +1,73 @@
+"""Which job is which, across attempts and across lives of Snakemake. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def base_key(job: Any) -> str:
+    """The same for all attempts at the same output: 20 hex digits over rules, outputs and wildcards."""
+    return _hash([sorted(job.rules), sorted(map(str, job.output)), _wildcards(job)], 20)
+
+
+def attempt_key(base: str, attempt: int, generation: str = "") -> str:
+    """The key of one attempt. ``generation`` sets a job apart from an earlier one that must not answer for it."""
+    return f"{base}.{attempt}{'.' + generation if generation else ''}"
+
+
+def split_key(key: str) -> str:
+    """The base of a key."""
+    return key.split(".", 1)[0]
+
+
+def digest(job: Any) -> str:
+    """What a job does, as text: if it differs, a job of an earlier Snakemake is not this one.
+
+    Resources count, since they are in the jobspec; ``tmpdir`` does not, since the place of execution decides it.
+    """
+    members = sorted(job, key=lambda one: str(one.output)) if job.is_group() else [job]
+    return _hash([_one(member) for member in members], 32)
+
+
+def wildcards_text(job: Any) -> str:
+    """For people: ``sample=a,unit=1``; a group's name for a group."""
+    if job.is_group():
+        return str(job.groupid)
+    return ",".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
+
+
+def _one(job: Any) -> list[Any]:
+    resources = {name: value for name, value in job.resources.items() if name != "tmpdir"}
+    return [
+        job.rule.name,
+        _code(job),
+        list(map(str, job.input)),
+        list(map(str, job.output)),
+        list(map(str, job.log)),
+        str(job.benchmark),
+        repr(list(job.params.items())),
+        job.wildcards_dict,
+        resources,
+        str(job.conda_env_spec),
+        str(job.container_img_url),
+        str(job.env_modules),
+    ]
+
+
+def _code(job: Any) -> str:
+    if job.is_shell:
+        return str(job.rule.shellcmd)
+    return str(job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src)
+
+
+def _wildcards(job: Any) -> Any:
+    if job.is_group():
+        return sorted(str(sorted(member.wildcards_dict.items())) for member in job)
+    return job.wildcards_dict
+
+
+def _hash(value: Any, digits: int) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]

@@ -1,0 +1,43 @@
+"""The id of a workflow's run, kept in ``.snakemake`` while the run lasts, so that a Snakemake that was killed is
+followed by one that finds the same instance."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from pathlib import Path
+
+PATH = Path(".snakemake") / "flux_operator_run.json"
+
+
+class RunFile:
+    """One run's id on disk. ``resumed``: an earlier Snakemake has left it."""
+
+    def __init__(self, path: Path = PATH) -> None:
+        self._path = path.absolute()
+        found = self._read()
+        self.resumed = found is not None
+        self.id = found or uuid.uuid4().hex[:12]
+        if found is None:
+            self._write()
+
+    def _read(self) -> str | None:
+        try:
+            value = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return None  # none yet, or one that was cut off while it was written: then nothing was started under it
+        run_id = value.get("id") if isinstance(value, dict) else None
+        return run_id if isinstance(run_id, str) and run_id.isalnum() else None
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(f".{os.getpid()}.new")
+        new.write_text(json.dumps({"id": self.id}) + "\n")
+        new.replace(self._path)
+
+    def remove(self) -> None:
+        """The run is over, and nothing of it is left to attach to."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()

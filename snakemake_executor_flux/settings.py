@@ -1,0 +1,91 @@
+"""Options of ``snakemake --executor flux-operator`` and where they go in a `RunConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
+
+common_settings = CommonSettings(
+    non_local_exec=True,
+    # True would empty --shared-fs-usage for every user of the executor, also on one machine.
+    implies_no_shared_fs=False,
+    # Only has an effect where sources are not shared.
+    job_deploy_sources=True,
+    pass_default_storage_provider_args=True,
+    pass_default_resources_args=True,
+    # Values on a command line can be read by others, and Flux stores it; they travel as secret environment instead.
+    pass_envvar_declarations_to_cmd=False,
+    auto_deploy_default_storage_provider=False,
+    init_seconds_before_status_checks=0,
+)
+
+
+def _option(help_text: str, default: object = None, **metadata: object) -> Any:
+    return field(default=default, metadata={"help": help_text, "env_var": False, "required": False, **metadata})
+
+
+@dataclass
+class ExecutorSettings(ExecutorSettingsBase):
+    """Defaults are None where a config file or the environment may say otherwise."""
+
+    provisioner: str | None = _option(
+        "Where the Flux instance comes from: 'local' starts one on this machine (the embedded engine where Flux is "
+        "not installed), 'attach' uses the one that FLUX_URI names. "
+        "Default: attach where FLUX_URI is set, else local.",
+        choices=["local", "attach"],
+    )
+    config: Path | None = _option("Pipeline config, a YAML file of kind FluxRun. Default: none.")
+    job_step: str | None = _option(
+        "How a job's command is run: 'shell' (the rule's own command is the Flux job), 'snakemake' (a nested "
+        "Snakemake) or 'auto' (shell for every job that can, see --verbose). Default: auto.",
+        "auto",
+        choices=["auto", "shell", "snakemake"],
+    )
+    queue: str | None = _option("Flux queue for jobs without the resource flux_queue. Default: Flux's own.")
+    bank: str | None = _option("Flux bank (account) for all jobs. Default: Flux's own.")
+    orphan_timeout: float | None = _option(
+        "Seconds without any client after which the instance ends, running jobs included. Default: 3600.",
+        type=float,
+    )
+    idle_timeout: float | None = _option(
+        "Seconds without client and job after which the instance ends. Default: 300.", type=float
+    )
+    memory: str | None = _option(
+        "Flux does not schedule memory. 'cores': a job asks for as many cores as its share of memory "
+        "(mem_mb) needs, so that jobs wait instead of being killed; 'ignore': mem_mb has no effect. Default: cores.",
+        "cores",
+        choices=["cores", "ignore"],
+    )
+    logdir: Path | None = _option(
+        "Directory for job logs and the efficiency table. Default: .snakemake/flux_operator_logs/<run>; there, logs "
+        "of runs older than 10 days are removed."
+    )
+    keep_on_failure: bool = _option(
+        "Leave the instance running after a failed run, for a look inside, until its idle time-out.", False
+    )
+
+    def check(self) -> None:
+        """Raises WorkflowError naming option, value and cure (Snakemake itself does not check choices from the API)."""
+        for name, allowed in (
+            ("provisioner", (None, "local", "attach")),
+            ("job_step", ("auto", "shell", "snakemake")),
+            ("memory", ("cores", "ignore")),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                choices = ", ".join(choice for choice in allowed if choice)
+                raise WorkflowError(f"--flux-operator-{name.replace('_', '-')}: {value!r} is not one of {choices}")
+
+    def config_options(self) -> dict[str, object]:
+        """What the command line says, by config key; None where it says nothing."""
+        return {
+            "run.provisioner": self.provisioner,
+            "run.orphanTimeout": self.orphan_timeout,
+            "run.idleTimeout": self.idle_timeout,
+            "jobDefaults.queue": self.queue,
+            "jobDefaults.bank": self.bank,
+        }

@@ -1,0 +1,128 @@
+"""The shell step: Snakemake's main process prepares and formats, the Flux job is the rule's own shell command.
+
+It does what `snakemake.shell` and the local executor do around a command, in the same order (Snakemake 9.27: shell.py
+118-348, executors/local.py 109-160), except that the command is handed to Flux instead of being started here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from snakemake.deployment import singularity
+from snakemake.settings.types import DeploymentMethod
+from snakemake.shell import MAX_ARG_LEN, shell
+from snakemake_interface_common.exceptions import WorkflowError
+
+from snakemake_executor_flux.steps.base import StepCommand
+
+#: Set to the number of threads for every shell command (shell.py:279-285).
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_TMP_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
+#: Removed where a conda environment is used (shell.py:307-314).
+_CONDA_CONFLICTS = ("R_LIBS", "PYTHONPATH", "PERLLIB", "PERL5LIB")
+
+
+def resolve_resources(job: Any) -> None:
+    """Evaluate what Snakemake leaves to the nested process: ``resources.tmpdir``, "<TBD>" in the main one.
+
+    Must come before `prepare`, which makes that directory.
+    """
+    if "tmpdir" in job.rule.resources and not isinstance(job.resources.get("tmpdir"), str | None):
+        raise WorkflowError(f"tmpdir={job.resources.get('tmpdir')!r} is not a path", rule=job.rule)
+    job._resources = job.rule.expand_resources(job.wildcards_dict, job.input, job.attempt, skip_evaluation=set())
+
+
+def shell_command(job: Any, workflow: Any, record: Path) -> StepCommand:
+    """The command of a prepared job. Raises RuleException for one that cannot be formatted."""
+    executable = job.resources.get("shell_exec") or shell.get_executable()
+    shell._check_executable(executable)
+    scratch: list[Path] = []
+    repeats = (job.benchmark_repeats or 1) if job.benchmark is not None else 1
+    commands = [_text(job, workflow, executable, iteration, scratch) for iteration in range(repeats)]
+    program = executable or "/bin/sh"
+    if job.benchmark is None:
+        argv = [program, "-c", commands[0]]
+    else:
+        argv = [sys.executable, "-m", "snakemake_executor_flux.steps.measured", str(record), program, *commands]
+    return StepCommand(
+        argv=argv,
+        env=_environment(job, workflow),
+        scratch=tuple(scratch),
+        benchmark_record=record if job.benchmark is not None else None,
+    )
+
+
+def remove_scratch(command: StepCommand) -> None:
+    for directory in command.scratch:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scratch: list[Path]) -> str:
+    deployment = workflow.deployment_settings.deployment_method
+    conda_env = job.conda_env.address if DeploymentMethod.CONDA in deployment and job.conda_env else None
+    image = job.container_img_path if DeploymentMethod.APPTAINER in deployment else None
+    modules = job.env_modules if DeploymentMethod.ENV_MODULES in deployment else None
+    text = job.format_wildcards(
+        job.rule.shellcmd,
+        bench_iteration=iteration if job.benchmark is not None else None,
+        conda_env=conda_env,
+        container_img=image,
+        basedir=job.rule.basedir,
+    )
+    text = " ".join((shell._get_process_prefix(executable), text, shell._process_suffix)).strip()
+    if modules:
+        text = modules.shellcmd(text)
+    if conda_env:
+        from snakemake.deployment.conda import Conda
+
+        text = Conda(container_img=image, prefix_path=workflow.conda_base_path).shellcmd(conda_env, text)
+    if len(text.replace("'", r"'\''")) + 2 > MAX_ARG_LEN:
+        text = _spill(text, executable, scratch)
+    if image:
+        text = singularity.shellcmd(
+            image,
+            text,
+            bind=workflow.runtime_paths,
+            args=workflow.deployment_settings.apptainer_args,
+            envvars=None,
+            shell_executable=executable,
+            container_workdir=None,
+            is_python_script=False,
+        )
+    return str(text)
+
+
+def _spill(text: str, executable: str | None, scratch: list[Path]) -> str:
+    """Put a text that is too long for one argument into a script, as Snakemake does."""
+    directory = Path(tempfile.mkdtemp(dir=".snakemake", prefix="shell_tmp.")).absolute()
+    scratch.append(directory)
+    script = directory / "script.sh"
+    script.write_text(text + "\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IRUSR)
+    return f'"{executable or "/bin/sh"}" "{script}"'
+
+
+def _environment(job: Any, workflow: Any) -> dict[str, str | None]:
+    env: dict[str, str | None] = dict.fromkeys(_THREAD_VARIABLES, str(job.threads))
+    tmpdir = job.resources.get("tmpdir")
+    if tmpdir:
+        env.update(dict.fromkeys(_TMP_VARIABLES, str(tmpdir)))
+    uses_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method and job.conda_env
+    if uses_conda and shell.conda_block_conflicting_envvars:
+        env.update(dict.fromkeys(_CONDA_CONFLICTS))
+    # Flux does not set it, and a shell that starts elsewhere would keep the client's.
+    env["PWD"] = os.getcwd()
+    return env

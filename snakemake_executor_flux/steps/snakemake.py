@@ -1,0 +1,35 @@
+"""The snakemake step: a whole nested Snakemake runs the job. Slower, and right for every kind of rule."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from snakemake.shell import MAX_ARG_LEN
+
+from snakemake_executor_flux.steps.base import StepCommand
+
+#: A nested Snakemake has one job, so its rate limiter only costs: its timer would hold the interpreter's exit for the
+#: rest of a second (scheduling/job_scheduler.py, _schedule_reevalutation).
+NO_IDLE_EXIT = "--max-jobs-per-timespan 100/0s"
+
+
+def snakemake_command(job: Any, executor: Any) -> StepCommand:
+    """The command that an executor of Snakemake's own kind would put into its jobscript."""
+    if not executor.is_default_jobscript:
+        script = executor.get_jobscript(job)
+        executor.write_jobscript(job, script)
+        return StepCommand(argv=[script], env={"PWD": os.getcwd()})
+    text = executor.format_job_exec(job)
+    scratch: tuple[Path, ...] = ()
+    if len(text.encode()) > MAX_ARG_LEN:
+        directory = Path(tempfile.mkdtemp(dir=".snakemake", prefix="shell_tmp.")).absolute()
+        script = directory / "job.sh"
+        script.write_text(text + "\n")
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        scratch = (directory,)
+        return StepCommand(argv=["/bin/sh", str(script)], env={"PWD": os.getcwd()}, scratch=scratch)
+    return StepCommand(argv=["/bin/sh", "-c", text], env={"PWD": os.getcwd()})
