@@ -1,10 +1,10 @@
 """Options of ``snakemake --executor flux-operator`` and where they go in a `RunConfig`."""
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: Snakemake makes argparse types of these annotations, and knows
+# typing.Optional only.
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
@@ -32,35 +32,35 @@ def _option(help_text: str, default: object = None, **metadata: object) -> Any:
 class ExecutorSettings(ExecutorSettingsBase):
     """Defaults are None where a config file or the environment may say otherwise."""
 
-    provisioner: str | None = _option(
+    provisioner: Optional[str] = _option(
         "Where the Flux instance comes from: 'local' starts one on this machine (the embedded engine where Flux is "
         "not installed), 'attach' uses the one that FLUX_URI names. "
         "Default: attach where FLUX_URI is set, else local.",
         choices=["local", "attach"],
     )
-    config: Path | None = _option("Pipeline config, a YAML file of kind FluxRun. Default: none.")
-    job_step: str | None = _option(
+    config: Optional[Path] = _option("Pipeline config, a YAML file of kind FluxRun. Default: none.")
+    job_step: Optional[str] = _option(
         "How a job's command is run: 'shell' (the rule's own command is the Flux job), 'snakemake' (a nested "
         "Snakemake) or 'auto' (shell for every job that can, see --verbose). Default: auto.",
         "auto",
         choices=["auto", "shell", "snakemake"],
     )
-    queue: str | None = _option("Flux queue for jobs without the resource flux_queue. Default: Flux's own.")
-    bank: str | None = _option("Flux bank (account) for all jobs. Default: Flux's own.")
-    orphan_timeout: float | None = _option(
+    queue: Optional[str] = _option("Flux queue for jobs without the resource flux_queue. Default: Flux's own.")
+    bank: Optional[str] = _option("Flux bank (account) for all jobs. Default: Flux's own.")
+    orphan_timeout: Optional[float] = _option(
         "Seconds without any client after which the instance ends, running jobs included. Default: 3600.",
-        type=float,
+        metavar="SECONDS",
     )
-    idle_timeout: float | None = _option(
-        "Seconds without client and job after which the instance ends. Default: 300.", type=float
+    idle_timeout: Optional[float] = _option(
+        "Seconds without client and job after which the instance ends. Default: 300.", metavar="SECONDS"
     )
-    memory: str | None = _option(
+    memory: Optional[str] = _option(
         "Flux does not schedule memory. 'cores': a job asks for as many cores as its share of memory "
         "(mem_mb) needs, so that jobs wait instead of being killed; 'ignore': mem_mb has no effect. Default: cores.",
         "cores",
         choices=["cores", "ignore"],
     )
-    logdir: Path | None = _option(
+    logdir: Optional[Path] = _option(
         "Directory for job logs and the efficiency table. Default: .snakemake/flux_operator_logs/<run>; there, logs "
         "of runs older than 10 days are removed."
     )
