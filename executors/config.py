@@ -34,6 +34,8 @@ class RunSection:
     """Section ``run``. Times are seconds; 0 turns a time-out off."""
 
     provisioner: str | None = None
+    #: For the provisioner local: flux or embedded; None: flux where it is installed.
+    engine: str | None = None
     idle_timeout: float = 300.0
     orphan_timeout: float = 3600.0
     brokers: int = 1
@@ -115,6 +117,12 @@ def _provisioner(value: object) -> str:
     return str(value)
 
 
+def _engine(value: object) -> str:
+    if value not in ("flux", "embedded"):
+        raise _Bad("must be flux or embedded")
+    return str(value)
+
+
 def _env(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise _Bad("must be a mapping of names to strings")
@@ -129,6 +137,7 @@ def _env(value: object) -> Mapping[str, str]:
 #: Every key: the field it sets, and how its value is read. The one list from which all others follow.
 _KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "run.provisioner": ("provisioner", _provisioner),
+    "run.engine": ("engine", _engine),
     "run.idleTimeout": ("idle_timeout", _seconds),
     "run.orphanTimeout": ("orphan_timeout", _seconds),
     "run.brokers": ("brokers", _whole(1, 1000)),

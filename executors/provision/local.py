@@ -205,6 +205,9 @@ class _AgentHere:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
 
+    def _flux(self) -> str | None:
+        return shutil.which("flux", path=self._environ.get("PATH"))
+
     def _log_text(self) -> str:
         tail = self._directory.log_tail()
         return f"; its last words:\n{tail}" if tail else ""
@@ -217,16 +220,21 @@ class LocalProvisioner(_AgentHere):
         what = "the run's own instance, running already" if self._adopted else self._kind()
         return f"provisioner: local ({self._reason}): {what}"
 
+    def _engine(self) -> str:
+        return self._config.run.engine or ("flux" if self._flux() else "embedded")
+
     def _kind(self) -> str:
-        if _flux() is None:
-            return "the embedded engine, since no flux is on PATH"
+        if self._engine() == "embedded":
+            return f"the embedded engine, {'asked for' if self._config.run.engine else 'since no flux is on PATH'}"
         count = self._config.run.brokers
         return f"flux start with {count} broker{'s' if count > 1 else ''}"
 
     def _command(self) -> list[str]:
-        flux = _flux()
-        if flux is None:
+        if self._engine() == "embedded":
             return [sys.executable, *self._agent_arguments("embedded", "serve")]
+        flux = self._flux()
+        if flux is None:
+            raise ProvisionError("run.engine is flux, but no flux is on PATH; install Flux, or use embedded")
         size = [] if self._config.run.brokers == 1 else ["-s", str(self._config.run.brokers)]
         agent = [flux, "python", *self._agent_arguments("flux", "supervise")]
         return [flux, "start", *size, f"-Sstatedir={self._directory.path}", *agent]
@@ -244,18 +252,14 @@ class AttachProvisioner(_AgentHere):
                 "attach: FLUX_URI is not set, so there is no instance to attach to; run inside `flux start`, "
                 "`flux alloc` or `flux batch`, or use the provisioner local"
             )
-        if _flux() is None:
+        if self._flux() is None:
             raise ProvisionError("attach: no flux is on PATH; its own Python is needed to talk to the instance")
         super().ensure()
 
     def _command(self) -> list[str]:
-        flux = _flux()
+        flux = self._flux()
         assert flux is not None  # ensure has looked
         return [flux, "python", *self._agent_arguments("flux", "supervise"), "--guest"]
 
     def _process_environment(self) -> dict[str, str]:
         return {**super()._process_environment(), "FLUX_URI": self._environ["FLUX_URI"]}
-
-
-def _flux() -> str | None:
-    return shutil.which("flux")

@@ -1,0 +1,48 @@
+"""What all tests share: needs of the machine, and the list of what was left out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+_CURE = {
+    "flux": "Flux is not installed (no flux on PATH); build flux-core into /usr/local, see docs/install.md",
+    "perl": "perl is not on PATH; install it to get CPU and memory of jobs under Flux",
+    "root": "this test mounts a small file system, which needs root",
+}
+
+
+def _has(what: str) -> bool:
+    if what == "root":
+        return os.geteuid() == 0
+    return shutil.which(what) is not None
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[[str], None]:
+    """``need("flux")`` skips with a reason; it fails instead where REQUIRE names what is missing."""
+    return require
+
+
+def require(what: str) -> None:
+    if _has(what):
+        return
+    if what in os.environ.get("REQUIRE", "").split(","):
+        pytest.fail(f"REQUIRE={what}, but: {_CURE[what]}")
+    pytest.skip(_CURE[what])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    terminalreporter.section("left out on this machine")
+    if not reasons:
+        terminalreporter.write_line("nothing was left out")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} test(s): {reason}")

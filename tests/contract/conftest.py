@@ -1,0 +1,57 @@
+"""The engines that the contract holds for, each as a session on this machine."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from executors import RunId, Session, load_config, open_session
+
+Opener = Callable[..., Session]
+
+
+@pytest.fixture(params=["embedded", "flux"], scope="module")
+def engine(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
+    if request.param == "flux":
+        need("flux")
+    return str(request.param)
+
+
+def environment() -> dict[str, str]:
+    """This machine's, without an instance that the tests themselves may run in."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("FLUX_")}
+
+
+@pytest.fixture(scope="module")
+def opener(engine: str) -> Iterator[Opener]:
+    """Opens sessions of runs of their own; whatever a test leaves open is closed."""
+    opened: list[Session] = []
+
+    def open_one(run: str | None = None, **settings: object) -> Session:
+        keywords = {k: settings.pop(k) for k in ("auto_acknowledge", "max_in_flight") if k in settings}
+        options: dict[str, object] = {"run.engine": engine, "run.provisioner": "local"}
+        options.update({f"run.{key}": value for key, value in settings.items()})
+        environ = environment()
+        config = load_config(environ=environ, options=options)
+        session = open_session(RunId("test", run or uuid.uuid4().hex[:8]), config, environ=environ, **keywords)  # type: ignore[arg-type]
+        opened.append(session)
+        return session
+
+    yield open_one
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def session(opener: Opener) -> Session:
+    """One session for all tests of a module that do not end it."""
+    return opener()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
