@@ -306,7 +306,7 @@ class Client:
         retrying = tenacity.Retrying(
             retry=may_retry,
             stop=stop,
-            wait=tenacity.wait_exponential_jitter(initial=0.05, max=2.0, jitter=0.05),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=2.0, jitter=0.05),
             reraise=True,
         )
         try:

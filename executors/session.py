@@ -65,7 +65,7 @@ def open_session(
 class JobHandle:
     """One job of a session. Thread-safe."""
 
-    __slots__ = ("_session", "_id", "_result", "_callbacks", "_submit_callbacks", "_cancelled", "_sent", "key", "name", "state")
+    __slots__ = ("_session", "_id", "_result", "_callbacks", "_submit_callbacks", "_cancelled", "_sent", "_twins", "key", "name", "state")
 
     def __init__(self, session: Session, key: str, name: str) -> None:
         self._session = session
@@ -76,6 +76,8 @@ class JobHandle:
         self._cancelled: str | None = None
         #: Counts as in flight.
         self._sent = False
+        #: Other handles of the same job (the same key asked for twice); they end with this one.
+        self._twins: list[JobHandle] = []
         self.key = key
         self.name = name
         #: RFC 21 state as far as the session has heard.
@@ -381,11 +383,15 @@ class Session:
     def _take_id(self, handle: JobHandle, job_id: str) -> None:
         with self._changed:
             handle._id = job_id
-            self._jobs[job_id] = handle
+            first = self._jobs.setdefault(job_id, handle)
+            if first is not handle:
+                first._twins.append(handle)
             callbacks, handle._submit_callbacks = handle._submit_callbacks, []
             cancelled = handle._cancelled
         for function in callbacks:
             self._call(function, handle)
+        if first._result is not None and first is not handle:
+            self._finish(handle, first._result)
         for event in self._early.pop(job_id, ()):
             self._apply_one(handle, event)
         if cancelled is not None and handle._result is None:
@@ -429,12 +435,15 @@ class Session:
             handle._result = result
             handle.state = "INACTIVE"
             callbacks, handle._callbacks = handle._callbacks, []
+            twins, handle._twins = handle._twins, []
             self._in_flight -= handle._sent
             self._changed.notify_all()
         for function in callbacks:
             self._call(function, handle)
         if callbacks:
             self._delivered(handle)
+        for twin in twins:
+            self._finish(twin, result)
 
     def _call(self, function: Callable[[JobHandle], None], handle: JobHandle) -> None:
         try:

@@ -190,9 +190,12 @@ class Server:
             places.append(index)
         self._submitting += 1
         try:
-            for index, submission, waiting in zip(places, fresh, self.engine.submit(fresh)):
-                waits.append((index, waiting, False, submission))
-            for index, waiting, known_already, what in waits:
+            fresh_waits = [
+                (index, waiting, False, submission)
+                for index, submission, waiting in zip(places, fresh, self.engine.submit(fresh))
+            ]
+            # The fresh ones first: a key that is given twice in one request waits for one of them.
+            for index, waiting, known_already, what in fresh_waits + waits:
                 answers[index] = await self._submitted(waiting, known_already, what)
         finally:
             self._submitting -= 1

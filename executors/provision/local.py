@@ -176,6 +176,8 @@ class _AgentHere:
             if not self._wait_end(STOP_LIMIT):
                 self._kill()
             self._directory.remove_log()
+        else:
+            self._directory.wait_gone(STOP_LIMIT)
         self._tidy()
 
     # -- small parts

@@ -79,6 +79,15 @@ class RunDirectory:
         self.path.mkdir(mode=0o700)
         self.agent.write_bytes(agent)
 
+    def wait_gone(self, limit: float) -> bool:
+        """Wait until an instance that another client started has ended and tidied up, ``limit`` seconds at most."""
+        deadline = time.monotonic() + limit
+        while self.path.exists():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)  # its processes are not our children, so nothing tells us of their end
+        return True
+
     def log_tail(self, lines: int = 15) -> str:
         try:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
