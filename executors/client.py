@@ -78,11 +78,14 @@ class _Pending:
 
 
 class _Output:
-    __slots__ = ("job", "stream", "offset", "sink")
+    __slots__ = ("job", "stream", "path", "offset", "sink")
 
-    def __init__(self, job: str, stream: str, offset: int, sink: Callable[[bytes | None], None]) -> None:
+    def __init__(
+        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]
+    ) -> None:
         self.job = job
         self.stream = stream
+        self.path = path
         self.offset = offset
         self.sink = sink
 
@@ -175,9 +178,14 @@ class Client:
             self._send(stream, line)
         return future
 
-    def follow(self, job: str, stream: str, offset: int, sink: Callable[[bytes | None], None]) -> Callable[[], None]:
-        """Pass output of a job to ``sink`` (None: its end) as it is written; gives a function that stops it."""
-        output = _Output(job, stream, offset, sink)
+    def follow(
+        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]
+    ) -> Callable[[], None]:
+        """Pass output of a job to ``sink`` (None: its end) as it is written; gives a function that stops it.
+
+        ``path`` is the file that the job's request sent this stream to, None for none.
+        """
+        output = _Output(job, stream, path, offset, sink)
         self._subscribe(output)
 
         def stop() -> None:
@@ -376,7 +384,9 @@ class Client:
     # -- output
 
     def _subscribe(self, output: _Output) -> None:
-        future = self.request_later("output", job=output.job, stream=output.stream, offset=output.offset)
+        future = self.request_later(
+            "output", job=output.job, stream=output.stream, path=output.path, offset=output.offset
+        )
 
         def subscribed(done: Future[dict[str, Any]]) -> None:
             error = done.exception()

@@ -65,9 +65,12 @@ def open_session(
 class JobHandle:
     """One job of a session. Thread-safe."""
 
-    __slots__ = ("_session", "_id", "_result", "_callbacks", "_submit_callbacks", "_cancelled", "_sent", "_twins", "key", "name", "state")
+    __slots__ = (
+        "_session", "_id", "_result", "_callbacks", "_submit_callbacks", "_cancelled", "_sent", "_twins", "_files",
+        "key", "name", "state",
+    )  # fmt: skip
 
-    def __init__(self, session: Session, key: str, name: str) -> None:
+    def __init__(self, session: Session, key: str, name: str, files: tuple[str | None, str | None] = (None, None)) -> None:
         self._session = session
         self._id: str | None = None
         self._result: JobResult | None = None
@@ -78,6 +81,8 @@ class JobHandle:
         self._sent = False
         #: Other handles of the same job (the same key asked for twice); they end with this one.
         self._twins: list[JobHandle] = []
+        #: Where stdout and stderr were sent.
+        self._files = files
         self.key = key
         self.name = name
         #: RFC 21 state as far as the session has heard.
@@ -196,7 +201,9 @@ class Session:
         handles = []
         ready = []
         for request in requests:
-            handle = JobHandle(self, request.key or uuid.uuid4().hex, request.name)
+            handle = JobHandle(
+                self, request.key or uuid.uuid4().hex, request.name, (request.stdout, request.stderr or request.stdout)
+            )
             handles.append(handle)
             try:
                 item = make_item(request, self._defaults, self._base_env, self._base_cwd)
@@ -534,7 +541,7 @@ class Session:
         if handle._id is None:
             return
         pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        stop = self._client.follow(handle._id, stream, offset, pieces.put)
+        stop = self._client.follow(handle._id, stream, handle._files[stream == "stderr"], offset, pieces.put)
         try:
             while (piece := pieces.get()) is not None:
                 yield piece

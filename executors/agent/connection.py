@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
             self._watching = events[-1][0]
             self.send({"ev": events})
 
-    def follow(self, job_id: str, stream: str, offset: int) -> int:
+    def follow(self, job_id: str, stream: str, path: Optional[str], offset: int) -> int:
         sub = self._next_sub
         self._next_sub += 1
 
@@ -184,14 +184,14 @@ class Connection(asyncio.Protocol):
 
         self._followers[sub] = lambda: None
         # After the reply, which carries the number that the first piece refers to.
-        self._loop.call_soon(self._begin_follow, sub, job_id, stream, offset, sink)
+        self._loop.call_soon(self._begin_follow, sub, job_id, stream, path, offset, sink)
         return sub
 
-    def _begin_follow(self, sub: int, job_id: str, stream: str, offset: int, sink: Any) -> None:
+    def _begin_follow(self, sub: int, job_id: str, stream: str, path: Optional[str], offset: int, sink: Any) -> None:
         if sub not in self._followers:
             return
         try:
-            self._followers[sub] = self._server.engine.follow(job_id, stream, offset, sink)
+            self._followers[sub] = self._server.follow(job_id, stream, path, offset, sink)
         except EngineError as err:
             del self._followers[sub]
             self.send({"out": [sub, stream, offset, "", True], "error": str(err)})

@@ -11,7 +11,8 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
 
 from . import launch, wire
 from .connection import Connection
-from .engine import Engine, EngineError, Entry, Known, Submission
+from .engine import Engine, EngineError, Entry, Known, Sink, Submission
+from .follow import FileFollower
 from .jobs import Job, JobTable
 
 log = logging.getLogger("agent")
@@ -288,7 +289,19 @@ class Server:
             raise EngineError("stream: %r is neither stdout nor stderr" % (stream,), "bad-request")
         if job_id not in self.table.jobs:
             raise EngineError("no such job: %s" % job_id, "not-found")
-        return {"sub": connection.follow(job_id, stream, _integer(request, "offset", 0, 1 << 62, 0))}
+        path = _string(request, "path") if request.get("path") else None
+        return {"sub": connection.follow(job_id, stream, path, _integer(request, "offset", 0, 1 << 62, 0))}
+
+    def follow(self, job_id: str, stream: str, path: Optional[str], offset: int, sink: Sink) -> Callable[[], None]:
+        """Follow a job's output: the file that it was sent to, or what the engine keeps. Gives a function to stop."""
+        if path is None:
+            return self.engine.follow(job_id, stream, offset, sink)
+
+        def ended() -> bool:
+            job = self.table.jobs.get(job_id)
+            return job is None or job.ended
+
+        return FileFollower(path, stream, offset, sink, ended).stop
 
     async def op_unfollow(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         connection.unfollow(_integer(request, "sub", 0, 1 << 62))

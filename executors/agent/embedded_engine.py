@@ -1,0 +1,427 @@
+"""The same contract over local processes, for a machine without Flux.
+
+It promises nothing that Flux does not do: first in, first out among equal urgencies (the head of the line blocks the
+others), no queues, one node. Its jobs end with it. It is given its cores and GPUs and never assumes that it owns the
+machine, so that it can run inside a Flux job too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import subprocess
+import time
+from typing import IO, Any, Awaitable, Callable, Dict, List, Optional, Sequence, Set, Tuple
+
+from . import exits, process_tree
+from .embedded_plan import Plan, idset, read_jobspec, unsatisfiable
+from .ending import Ending
+from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
+from .follow import FileFollower
+
+#: Seconds from TERM to KILL, as Flux's kill-timeout.
+GRACE = 5.0
+#: Rounds of looking for leftovers at the end; what is forked between two of them is found by the next.
+_SWEEPS = 20
+
+
+class _Job:
+    __slots__ = (
+        "id", "plan", "urgency", "secret_env", "state", "pids", "left", "status", "cpu", "max_rss", "gpus", "cores",
+        "timers", "ending", "paths",
+    )  # fmt: skip
+
+    def __init__(self, job_id: str, plan: Plan, submission: Submission) -> None:
+        self.id = job_id
+        self.plan = plan
+        self.urgency = submission.urgency
+        self.secret_env = submission.secret_env or {}
+        self.state = "pending"  # then running, then ended
+        self.pids = {}  # type: Dict[int, int]
+        self.left = 0
+        self.status = 0
+        self.cpu = 0.0
+        self.max_rss = 0
+        self.gpus = []  # type: List[int]
+        self.cores = 0
+        self.timers = []  # type: List[asyncio.TimerHandle]
+        #: An exception was raised while it ran: its whole tree has to go before it has finished.
+        self.ending = False
+        self.paths = ("", "")
+
+
+class EmbeddedEngine(Engine):
+    """See `Engine`. ``memory`` in bytes; ``grace`` in seconds; ``spool`` is a private directory for output."""
+
+    name = "embedded"
+    version = "1"
+
+    def __init__(
+        self,
+        *,
+        spool: str,
+        cores: Optional[int] = None,
+        gpus: Sequence[int] = (),
+        memory: Optional[int] = None,
+        grace: float = GRACE,
+    ) -> None:
+        self._loop = asyncio.get_event_loop()
+        self._spool = spool
+        self._cores = cores or len(os.sched_getaffinity(0))
+        self._gpu_ids = list(gpus)
+        self._memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self._host = os.uname().nodename
+        self._epoch = os.urandom(6).hex()
+        self._free_cores = self._cores
+        self._free_gpus = list(gpus)
+        self._drained = False
+        self._stopped = False
+        self._count = 0
+        self._jobs = {}  # type: Dict[str, _Job]
+        self._pids = {}  # type: Dict[int, str]
+        self._line = []  # type: List[Tuple[int, int, _Job]]
+        self._out = []  # type: List[Entry]
+        self._emit = None  # type: Optional[Emit]
+        self._admit_due = False
+        self._watcher = exits.ExitWatcher(self._loop)
+        self._reaper = exits.OrphanReaper(self._loop)
+        self._ending = Ending(self._loop, self._watcher, grace, self._census)
+        self._idle = asyncio.Event()
+        self._active = 0
+        self._subreaper = False
+
+    # -- Engine
+
+    async def start(self, emit: Emit, known: Callable[[Known], None]) -> str:
+        self._emit = emit
+        self._subreaper = process_tree.become_subreaper()
+        return "embedded-%s-%s" % (self._host, self._epoch)
+
+    def submit(self, submissions: List[Submission]) -> List[Awaitable[str]]:
+        answers = []  # type: List[Awaitable[str]]
+        for submission in submissions:
+            answer = self._loop.create_future()  # type: asyncio.Future[str]
+            try:
+                answer.set_result(self._take(submission))
+            except EngineError as err:
+                answer.set_exception(err)
+            answers.append(answer)
+        return answers
+
+    def cancel(self, job_id: str, note: str) -> Awaitable[None]:
+        job = self._jobs.get(job_id)
+        if job is not None and job.state != "ended":
+            self._raise(job, "cancel", note)
+        return self._done()
+
+    def kill(self, job_id: str, signum: int) -> Awaitable[None]:
+        job = self._jobs.get(job_id)
+        if job is None or job.state != "running":
+            return self._failed("job %s is not running" % job_id, "not-possible")
+        for pid in job.pids:
+            try:
+                os.killpg(pid, signum)
+            except (ProcessLookupError, PermissionError):
+                pass  # this task has ended, or became another user's
+        return self._done()
+
+    def resources(self) -> Awaitable[Dict[str, Any]]:
+        node = {
+            "rank": 0, "host": self._host, "cores": self._cores, "gpus": len(self._gpu_ids),
+            "memory": self._memory, "up": True, "drained": self._drained,
+        }  # fmt: skip
+        result = self._loop.create_future()  # type: asyncio.Future[Dict[str, Any]]
+        result.set_result({"nodes": [node]})
+        return result
+
+    def drain(self, ranks: str, reason: str, undo: bool) -> Awaitable[None]:
+        try:
+            wanted = idset(ranks)
+        except EngineError as err:
+            return self._failed(str(err), err.code)
+        if wanted.largest > 0:
+            return self._failed("ranks %s: this instance has rank 0 only" % ranks, "bad-request")
+        self._drained = not undo
+        self._admit_soon()
+        return self._done()
+
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink) -> Callable[[], None]:
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise EngineError("the output of job %s is no longer kept" % job_id, "not-found")
+        path = self._output_path(job, stream)
+        return FileFollower(path, stream, offset, sink, lambda: job.state == "ended").stop
+
+    def forget(self, job_id: str) -> None:
+        job = self._jobs.get(job_id)
+        if job is None or job.state != "ended":
+            return
+        del self._jobs[job_id]
+        for stream in ("stdout", "stderr"):
+            path = self._output_path(job, stream)
+            if path.startswith(self._spool + os.sep):
+                _unlink(path)
+
+    async def stop(self, cancel_jobs: bool) -> None:
+        self._stopped = True
+        kind, note = ("cancel", "the instance is shutting down") if cancel_jobs else ("lost", "the agent was ended")
+        for job in list(self._jobs.values()):
+            if job.state != "ended":
+                self._raise(job, kind, note)
+        while self._active:
+            self._idle.clear()
+            await self._idle.wait()
+        self._flush()
+        await self._end_leftovers()
+        self._watcher.close()
+        self._reaper.finish()
+        if self._subreaper:
+            process_tree.resign_subreaper()
+
+    # -- taking and starting
+
+    def _take(self, submission: Submission) -> str:
+        if self._stopped:
+            raise EngineError("the engine is shutting down", "closing")
+        plan = read_jobspec(submission.jobspec, "/")
+        refusal = unsatisfiable(plan, self._host, self._cores, len(self._gpu_ids))
+        self._count += 1
+        job = _Job("e%s-%d" % (self._epoch[:4], self._count), plan, submission)
+        self._jobs[job.id] = job
+        self._active += 1
+        self._tell(job, "submit", {"urgency": job.urgency})
+        if refusal is not None:
+            self._raise(job, "alloc", refusal)
+            return job.id
+        self._tell(job, "depend", {})
+        self._tell(job, "priority", {"priority": job.urgency})
+        if job.urgency > 0:  # 0 means held
+            heapq.heappush(self._line, (-job.urgency, self._count, job))
+            self._admit_soon()
+        return job.id
+
+    def _admit_soon(self) -> None:
+        if not self._admit_due:
+            self._admit_due = True
+            self._loop.call_soon(self._admit)
+
+    def _admit(self) -> None:
+        self._admit_due = False
+        while self._line and not self._drained and not self._stopped:
+            job = self._line[0][2]
+            if job.state == "pending":
+                cores = self._cores if job.plan.exclusive else job.plan.cores
+                if cores > self._free_cores or job.plan.gpus > len(self._free_gpus):
+                    return
+                job.cores = cores
+                self._start(job)
+            heapq.heappop(self._line)
+
+    def _start(self, job: _Job) -> None:
+        job.state = "running"
+        self._free_cores -= job.cores
+        job.gpus, self._free_gpus = self._free_gpus[: job.plan.gpus], self._free_gpus[job.plan.gpus :]
+        self._tell(job, "alloc", {"node": self._host})
+        files = {}  # type: Dict[str, IO[bytes]]
+        problem = None  # type: Optional[OSError]
+        try:
+            self._open_outputs(job, files)
+            env = self._environment(job)
+            self._tell(job, "start", {})
+            for rank in range(job.plan.tasks):
+                self._spawn(job, rank, env, files)
+        except OSError as err:
+            problem = err
+        except ValueError as err:  # a null byte in a word or a variable
+            problem = OSError(str(err))
+        finally:
+            for file in set(files.values()):
+                file.close()
+        if problem is not None:
+            self._could_not_start(job, problem)
+        elif job.plan.duration > 0:
+            job.timers.append(
+                self._loop.call_later(job.plan.duration, self._raise, job, "timeout", "resource allocation expired")
+            )
+
+    def _spawn(self, job: _Job, rank: int, env: Dict[str, str], files: Dict[str, IO[bytes]]) -> None:
+        task_env = dict(env, FLUX_TASK_RANK=str(rank), FLUX_TASK_LOCAL_ID=str(rank))
+        if job.gpus and job.plan.gpu_affinity == "per-task":
+            share = max(1, len(job.gpus) // job.plan.tasks)
+            task_env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.gpus[rank * share : (rank + 1) * share]))
+        process = subprocess.Popen(
+            job.plan.command, stdin=subprocess.DEVNULL, stdout=files["stdout"], stderr=files["stderr"],
+            cwd=job.plan.cwd, env=task_env, start_new_session=True,
+        )  # fmt: skip
+        pid = process.pid
+        # The status is taken by pid when the pidfd tells of the end; the object must not want it too.
+        process.returncode = 0
+        exits.started.add(pid)
+        self._pids[pid] = job.id
+        job.pids[pid] = rank
+        job.left += 1
+        self._watcher.watch(pid, lambda: self._on_exit(job, pid))
+
+    def _could_not_start(self, job: _Job, err: OSError) -> None:
+        what = "start failed" if job.left or err.filename in (None, job.plan.command[0]) else "cannot open"
+        name = err.filename if isinstance(err.filename, str) else job.plan.command[0]
+        reason = err.strerror or str(err)
+        job.status = (126 if isinstance(err, PermissionError) else 127) << 8
+        self._raise(job, "exec", "task %d: %s: %s: %s" % (job.left, what, name, reason))
+        if not job.left and job.state == "running":
+            self._finish(job)
+
+    def _open_outputs(self, job: _Job, files: Dict[str, IO[bytes]]) -> None:
+        mode = "ab" if job.plan.append else "wb"
+        number = job.id.rpartition("-")[2]
+        job.paths = (
+            job.plan.stdout or os.path.join(self._spool, number + ".out"),
+            job.plan.stderr or os.path.join(self._spool, number + ".err"),
+        )
+        files["stdout"] = open(job.paths[0], mode, buffering=0)  # noqa: SIM115 - closed by the caller, after all tasks
+        if job.paths[1] == job.paths[0]:
+            files["stderr"] = files["stdout"]
+        else:
+            files["stderr"] = open(job.paths[1], mode, buffering=0)  # noqa: SIM115 - likewise
+
+    def _environment(self, job: _Job) -> Dict[str, str]:
+        env = dict(job.plan.env)
+        env.update(job.secret_env)
+        job.secret_env = {}  # not kept longer than needed
+        env.update(
+            FLUX_JOB_ID=job.id,
+            FLUX_JOB_SIZE=str(job.plan.tasks),
+            FLUX_JOB_NNODES="1",
+        )
+        env[process_tree.MARK] = process_tree.mark_value(self._epoch)
+        if self._gpu_ids and job.plan.gpu_affinity != "off":
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.gpus)) or "-1"
+        return env
+
+    def _output_path(self, job: _Job, stream: str) -> str:
+        if not job.paths[0]:  # it has not started: say where it will be
+            number = job.id.rpartition("-")[2]
+            given = job.plan.stdout if stream == "stdout" else job.plan.stderr
+            return given or os.path.join(self._spool, number + (".out" if stream == "stdout" else ".err"))
+        return job.paths[0 if stream == "stdout" else 1]
+
+    # -- ending
+
+    def _on_exit(self, job: _Job, pid: int) -> None:
+        taken = exits.take(pid)
+        self._pids.pop(pid, None)
+        job.pids.pop(pid, None)
+        job.left -= 1
+        if taken is not None:
+            status, cpu, rss = taken
+            job.status = max(job.status, status)
+            job.cpu += cpu
+            job.max_rss = max(job.max_rss, rss)
+        self._reaper.sweep()
+        if job.ending:
+            self._ending.changed(job.id)
+        elif not job.left:
+            self._finish(job)
+        else:
+            self._after_one_exit(job, taken)
+
+    def _after_one_exit(self, job: _Job, taken: Optional[Tuple[int, float, int]]) -> None:
+        """Other tasks of this job still run: Flux's exit-on-error and exit-timeout."""
+        if job.plan.exit_on_error and taken is not None and taken[0]:
+            self._raise(job, "exec", "a task exited with an error and exit-on-error is set")
+        elif job.plan.exit_timeout is not None and job.left == job.plan.tasks - 1:
+            note = "a task exited and exit-timeout=%gs has expired" % job.plan.exit_timeout
+            job.timers.append(self._loop.call_later(job.plan.exit_timeout, self._raise, job, "exec", note))
+
+    def _raise(self, job: _Job, kind: str, note: str) -> None:
+        """A severity-0 exception. A job that runs is ended with its whole tree, one that does not is over."""
+        if job.state == "ended" or job.ending:
+            return
+        self._tell(job, "exception", {"type": kind, "severity": 0, "note": note})
+        if job.state == "pending":
+            self._clean(job)
+        elif job.left:
+            job.ending = True
+            self._ending.end(job.id, lambda: self._gone(job))
+
+    def _gone(self, job: _Job) -> None:
+        # Without live processes tasks can still be on their way to `_on_exit`; with some, even KILL could not end them.
+        if job.left:
+            job.ending = False
+            self._loop.call_later(1.0, self._give_up, job)
+        else:
+            self._finish(job)
+
+    def _give_up(self, job: _Job) -> None:
+        if job.state == "running":
+            job.status = job.status or (128 + 9) << 8
+            self._finish(job)
+
+    def _finish(self, job: _Job) -> None:
+        if job.state == "ended":
+            return
+        for timer in job.timers:
+            timer.cancel()
+        usage = {"cpu": job.cpu, "max_rss": job.max_rss}
+        self._tell(job, "finish", {"status": job.status, "usage": usage})
+        self._free_cores += job.cores
+        self._free_gpus = sorted(self._free_gpus + job.gpus)
+        self._clean(job)
+        self._admit_soon()
+
+    def _clean(self, job: _Job) -> None:
+        job.state = "ended"
+        self._active -= 1
+        self._tell(job, "clean", {})
+        if not self._active:
+            self._idle.set()
+
+    async def _end_leftovers(self) -> None:
+        """What jobs have left behind (daemons) ends with the engine."""
+        for _ in range(_SWEEPS):
+            left = set(self._census())  # type: Set[str]
+            if not left:
+                return
+            gone = asyncio.Event()
+
+            def one_gone(key: str, left: Set[str] = left, gone: asyncio.Event = gone) -> None:
+                left.discard(key)
+                if not left:
+                    gone.set()
+
+            for key in list(left):
+                self._ending.end(key, lambda key=key: one_gone(key))  # type: ignore[misc]  # mypy cannot type the default
+            await gone.wait()
+
+    def _census(self) -> Dict[str, List[process_tree.Process]]:
+        return process_tree.members(process_tree.snapshot(), self._pids, self._epoch)
+
+    # -- events and answers
+
+    def _tell(self, job: _Job, name: str, context: Dict[str, Any]) -> None:
+        self._out.append((job.id, name, time.time(), context))
+        if len(self._out) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        entries, self._out = self._out, []
+        if entries and self._emit is not None:
+            self._emit(entries)
+
+    def _done(self) -> Awaitable[None]:
+        answer = self._loop.create_future()  # type: asyncio.Future[None]
+        answer.set_result(None)
+        return answer
+
+    def _failed(self, text: str, code: str) -> Awaitable[None]:
+        answer = self._loop.create_future()  # type: asyncio.Future[None]
+        answer.set_exception(EngineError(text, code))
+        return answer
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,125 @@
+"""Ends whole process trees: TERM, a grace, KILL; and says when the last process is gone.
+
+Requests of one loop iteration share one look at /proc, so a thousand jobs that end at once cost one pass each for
+TERM and KILL, not a thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Callable, Dict, List, Set
+
+from . import exits, process_tree
+from .process_tree import Process
+
+#: Looks at /proc within one KILL; the second finds what was forked during the first, further ones next to never.
+_KILL_ROUNDS = 50
+
+#: Gives the live processes of each tree.
+Census = Callable[[], Dict[str, List[Process]]]
+
+
+class _Tree:
+    __slots__ = ("on_gone", "watched", "killing")
+
+    def __init__(self, on_gone: Callable[[], None]) -> None:
+        self.on_gone = on_gone
+        self.watched = set()  # type: Set[Process]
+        self.killing = False
+
+
+class Ending:
+    """``grace``: seconds from TERM to KILL, and again from KILL until processes that even that cannot end (they
+    sleep in the kernel) are given up."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, watcher: exits.ExitWatcher, grace: float, census: Census
+    ) -> None:
+        self._loop = loop
+        self._watcher = watcher
+        self._grace = grace
+        self._census = census
+        self._trees = {}  # type: Dict[str, _Tree]
+        self._new = []  # type: List[str]
+        self._changed = set()  # type: Set[str]
+        self._due = False
+
+    def end(self, key: str, on_gone: Callable[[], None]) -> None:
+        """Begin to end a tree; ``on_gone`` is called on the loop, once, later. A tree that is ending is left alone."""
+        if key not in self._trees:
+            self._trees[key] = _Tree(on_gone)
+            self._new.append(key)
+            self._schedule()
+
+    def changed(self, key: str) -> None:
+        """A task of this tree has ended: look again soon whether anything is left."""
+        if key in self._trees:
+            self._changed.add(key)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._due = False
+        new, self._new = self._new, []
+        changed, self._changed = self._changed, set()
+        census = self._census()
+        for key in new:
+            process_tree.send(census.get(key, ()), signal.SIGTERM)
+        if new:
+            self._loop.call_later(self._grace, self._kill, new)
+        for key in changed.union(new):
+            self._check(key, census.get(key, []))
+
+    def _check(self, key: str, alive: List[Process]) -> None:
+        tree = self._trees.get(key)
+        if tree is None:
+            return
+        if not alive:
+            del self._trees[key]
+            tree.on_gone()
+            return
+        if tree.killing:
+            process_tree.send(alive, signal.SIGKILL)
+        pids = {process.pid for process in alive}
+        for process in alive:
+            # The end of a task is reported by the engine, that of a descendant matters after its parent's.
+            top = process.ppid not in pids and process.pid not in exits.started
+            if top and process not in tree.watched:
+                tree.watched.add(process)
+                self._watch(key, process.pid)
+
+    def _watch(self, key: str, pid: int) -> None:
+        def ended() -> None:
+            exits.reap(pid)
+            self.changed(key)
+
+        self._watcher.watch(pid, ended)
+
+    def _kill(self, keys: List[str]) -> None:
+        keys = [key for key in keys if key in self._trees]
+        if not keys:
+            return
+        killed = set()  # type: Set[int]
+        for _ in range(_KILL_ROUNDS):
+            census = self._census()
+            fresh = [process for key in keys for process in census.get(key, ()) if process.pid not in killed]
+            if not fresh:
+                break
+            process_tree.send(fresh, signal.SIGKILL)
+            killed.update(process.pid for process in fresh)
+        for key in keys:
+            self._trees[key].killing = True
+            self._changed.add(key)
+        self._schedule()
+        self._loop.call_later(self._grace, self._give_up, keys)
+
+    def _give_up(self, keys: List[str]) -> None:
+        for key in keys:
+            tree = self._trees.pop(key, None)
+            if tree is not None:
+                tree.on_gone()

@@ -1,0 +1,179 @@
+"""Which processes belong to which job, read from /proc; and what makes that answer complete.
+
+A job's processes are the descendants of its tasks. One that is orphaned (double fork, setsid) would be adopted by
+init and leave that tree, so the agent becomes a *child subreaper* (prctl(2)): orphans become its own children, and are
+known by their session or by two variables in their environment. Not found: an orphan with a session of its own and
+an emptied environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
+
+#: The engine's mark in the environment of its jobs: its epoch, after those of the engines around it.
+MARK = "FLUX_EMBEDDED_EPOCH"
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Process(NamedTuple):
+    """One line of /proc. ``started`` (clock ticks since boot) tells two lives of one pid apart."""
+
+    pid: int
+    ppid: int
+    session: int
+    state: str
+    started: int
+
+
+def snapshot() -> Dict[int, Process]:
+    """Every process that can be seen, zombies included, by pid."""
+    found = {}  # type: Dict[int, Process]
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            process = read(int(name))
+            if process is not None:
+                found[process.pid] = process
+    return found
+
+
+def read(pid: int) -> Optional[Process]:
+    """One process, or None when there is no such pid."""
+    stat = _read("/proc/%d/stat" % pid, 4096)
+    end = stat.rfind(b")")  # the name before it may hold anything, blanks and brackets too
+    if end < 0:
+        return None
+    fields = stat[end + 2 :].split()
+    return Process(pid, int(fields[1]), int(fields[3]), fields[0].decode("ascii"), int(fields[19]))
+
+
+def members(processes: Dict[int, Process], tasks: Dict[int, str], epoch: str) -> Dict[str, List[Process]]:
+    """Live processes by job id. ``tasks`` maps pids that this process started to their job.
+
+    Costs one pass, whatever the number of jobs; environments are read of orphans alone.
+    """
+    me = os.getpid()
+    children = {}  # type: Dict[int, List[int]]
+    for process in processes.values():
+        children.setdefault(process.ppid, []).append(process.pid)
+    found = {}  # type: Dict[str, List[Process]]
+    seen = set()  # type: Set[int]
+
+    def claim(pid: int, job_id: str) -> None:
+        for member in _descend(pid, children, seen):
+            if processes[member].state not in "ZX":
+                found.setdefault(job_id, []).append(processes[member])
+
+    for pid in children.get(me, ()):
+        if pid in tasks:
+            claim(pid, tasks[pid])
+    # Without a subreaper's rights orphans are somewhere below init, so that everything is looked at.
+    pending = list(children.get(me, ()) if is_subreaper() else processes)
+    while pending:
+        pid = pending.pop()
+        if pid in seen or pid == me:
+            continue
+        job_id = tasks.get(processes[pid].session) or marked_job(pid, epoch)
+        if job_id:
+            claim(pid, job_id)
+        else:
+            pending.extend(children.get(pid, ()))
+            seen.add(pid)
+    return found
+
+
+def _descend(pid: int, children: Dict[int, List[int]], seen: Set[int]) -> Iterator[int]:
+    pending = [pid]
+    while pending:
+        current = pending.pop()
+        if current not in seen:
+            seen.add(current)
+            yield current
+            pending.extend(children.get(current, ()))
+
+
+def marked_job(pid: int, epoch: str) -> str:
+    """The job that a process says it belongs to, "" if to none of this engine's."""
+    environment = _read("/proc/%d/environ" % pid, 1 << 22)
+    marked, job_id = False, ""
+    for entry in environment.split(b"\0"):
+        name, _, value = entry.partition(b"=")
+        if name == MARK.encode("ascii"):
+            marked = epoch.encode("ascii") in value.split(b":")
+        elif name == b"FLUX_JOB_ID":
+            job_id = value.decode("utf-8", "replace")
+    return (job_id or "?") if marked else ""
+
+
+def mark_value(epoch: str) -> str:
+    """An engine inside a job of another engine keeps the outer mark, so that the outer one can end all of it."""
+    outer = os.environ.get(MARK, "")
+    return outer + ":" + epoch if outer else epoch
+
+
+def send(processes: Iterable[Process], signum: int) -> None:
+    """Signal each; one that is gone or that belongs to another user is passed over."""
+    for process in processes:
+        try:
+            os.kill(process.pid, signum)
+            if signum == signal.SIGTERM:
+                os.kill(process.pid, signal.SIGCONT)  # a stopped process would not see it
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _read(path: str, limit: int) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        pieces = []  # type: List[bytes]
+        while limit > 0:
+            piece = os.read(fd, min(limit, 1 << 16))
+            if not piece:
+                break
+            pieces.append(piece)
+            limit -= len(piece)
+        return b"".join(pieces)
+    except OSError:
+        return b""  # it ended meanwhile, or is not ours to read
+    finally:
+        os.close(fd)
+
+
+# -- child subreaper: an attribute of the whole process, so engines in one process share it
+
+_users = 0
+
+
+def become_subreaper() -> bool:
+    """Adopt orphans from now on. False where the system does not let us; each True needs one `resign_subreaper`."""
+    global _users
+    if not _prctl_set(1):
+        return False
+    _users += 1
+    return True
+
+
+def resign_subreaper() -> None:
+    """Undone with the last engine: a process that does not expect orphans would never wait for them."""
+    global _users
+    _users -= 1
+    if _users == 0:
+        _prctl_set(0)
+
+
+def is_subreaper() -> bool:
+    return _users > 0
+
+
+def _prctl_set(value: int) -> bool:
+    try:
+        import ctypes  # some slim Pythons are built without it
+    except ImportError:
+        return False
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    return prctl is not None and prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(value), 0, 0, 0) == 0
