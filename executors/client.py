@@ -78,7 +78,7 @@ class _Pending:
 
 
 class _Output:
-    __slots__ = ("job", "stream", "path", "offset", "sink")
+    __slots__ = ("job", "offset", "path", "sink", "stream")
 
     def __init__(
         self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]

@@ -66,11 +66,23 @@ class JobHandle:
     """One job of a session. Thread-safe."""
 
     __slots__ = (
-        "_session", "_id", "_result", "_callbacks", "_submit_callbacks", "_cancelled", "_sent", "_twins", "_files",
-        "key", "name", "state",
+        "_callbacks",
+        "_cancelled",
+        "_files",
+        "_id",
+        "_result",
+        "_sent",
+        "_session",
+        "_submit_callbacks",
+        "_twins",
+        "key",
+        "name",
+        "state",
     )  # fmt: skip
 
-    def __init__(self, session: Session, key: str, name: str, files: tuple[str | None, str | None] = (None, None)) -> None:
+    def __init__(
+        self, session: Session, key: str, name: str, files: tuple[str | None, str | None] = (None, None)
+    ) -> None:
         self._session = session
         self._id: str | None = None
         self._result: JobResult | None = None
@@ -202,7 +214,10 @@ class Session:
         ready = []
         for request in requests:
             handle = JobHandle(
-                self, request.key or uuid.uuid4().hex, request.name, (request.stdout, request.stderr or request.stdout)
+                self,
+                request.key or uuid.uuid4().hex,
+                request.name,
+                (request.stdout, request.stderr or request.stdout),
             )
             handles.append(handle)
             try:
@@ -458,6 +473,10 @@ class Session:
         except Exception:  # a caller's callback must not end the thread that serves all the other jobs
             log.exception("a callback of %r failed", handle)
 
+    def _call_late(self, function: Callable[[JobHandle], None], handle: JobHandle) -> None:
+        self._call(function, handle)
+        self._delivered(handle)
+
     def _delivered(self, handle: JobHandle) -> None:
         if self._auto_acknowledge:
             self.acknowledge([handle])
@@ -519,7 +538,7 @@ class Session:
             if handle._result is None:
                 handle._callbacks.append(function)
                 return
-        self._inbox.put(lambda: (self._call(function, handle), self._delivered(handle))[0])
+        self._inbox.put(lambda: self._call_late(function, handle))
 
     def _add_submit_callback(self, handle: JobHandle, function: Callable[[JobHandle], None]) -> None:
         with self._changed:
@@ -568,7 +587,9 @@ def _defaults(config: RunConfig) -> Defaults:
 def _encode(item: Item, key: str) -> bytes:
     line = json.dumps({**item.message(), "key": key}, separators=(",", ":")).encode("ascii")
     if len(line) > MAX_LINE - 1024:
-        raise RequestError([f"the whole job has {len(line)} bytes, more than one message holds ({MAX_LINE})"], item.name)
+        raise RequestError(
+            [f"the whole job has {len(line)} bytes, more than one message holds ({MAX_LINE})"], item.name
+        )
     return line
 
 

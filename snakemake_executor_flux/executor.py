@@ -19,6 +19,7 @@ from typing import Any
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from executors import (
     ExecutorsError,
@@ -122,6 +123,13 @@ class Executor(RemoteExecutor):
 
     def additional_general_args(self) -> str:
         return NO_IDLE_EXIT
+
+    def get_python_executable(self) -> str:
+        python = str(super().get_python_executable())
+        if SharedFSUsage.SOFTWARE_DEPLOYMENT in self.workflow.storage_settings.shared_fs_usage:
+            # The base class adds "-m snakemake", which that module expects.
+            return f"{python} -m snakemake_executor_flux.steps.nested"
+        return python
 
     async def _wait_for_jobs(self) -> None:
         """Nothing to wait for: the session reports by itself."""
@@ -237,9 +245,7 @@ class Executor(RemoteExecutor):
         )
         return _Submitted(job, SubmittedJobInfo(job), log, asked, command), request
 
-    def _request(
-        self, job: Any, ask: Ask, command: StepCommand, key: str, digest: str, log: Path
-    ) -> JobRequest:
+    def _request(self, job: Any, ask: Ask, command: StepCommand, key: str, digest: str, log: Path) -> JobRequest:
         secrets = {name: value for name, value in self.envvars().items() if name not in command.env}
         attributes = {f"system.shell.options.{name}": value for name, value in ask.shell_options.items()}
         argv = command.argv

@@ -1,6 +1,7 @@
 """Where job logs lie, how long they stay, and their last lines.
 
-Rule: one file per job and attempt, stdout and stderr together, below the log directory as RULE/WILDCARDS.KEY.ATTEMPT.log.
+Rule: one file per job and attempt, stdout and stderr together, below the log directory as
+RULE/WILDCARDS.KEY.ATTEMPT.log.
 Files of jobs that wrote nothing are removed when the job ends. In the default directory, runs older than
 `KEEP_DAYS` days are removed when a new one starts; a directory given by --flux-operator-logdir is left alone.
 """

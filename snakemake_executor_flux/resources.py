@@ -25,7 +25,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KNOWN = frozenset(
-    "nodes tasks cpus_per_task gpu gpus mem_mb runtime mpi flux_queue flux_urgency flux_constraint flux_options".split()
+    [
+        "nodes",
+        "tasks",
+        "cpus_per_task",
+        "gpu",
+        "gpus",
+        "mem_mb",
+        "runtime",
+        "mpi",
+        "flux_queue",
+        "flux_urgency",
+        "flux_constraint",
+        "flux_options",
+    ]
 )
 
 

@@ -62,7 +62,7 @@ async def _serve(arguments: Any) -> int:
     settings = Settings(
         arguments.run, arguments.directory, arguments.idle_timeout, arguments.orphan_timeout, arguments.guest
     )
-    holder = []  # type: List[Server]
+    holder: List[Server] = []
     server = Server(_engine(arguments, holder), settings)
     holder.append(server)
     loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from typing import Any, Awaitable, Callable, Dict, List, Optional, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional
 
 from . import wire
 from .engine import EngineError
@@ -33,16 +33,16 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._reader = wire.LineReader()
-        self._transport = None  # type: Optional[asyncio.Transport]
+        self._transport: Optional[asyncio.Transport] = None
         self._greeted = False
         self._requests = 0
-        self._watching = None  # type: Optional[int]
+        self._watching: Optional[int] = None
         self._paused = False
-        self._followers = {}  # type: Dict[int, Callable[[], None]]
-        self._held_output = []  # type: List[bytes]
+        self._followers: Dict[int, Callable[[], None]] = {}
+        self._held_output: List[bytes] = []
         self._next_sub = 1
         self._heard = 0.0
-        self._keepalive = None  # type: Optional[asyncio.TimerHandle]
+        self._keepalive: Optional[asyncio.TimerHandle] = None
 
     # -- asyncio.Protocol
 

@@ -28,8 +28,21 @@ _SWEEPS = 20
 
 class _Job:
     __slots__ = (
-        "id", "plan", "urgency", "secret_env", "state", "pids", "left", "status", "cpu", "max_rss", "gpus", "cores",
-        "timers", "ending", "paths",
+        "cores",
+        "cpu",
+        "ending",
+        "gpus",
+        "id",
+        "left",
+        "max_rss",
+        "paths",
+        "pids",
+        "plan",
+        "secret_env",
+        "state",
+        "status",
+        "timers",
+        "urgency",
     )  # fmt: skip
 
     def __init__(self, job_id: str, plan: Plan, submission: Submission) -> None:
@@ -38,14 +51,14 @@ class _Job:
         self.urgency = submission.urgency
         self.secret_env = submission.secret_env or {}
         self.state = "pending"  # then running, then ended
-        self.pids = {}  # type: Dict[int, int]
+        self.pids: Dict[int, int] = {}
         self.left = 0
         self.status = 0
         self.cpu = 0.0
         self.max_rss = 0
-        self.gpus = []  # type: List[int]
+        self.gpus: List[int] = []
         self.cores = 0
-        self.timers = []  # type: List[asyncio.TimerHandle]
+        self.timers: List[asyncio.TimerHandle] = []
         #: An exception was raised while it ran: its whole tree has to go before it has finished.
         self.ending = False
         self.paths = ("", "")
@@ -78,11 +91,11 @@ class EmbeddedEngine(Engine):
         self._drained = False
         self._stopped = False
         self._count = 0
-        self._jobs = {}  # type: Dict[str, _Job]
-        self._pids = {}  # type: Dict[int, str]
-        self._line = []  # type: List[Tuple[int, int, _Job]]
-        self._out = []  # type: List[Entry]
-        self._emit = None  # type: Optional[Emit]
+        self._jobs: Dict[str, _Job] = {}
+        self._pids: Dict[int, str] = {}
+        self._line: List[Tuple[int, int, _Job]] = []
+        self._out: List[Entry] = []
+        self._emit: Optional[Emit] = None
         self._admit_due = False
         self._watcher = exits.ExitWatcher(self._loop)
         self._reaper = exits.OrphanReaper(self._loop)
@@ -99,9 +112,9 @@ class EmbeddedEngine(Engine):
         return "embedded-%s-%s" % (self._host, self._epoch)
 
     def submit(self, submissions: List[Submission]) -> List[Awaitable[str]]:
-        answers = []  # type: List[Awaitable[str]]
+        answers: List[Awaitable[str]] = []
         for submission in submissions:
-            answer = self._loop.create_future()  # type: asyncio.Future[str]
+            answer: asyncio.Future[str] = self._loop.create_future()
             try:
                 answer.set_result(self._take(submission))
             except EngineError as err:
@@ -131,7 +144,7 @@ class EmbeddedEngine(Engine):
             "rank": 0, "host": self._host, "cores": self._cores, "gpus": len(self._gpu_ids),
             "memory": self._memory, "up": True, "drained": self._drained,
         }  # fmt: skip
-        result = self._loop.create_future()  # type: asyncio.Future[Dict[str, Any]]
+        result: asyncio.Future[Dict[str, Any]] = self._loop.create_future()
         result.set_result({"nodes": [node]})
         return result
 
@@ -223,8 +236,8 @@ class EmbeddedEngine(Engine):
         self._free_cores -= job.cores
         job.gpus, self._free_gpus = self._free_gpus[: job.plan.gpus], self._free_gpus[job.plan.gpus :]
         self._tell(job, "alloc", {"node": self._host})
-        files = {}  # type: Dict[str, IO[bytes]]
-        problem = None  # type: Optional[OSError]
+        files: Dict[str, IO[bytes]] = {}
+        problem: Optional[OSError] = None
         try:
             self._open_outputs(job, files)
             env = self._environment(job)
@@ -380,7 +393,7 @@ class EmbeddedEngine(Engine):
     async def _end_leftovers(self) -> None:
         """What jobs have left behind (daemons) ends with the engine."""
         for _ in range(_SWEEPS):
-            left = set(self._census())  # type: Set[str]
+            left: Set[str] = set(self._census())
             if not left:
                 return
             gone = asyncio.Event()
@@ -410,12 +423,12 @@ class EmbeddedEngine(Engine):
             self._emit(entries)
 
     def _done(self) -> Awaitable[None]:
-        answer = self._loop.create_future()  # type: asyncio.Future[None]
+        answer: asyncio.Future[None] = self._loop.create_future()
         answer.set_result(None)
         return answer
 
     def _failed(self, text: str, code: str) -> Awaitable[None]:
-        answer = self._loop.create_future()  # type: asyncio.Future[None]
+        answer: asyncio.Future[None] = self._loop.create_future()
         answer.set_exception(EngineError(text, code))
         return answer
 

@@ -79,7 +79,7 @@ def read_jobspec(spec: Any, cwd: str) -> Plan:
 
 def unsatisfiable(plan: Plan, host: str, cores: int, gpus: int) -> Optional[str]:
     """Why this machine can never run the plan, or None. Raises EngineError for a constraint that is not RFC 31."""
-    wants = None  # type: Optional[Tuple[int, str, int]]
+    wants: Optional[Tuple[int, str, int]] = None
     if plan.nodes > 1:
         wants = (plan.nodes, "nodes", 1)
     elif plan.cores > cores:
@@ -113,7 +113,7 @@ def constraint_matches(constraint: Any, host: str) -> bool:
     if operator == "hostlist":
         return any(host_in(name, host) for name in names)
     if operator == "ranks":
-        return any(0 in idset(name) for name in names)
+        return any(idset(name).holds(0) for name in names)
     if operator == "properties":
         return all(name.startswith("^") for name in names)
     raise _wrong("attributes.system.constraints", "unknown operator %r" % operator)
@@ -132,10 +132,14 @@ def host_in(hostlist: str, host: str) -> bool:
 def _digits_in(ranges: str, digits: str) -> bool:
     for part in ranges.split(","):
         first, _, last = part.partition("-")
-        if first.isdigit() and (last or first).isdigit() and int(first) <= int(digits) <= int(last or first):
-            # "[08-11]" is zero padded to its width, "[8-11]" is not
-            if len(digits) == max(len(first), len(str(int(digits)))):
-                return True
+        numeric = first.isdigit() and (last or first).isdigit()
+        # "[08-11]" is zero padded to its width, "[8-11]" is not.
+        if (
+            numeric
+            and int(first) <= int(digits) <= int(last or first)
+            and len(digits) == max(len(first), len(str(int(digits))))
+        ):
+            return True
     return False
 
 
@@ -144,8 +148,8 @@ class _Ranges(NamedTuple):
 
     ranges: List[Tuple[int, int]]
 
-    def __contains__(self, number: object) -> bool:
-        return isinstance(number, int) and any(first <= number <= last for first, last in self.ranges)
+    def holds(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self.ranges)
 
     @property
     def largest(self) -> int:
@@ -157,7 +161,7 @@ def idset(text: str) -> _Ranges:
     inner = text.strip()
     if inner.startswith("[") and inner.endswith("]"):
         inner = inner[1:-1]
-    ranges = []  # type: List[Tuple[int, int]]
+    ranges: List[Tuple[int, int]] = []
     for part in inner.split(","):
         match = re.match(r"([0-9]+)(?:-([0-9]+))?\Z", part)
         if not match:

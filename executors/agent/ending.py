@@ -21,11 +21,11 @@ Census = Callable[[], Dict[str, List[Process]]]
 
 
 class _Tree:
-    __slots__ = ("on_gone", "watched", "killing")
+    __slots__ = ("killing", "on_gone", "watched")
 
     def __init__(self, on_gone: Callable[[], None]) -> None:
         self.on_gone = on_gone
-        self.watched = set()  # type: Set[Process]
+        self.watched: Set[Process] = set()
         self.killing = False
 
 
@@ -40,9 +40,9 @@ class Ending:
         self._watcher = watcher
         self._grace = grace
         self._census = census
-        self._trees = {}  # type: Dict[str, _Tree]
-        self._new = []  # type: List[str]
-        self._changed = set()  # type: Set[str]
+        self._trees: Dict[str, _Tree] = {}
+        self._new: List[str] = []
+        self._changed: Set[str] = set()
         self._due = False
 
     def end(self, key: str, on_gone: Callable[[], None]) -> None:
@@ -104,7 +104,7 @@ class Ending:
         keys = [key for key in keys if key in self._trees]
         if not keys:
             return
-        killed = set()  # type: Set[int]
+        killed: Set[int] = set()
         for _ in range(_KILL_ROUNDS):
             census = self._census()
             fresh = [process for key in keys for process in census.get(key, ()) if process.pid not in killed]

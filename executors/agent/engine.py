@@ -24,7 +24,7 @@ class EngineError(Exception):
 class Submission:
     """One job to submit: its jobspec (a dict, RFC 25), urgency (0..31), key, digest and secret environment."""
 
-    __slots__ = ("jobspec", "urgency", "key", "digest", "name", "secret_env", "measure")
+    __slots__ = ("digest", "jobspec", "key", "measure", "name", "secret_env", "urgency")
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Submission:
 class Known:
     """A job that the engine found when it started (a Flux instance outlives its agents)."""
 
-    __slots__ = ("id", "key", "digest", "name")
+    __slots__ = ("digest", "id", "key", "name")
 
     def __init__(self, job_id: str, key: Optional[str], digest: str, name: str) -> None:
         self.id = job_id
@@ -97,7 +97,7 @@ class Engine(ABC):
     def follow(self, job_id: str, stream: str, offset: int, sink: Sink) -> Callable[[], None]:
         """Deliver output of one stream from a byte offset until its end; gives a function that stops it."""
 
-    def forget(self, job_id: str) -> None:
+    def forget(self, job_id: str) -> None:  # noqa: B027 - most engines keep nothing
         """Drop what is kept for an ended job whose result was acknowledged long ago. Nothing by default."""
 
     @abstractmethod

@@ -20,7 +20,7 @@ _SYS_PIDFD_OPEN = 434
 SWEEP_INTERVAL = 1.0
 
 #: Pids that engines of this process have started and not waited for: nobody else's to reap.
-started = set()  # type: Set[int]
+started: Set[int] = set()
 
 
 def pidfd_open(pid: int) -> int:
@@ -44,7 +44,7 @@ class ExitWatcher:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._fds = {}  # type: Dict[int, Callable[[], None]]
+        self._fds: Dict[int, Callable[[], None]] = {}
 
     def watch(self, pid: int, callback: Callable[[], None]) -> None:
         """``pid`` may be any process where there are pidfds, else a child; others are reported as ended at once."""
@@ -116,7 +116,7 @@ class OrphanReaper:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._seen = set()  # type: Set[process_tree.Process]
+        self._seen: Set[process_tree.Process] = set()
         self._last = loop.time()
 
     def sweep(self) -> None:

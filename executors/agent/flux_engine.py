@@ -3,10 +3,10 @@
 One thread runs Flux's reactor on one handle: it submits, cancels and follows the job manager's journal, and hands
 everything to the server's loop in batches. Nothing polls, and no process or thread belongs to a single job.
 
-Keys survive the agent. Each job carries ``attributes.user.fxo`` = {run, key, digest, name}, which the journal's redacted
-jobspec keeps. A new agent that merely scanned the history would miss what its predecessor sent just before it died
-(those jobs show up for up to a second afterwards); so it first submits one held *sentinel* job and reads the history
-once that has an id: ingest is ordered, so everything sent before is in it.
+Keys survive the agent. Each job carries ``attributes.user.fxo`` = {run, key, digest, name}, which the journal's
+redacted jobspec keeps. A new agent that merely scanned the history would miss what its predecessor sent just before
+it died (those jobs show up for up to a second afterwards); so it first submits one held *sentinel* job and reads the
+history once that has an id: ingest is ordered, so everything sent before is in it.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ class FluxEngine(Engine):
         self._state_dir = state_dir
         self._on_lost = on_lost
         self._loop = asyncio.get_event_loop()
-        self._calls = deque()  # type: Deque[Callable[[flux.Flux], None]]
+        self._calls: Deque[Callable[[flux.Flux], None]] = deque()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
-        self._entries = []  # type: List[Entry]
+        self._entries: List[Entry] = []
         self._entries_lock = threading.Lock()
         self._flush_due = False
-        self._emit = None  # type: Optional[Emit]
-        self._known = None  # type: Optional[Callable[[Known], None]]
-        self._ours = set()  # type: Set[int]
-        self._active = set()  # type: Set[int]
-        self._idle = None  # type: Optional[asyncio.Future[None]]
-        self._running = {}  # type: Dict[int, bool]
-        self._waiting_output = {}  # type: Dict[int, List[Callable[[], None]]]
-        self._secrets = {}  # type: Dict[int, List[str]]
+        self._emit: Optional[Emit] = None
+        self._known: Optional[Callable[[Known], None]] = None
+        self._ours: Set[int] = set()
+        self._active: Set[int] = set()
+        self._idle: Optional[asyncio.Future[None]] = None
+        self._running: Dict[int, bool] = {}
+        self._waiting_output: Dict[int, List[Callable[[], None]]] = {}
+        self._secrets: Dict[int, List[str]] = {}
         self._secret_count = 0
         self._stopping = False
-        self._ready = None  # type: Optional[asyncio.Future[str]]
+        self._ready: Optional[asyncio.Future[str]] = None
         self._usage_path = os.path.join(state_dir, "usage")
         self._usage = launch.UsageReader(self._usage_path)
         self._measures = launch.meter_available()
@@ -188,7 +188,7 @@ class FluxEngine(Engine):
         with self._entries_lock:
             entries, self._entries = self._entries, []
             self._flush_due = False
-        batch = []  # type: List[Entry]
+        batch: List[Entry] = []
         for entry in entries:
             if entry[1]:
                 batch.append(entry)
@@ -243,8 +243,8 @@ class FluxEngine(Engine):
     # -- Engine
 
     def submit(self, submissions: List[Submission]) -> List[Awaitable[str]]:
-        results = [self._loop.create_future() for _ in submissions]  # type: List[asyncio.Future[str]]
-        answers = []  # type: List[Tuple[asyncio.Future[str], Any]]
+        results: List[asyncio.Future[str]] = [self._loop.create_future() for _ in submissions]
+        answers: List[Tuple[asyncio.Future[str], Any]] = []
 
         def flush_answers() -> None:
             batch, answers[:] = list(answers), []
@@ -273,7 +273,7 @@ class FluxEngine(Engine):
 
         def call(handle: flux.Flux) -> None:
             for submission, result in zip(submissions, results):
-                secrets = []  # type: List[str]
+                secrets: List[str] = []
                 try:
                     text = self._jobspec_text(submission, secrets)
                     flux.job.submit_async(handle, text, urgency=submission.urgency).then(done, result, secrets)
@@ -315,8 +315,8 @@ class FluxEngine(Engine):
     async def resources(self) -> Dict[str, Any]:
         status = await self._rpc(lambda h: h.rpc("resource.status", nodeid=0), lambda f: f.get())
         sched = await self._rpc(lambda h: h.rpc("resource.sched-status", nodeid=0), lambda f: f.get())
-        drained = set()  # type: Set[int]
-        for ranks in (status.get("drain") or {}):
+        drained: Set[int] = set()
+        for ranks in status.get("drain") or {}:
             drained.update(flux.idset.IDset(ranks))
         down = {rank for rank, _, _, _ in _lines_of(sched.get("down"))}
         here = os.uname().nodename

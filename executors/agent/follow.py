@@ -24,7 +24,7 @@ class FileFollower:
         self._offset = offset
         self._sink = sink
         self._ended = ended
-        self._timer = self._loop.call_soon(self._look)  # type: Optional[asyncio.Handle]
+        self._timer: Optional[asyncio.Handle] = self._loop.call_soon(self._look)
 
     def stop(self) -> None:
         if self._timer is not None:

@@ -47,8 +47,22 @@ class Job:
     """One job, as its events tell it."""
 
     __slots__ = (
-        "id", "key", "digest", "name", "state", "node", "ranks", "t_submit", "t_start", "t_finish", "status",
-        "exception", "result", "usage", "acked", "seen",
+        "acked",
+        "digest",
+        "exception",
+        "id",
+        "key",
+        "name",
+        "node",
+        "ranks",
+        "result",
+        "seen",
+        "state",
+        "status",
+        "t_finish",
+        "t_start",
+        "t_submit",
+        "usage",
     )  # fmt: skip
 
     def __init__(self, job_id: str, key: Optional[str] = None, digest: str = "", name: str = "") -> None:
@@ -58,12 +72,14 @@ class Job:
         self.name = name
         self.state = "NEW"
         self.node = ""
-        self.ranks = ()  # type: Tuple[int, ...]
-        self.t_submit = self.t_start = self.t_finish = None  # type: Optional[float]
-        self.status = None  # type: Optional[int]
-        self.exception = None  # type: Optional[Dict[str, Any]]
-        self.result = None  # type: Optional[Dict[str, Any]]
-        self.usage = None  # type: Optional[Dict[str, Any]]
+        self.ranks: Tuple[int, ...] = ()
+        self.t_submit: Optional[float] = None
+        self.t_start: Optional[float] = None
+        self.t_finish: Optional[float] = None
+        self.status: Optional[int] = None
+        self.exception: Optional[Dict[str, Any]] = None
+        self.result: Optional[Dict[str, Any]] = None
+        self.usage: Optional[Dict[str, Any]] = None
         self.acked = False
         #: How many entries of this job's eventlog have been applied; a journal that is read again repeats them.
         self.seen = 0
@@ -100,8 +116,7 @@ def outcome_of(status: Optional[int], exception: Optional[Dict[str, Any]]) -> st
         return UNKNOWN
     if status == 0:
         return COMPLETED
-    code, number = exit_of(status)
-    return SIGNALED if number is not None else FAILED
+    return FAILED if exit_of(status)[1] is None else SIGNALED
 
 
 def exit_of(status: int) -> Tuple[int, Optional[int]]:
@@ -126,12 +141,12 @@ class JobTable:
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
-        self.jobs = OrderedDict()  # type: OrderedDict[str, Job]
-        self.keys = {}  # type: Dict[str, str]
+        self.jobs: OrderedDict[str, Job] = OrderedDict()
+        self.keys: Dict[str, str] = {}
         self.active = 0
         self.sequence = 0
-        self._events = deque(maxlen=KEEP_EVENTS)  # type: Deque[List[Any]]
-        self._ended = deque()  # type: Deque[str]
+        self._events: Deque[List[Any]] = deque(maxlen=KEEP_EVENTS)
+        self._ended: Deque[str] = deque()
 
     # -- jobs and keys
 

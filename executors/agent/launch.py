@@ -85,7 +85,7 @@ class UsageReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._offset = 0
-        self._found = {}  # type: Dict[str, Dict[str, float]]
+        self._found: Dict[str, Dict[str, float]] = {}
 
     def take(self, job_id: str) -> Optional[Dict[str, float]]:
         """{"cpu": seconds, "max_rss": bytes} or None. Called when the job's finish event is here, so its lines are."""

@@ -30,7 +30,7 @@ class Process(NamedTuple):
 
 def snapshot() -> Dict[int, Process]:
     """Every process that can be seen, zombies included, by pid."""
-    found = {}  # type: Dict[int, Process]
+    found: Dict[int, Process] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             process = read(int(name))
@@ -55,11 +55,11 @@ def members(processes: Dict[int, Process], tasks: Dict[int, str], epoch: str) ->
     Costs one pass, whatever the number of jobs; environments are read of orphans alone.
     """
     me = os.getpid()
-    children = {}  # type: Dict[int, List[int]]
+    children: Dict[int, List[int]] = {}
     for process in processes.values():
         children.setdefault(process.ppid, []).append(process.pid)
-    found = {}  # type: Dict[str, List[Process]]
-    seen = set()  # type: Set[int]
+    found: Dict[str, List[Process]] = {}
+    seen: Set[int] = set()
 
     def claim(pid: int, job_id: str) -> None:
         for member in _descend(pid, children, seen):
@@ -130,7 +130,7 @@ def _read(path: str, limit: int) -> bytes:
     except OSError:
         return b""
     try:
-        pieces = []  # type: List[bytes]
+        pieces: List[bytes] = []
         while limit > 0:
             piece = os.read(fd, min(limit, 1 << 16))
             if not piece:

@@ -17,11 +17,17 @@ from .jobs import Job, JobTable
 
 log = logging.getLogger("agent")
 
+
 class Settings:
     """How an agent behaves; times are seconds, 0 or less turns a watchdog off."""
 
     def __init__(
-        self, run: str, directory: str, idle_timeout: float = 300.0, orphan_timeout: float = 3600.0, guest: bool = False
+        self,
+        run: str,
+        directory: str,
+        idle_timeout: float = 300.0,
+        orphan_timeout: float = 3600.0,
+        guest: bool = False,
     ) -> None:
         self.run = run
         #: Private (0700) directory of this run: socket, state, acknowledged jobs.
@@ -40,20 +46,20 @@ class Server:
         self.settings = settings
         self.table = JobTable(os.urandom(8).hex())
         self.instance = ""
-        self.connections = set()  # type: Set[Connection]
-        self.closing = None  # type: Optional[str]
+        self.connections: Set[Connection] = set()
+        self.closing: Optional[str] = None
         self.done = asyncio.Event()
         self.exit_code = 0
         self._clock = clock
         self._loop = asyncio.get_event_loop()
-        self._pending_keys = {}  # type: Dict[str, asyncio.Future[str]]
+        self._pending_keys: Dict[str, asyncio.Future[str]] = {}
         self._submitting = 0
         self._acks = AckLog(os.path.join(settings.directory, "acknowledged"))
-        self._server = None  # type: Optional[asyncio.AbstractServer]
+        self._server: Optional[asyncio.AbstractServer] = None
         self._lonely_since = clock()
         self._quiet_since = clock()
         self._events_due = False
-        self._watch_timer = None  # type: Optional[asyncio.TimerHandle]
+        self._watch_timer: Optional[asyncio.TimerHandle] = None
 
     # -- life
 
@@ -167,10 +173,10 @@ class Server:
         items = _list_of(request, "items", dict)
         if self.closing is not None:
             raise EngineError("the agent is shutting down: %s" % self.closing, "closing")
-        answers = [None] * len(items)  # type: List[Any]
-        fresh = []  # type: List[Submission]
-        places = []  # type: List[int]
-        waits = []  # type: List[Any]
+        answers: List[Any] = [None] * len(items)
+        fresh: List[Submission] = []
+        places: List[int] = []
+        waits: List[Any] = []
         for index, item in enumerate(items):
             try:
                 submission = _submission(item)
@@ -232,7 +238,7 @@ class Server:
         self, request: Dict[str, Any], call: Callable[[str], Awaitable[None]], must_run: bool = False
     ) -> Dict[str, Any]:
         """Apply ``call`` to all jobs at once; {"errors": {id: message}} names those that it failed for."""
-        errors = {}  # type: Dict[str, str]
+        errors: Dict[str, str] = {}
         waits = []
         for job_id in _list_of(request, "ids", str):
             job = self.table.jobs.get(job_id)
@@ -367,7 +373,7 @@ class AckLog:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = None  # type: Any
+        self._file: Any = None
 
     def read(self) -> List[str]:
         try:
@@ -392,7 +398,7 @@ class AckLog:
 
 def _submission(item: Dict[str, Any]) -> Submission:
     """A Submission from its JSON form. EngineError (for this item only) says what is wrong."""
-    spec = item.get("jobspec")  # type: Any
+    spec: Any = item.get("jobspec")
     try:
         command = spec["tasks"][0]["command"]
         attributes = spec["attributes"]["system"]
@@ -412,9 +418,17 @@ def _submission(item: Dict[str, Any]) -> Submission:
             raise EngineError("secret_env: must map names to strings without null bytes")
         bad = launch.bad_names(secret)
         if bad:
-            raise EngineError("secret_env: %s cannot be the name of an environment variable" % ", ".join(map(repr, bad)))
+            raise EngineError(
+                "secret_env: %s cannot be the name of an environment variable" % ", ".join(map(repr, bad))
+            )
     return Submission(
-        spec, urgency, key, str(item.get("digest", "")), str(item.get("name", "")), secret, bool(item.get("measure"))
+        spec,
+        urgency,
+        key,
+        str(item.get("digest", "")),
+        str(item.get("name", "")),
+        secret,
+        bool(item.get("measure")),
     )
 
 

@@ -23,8 +23,8 @@ WINDOW = 60.0
 
 def supervise(command: List[str]) -> int:
     """Run ``command`` until it ends on purpose; the exit code for the instance."""
-    stopping = []  # type: List[int]
-    child = None  # type: Optional[subprocess.Popen[bytes]]
+    stopping: List[int] = []
+    child: Optional[subprocess.Popen[bytes]] = None
 
     def pass_on(signum: int, _frame: object) -> None:
         stopping.append(signum)
@@ -34,7 +34,7 @@ def supervise(command: List[str]) -> int:
     # A broker that is told to end sends its initial program SIGHUP.
     for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, pass_on)
-    starts = []  # type: List[float]
+    starts: List[float] = []
     while True:
         if stopping:
             return 0

@@ -97,13 +97,13 @@ class LineReader:
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
-        self._parts = []  # type: List[bytes]
+        self._parts: List[bytes] = []
         self._size = 0
         self._skipping = False
 
     def feed(self, data: bytes) -> List[object]:
         """Complete lines (bytes, without newline) and WireErrors, in order. Empty lines are ignored."""
-        found = []  # type: List[object]
+        found: List[object] = []
         start = 0
         while True:
             end = data.find(b"\n", start)
@@ -165,7 +165,7 @@ def parse_cursor(value: Any) -> Optional[Cursor]:
 
 def split_batches(items: List[Any], sizes: List[int], limit: int = BATCH_BYTES) -> List[Tuple[int, int]]:
     """Half-open index ranges so that no range of more than one item is over ``limit`` bytes in all."""
-    ranges = []  # type: List[Tuple[int, int]]
+    ranges: List[Tuple[int, int]] = []
     start, total = 0, 0
     for index, size in enumerate(sizes):
         if index > start and total + size > limit:

@@ -92,7 +92,15 @@ class _AgentHere:
         self._listener.bind(str(self._scratch / "ready"))
         self._listener.listen(1)
         self._directory.create(agent_archive())
-        argv = ["/bin/sh", "-c", _KEEPER, "sh", str(self._directory.path), str(self._directory.log), *self._command()]
+        argv = [
+            "/bin/sh",
+            "-c",
+            _KEEPER,
+            "sh",
+            str(self._directory.path),
+            str(self._directory.log),
+            *self._command(),
+        ]
         with self._directory.log.open("wb") as log:
             self._process = subprocess.Popen(
                 argv,

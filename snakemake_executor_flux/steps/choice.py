@@ -11,9 +11,9 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 @dataclass(frozen=True)
 class Facts:
-    """What matters for the choice. Each is a reason against the shell step, but `shell`, which is the one for it."""
+    """What matters for the choice. Each is a reason against the shell step, but `plain`, which is the one for it."""
 
-    shell: bool = True
+    plain: bool = True
     kind: str = "shell"
     group: bool = False
     pipe_or_service: bool = False
@@ -53,7 +53,7 @@ _REASONS = (
 
 def choose(facts: Facts, setting: str) -> Choice:
     """``setting`` is auto, shell or snakemake; a job that cannot take the shell step never takes it."""
-    reasons = [] if facts.shell else [f"its rule is a {facts.kind} rule"]
+    reasons = [] if facts.plain else [f"its rule is a {facts.kind} rule"]
     reasons += [text for name, text in _REASONS if getattr(facts, name)]
     if reasons:
         return Choice("snakemake", tuple(reasons))
@@ -65,7 +65,7 @@ def choose(facts: Facts, setting: str) -> Choice:
 def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool) -> Facts:
     """Ask a Snakemake job. ``job`` and ``workflow`` are Snakemake's own classes, which are not typed."""
     shared = workflow.storage_settings.shared_fs_usage
-    common = {
+    common: dict[str, Any] = {
         "default_storage": workflow.storage_registry.default_storage_provider is not None,
         "precommand": bool(workflow.remote_execution_settings.precommand),
         "jobscript": custom_jobscript,
@@ -75,10 +75,10 @@ def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool) -> Facts:
         and bool(workflow.deployment_settings.deployment_method),
     }
     if job.is_group():
-        return Facts(shell=True, group=True, **common)
+        return Facts(group=True, **common)
     files = [*job.input, *job.output, *job.log]
     return Facts(
-        shell=bool(job.is_shell),
+        plain=bool(job.is_shell),
         kind=_kind(job),
         pipe_or_service=job.is_pipe
         or job.is_service

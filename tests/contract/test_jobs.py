@@ -30,7 +30,12 @@ def wait_running(handle: JobHandle, marker: Path) -> None:
 def test_a_job_that_succeeds_is_completed(session: Session) -> None:
     result = run(session, "true")
     assert result.ok
-    assert (result.outcome, result.returncode, result.signal, result.exception) == (Outcome.COMPLETED, 0, None, None)
+    assert (result.outcome, result.returncode, result.signal, result.exception) == (
+        Outcome.COMPLETED,
+        0,
+        None,
+        None,
+    )
     assert result.node == os.uname().nodename
 
 
@@ -134,7 +139,9 @@ def test_an_inherited_variable_can_be_removed(session: Session, out: Path) -> No
     assert out.read_text() == "unset\n"
 
 
-@pytest.mark.parametrize("word", ["ünïcödé", "two\nlines", "quotes ' \" $HOME `id`", "tab\tand \\ backslash", "—" * 300])
+@pytest.mark.parametrize(
+    "word", ["ünïcödé", "two\nlines", "quotes ' \" $HOME `id`", "tab\tand \\ backslash", "—" * 300]
+)
 def test_words_arrive_as_they_were_sent(session: Session, out: Path, word: str) -> None:
     assert run(session, "sh", "-c", 'printf %s "$1" > "$2"', "sh", word, str(out)).ok
     assert out.read_text() == word

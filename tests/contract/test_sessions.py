@@ -107,8 +107,8 @@ def test_events_of_a_job_come_in_order_and_once(session: Session) -> None:
 def test_events_can_be_taken_up_after_a_cursor(session: Session) -> None:
     [handle] = session.submit([JobRequest(argv=["true"])])
     handle.result(LIMIT)
-    own = [event for event in _until_clean(session, handle, None)]
-    rest = [event for event in _until_clean(session, handle, own[1].cursor)]
+    own = _until_clean(session, handle, None)
+    rest = _until_clean(session, handle, own[1].cursor)
     assert rest == own[2:]
 
 
@@ -128,14 +128,19 @@ def test_callbacks_run_once_each_also_when_added_late(session: Session) -> None:
     [handle] = session.submit([JobRequest(argv=["true"])])
     handle.add_done_callback(lambda handle: called.append("early"))
     handle.result(LIMIT)
-    handle.add_done_callback(lambda handle: (called.append("late"), done.set())[0])
+
+    def late(handle: JobHandle) -> None:
+        called.append("late")
+        done.set()
+
+    handle.add_done_callback(late)
     assert done.wait(LIMIT)
     assert called == ["early", "late"]
 
 
 def test_a_callback_that_raises_harms_nobody(session: Session, caplog: pytest.LogCaptureFixture) -> None:
     [handle] = session.submit([JobRequest(argv=["true"])])
-    handle.add_done_callback(lambda handle: 1 / 0)  # type: ignore[arg-type,return-value]
+    handle.add_done_callback(lambda handle: 1 / 0)  # type: ignore[arg-type]
     assert handle.result(LIMIT).ok
     [other] = session.submit([JobRequest(argv=["true"])])
     assert other.result(LIMIT).ok
@@ -420,7 +425,8 @@ def test_a_drained_node_starts_nothing_until_it_is_undrained(session: Session) -
 def test_a_secret_reaches_its_job_and_no_other_place(session: Session, tmp_path: Path, out: Path) -> None:
     secret = "s3cret-Wörd'\" $x"
     request = JobRequest(
-        argv=["sh", "-c", f'printf %s "$TOKEN" > {out}; ps axww -o args > {tmp_path}/ps'], secret_env={"TOKEN": secret}
+        argv=["sh", "-c", f'printf %s "$TOKEN" > {out}; ps axww -o args > {tmp_path}/ps'],
+        secret_env={"TOKEN": secret},
     )
     [handle] = session.submit([request])
     assert handle.result(LIMIT).ok

@@ -1,0 +1,48 @@
+# Every target sets up what it needs itself: a virtual environment with pinned versions, made once.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+# Snakemake's command has to be found by the examples' own commands.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo test test-quick lint bench clean
+
+help:
+	@echo "make demo        a variant-calling workflow through snakemake --executor flux-operator"
+	@echo "make test        all tests that this machine can run; REQUIRE=flux fails where Flux is missing"
+	@echo "make test-quick  the unit and contract tests, in under a minute"
+	@echo "make lint        ruff, mypy, import rules"
+	@echo "make bench       speed and memory, written to docs/benchmarks.md"
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed (on Debian: apt install python3-venv); name one by PYTHON=..." >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON) (once)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--config-settings editable_mode=compat -e '.[snakemake,examples,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-quick: $(STAMP)
+	$(BIN)/python -m pytest tests/unit tests/contract/test_jobs.py -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
