@@ -321,6 +321,8 @@ class Session:
         self._cancel_unsent("the session was closed")
         if release:
             self._lifecycle.release(self._client)
+        else:
+            self._lifecycle.detach()
         self._client.close()
         self._inbox.put(lambda: self._end_all("the session was closed"))
         self._inbox.put(None)

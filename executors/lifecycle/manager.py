@@ -51,7 +51,12 @@ class Lifecycle:
         if reply.get("stopping"):
             self._provisioner.delete()
             return True
+        self._provisioner.detach()
         return False
+
+    def detach(self) -> None:
+        """Leave the instance to itself."""
+        self._provisioner.detach()
 
 
 def _describe(hello: Hello) -> str:

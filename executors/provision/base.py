@@ -29,6 +29,9 @@ class Provisioner(Protocol):
     def gone(self) -> str | None:
         """Why the agent can never come back; None while it may."""
 
+    def detach(self) -> None:
+        """Leave the instance to itself: it ends by its own time-outs."""
+
     def delete(self) -> None:
         """Wait for the end of an instance that was told to end; end it by force if it does not. Never raises."""
 

@@ -179,6 +179,11 @@ class _AgentHere:
             return None if code is None else f"the instance ended (exit code {code}){self._log_text()}"
         return None if self._directory.path.exists() else "the instance has ended"
 
+    def detach(self) -> None:
+        if self._process is not None:
+            self._process.returncode = 0  # nobody waits for it any more, and Python need not warn of that
+        self._tidy()
+
     def delete(self) -> None:
         if self._process is not None:
             if not self._wait_end(STOP_LIMIT):

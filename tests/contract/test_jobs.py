@@ -125,8 +125,11 @@ def test_a_signal_for_a_job_that_has_ended_is_refused(session: Session) -> None:
         handle.kill(signal.SIGTERM)
 
 
-def test_directory_and_environment_are_the_ones_asked_for(session: Session, tmp_path: Path, out: Path) -> None:
-    os.environ["CONTRACT_INHERITED"] = "no: the session's environment was taken when it was opened"
+def test_directory_and_environment_are_the_ones_asked_for(
+    session: Session, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Too late: the session's environment was taken when it was opened.
+    monkeypatch.setenv("CONTRACT_INHERITED", "set")
     run(
         session, "sh", "-c", f'echo "$PWD|$GIVEN|${{PATH:+path}}|${{CONTRACT_INHERITED-unset}}" > {out}',
         cwd=str(tmp_path), env={"GIVEN": "a value"},

@@ -1,0 +1,185 @@
+"""Each resource of a rule, one by one, as the job itself sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engines.conftest import Run, Snakemake, run_snakemake
+
+RULE = """
+rule one:
+    output: "out.txt"
+    threads: {threads}
+    resources: {resources}
+    shell: '''{command}'''
+"""
+#: What Flux (or the embedded engine) gave to the job, from inside it.
+SEES = "flux job info $FLUX_JOB_ID jobspec > {output}"
+
+
+def one(snakemake: Snakemake, resources: str, command: str, *arguments: str, threads: int = 1) -> Run:
+    return snakemake(RULE.format(threads=threads, resources=resources or "x=1", command=command), *arguments)
+
+
+def jobspec(tmp_path: Path, need: Callable[[str], None], resources: str, *arguments: str, threads: int = 1) -> dict:  # type: ignore[type-arg]  # JSON
+    need("flux")
+    text = RULE.format(threads=threads, resources=resources or "x=1", command=SEES)
+    run = run_snakemake(tmp_path, text, *arguments, engine="flux")
+    assert run.returncode == 0, run.output
+    found: dict = json.loads(run.read("out.txt"))  # type: ignore[type-arg]  # JSON
+    return found
+
+
+def slot(spec: dict) -> dict[str, int]:  # type: ignore[type-arg]  # JSON
+    [top] = spec["resources"]
+    inner = top["with"][0] if top["type"] == "node" else top
+    return {"slots": inner["count"], **{part["type"]: part["count"] for part in inner["with"]}}
+
+
+def test_threads_are_cores(tmp_path: Path, need: Callable[[str], None]) -> None:
+    assert slot(jobspec(tmp_path, need, "", threads=2)) == {"slots": 1, "core": 2}
+
+
+def test_threads_are_limited_to_what_a_node_has(snakemake: Snakemake) -> None:
+    run = one(snakemake, "", "echo {threads} > {output}", threads=10_000)
+    assert run.returncode == 0, run.output
+    assert int(run.read("out.txt")) == len(os.sched_getaffinity(0))
+
+
+def test_runtime_is_minutes_in_snakemake_and_seconds_in_flux(tmp_path: Path, need: Callable[[str], None]) -> None:
+    assert jobspec(tmp_path, need, "runtime=3")["attributes"]["system"]["duration"] == 180.0
+
+
+def test_a_job_over_its_time_limit_is_ended_and_says_so(snakemake: Snakemake, tmp_path: Path) -> None:
+    # A limit in seconds, from the config: Snakemake rounds runtime to whole minutes.
+    config = tmp_path / "run.yaml"
+    config.write_text("apiVersion: flux-operator-executors/v1\nkind: FluxRun\njobDefaults: {duration: 1}\n")
+    run = one(snakemake, "", "sleep 600; touch {output}", "--flux-operator-config", str(config))
+    assert run.returncode == 1
+    assert "was ended" in run.output and "at its time limit" in run.output
+    assert run.efficiency()[0]["outcome"] == "TIMEOUT"
+
+
+def test_tasks_and_cpus_per_task_multiply(tmp_path: Path, need: Callable[[str], None]) -> None:
+    # One command, no launcher: one slot on one node holds it all.
+    assert slot(jobspec(tmp_path, need, "tasks=2, cpus_per_task=1")) == {"slots": 1, "core": 2}
+
+
+def test_nodes_ask_for_nodes_and_a_nested_instance(tmp_path: Path, need: Callable[[str], None]) -> None:
+    need("flux")
+    config = tmp_path / "two.yaml"
+    config.write_text("apiVersion: flux-operator-executors/v1\nkind: FluxRun\nrun: {brokers: 2}\n")
+    text = RULE.format(
+        threads=1, resources="nodes=2, tasks=2", command="flux getattr size > {output}; flux run -N2 -n2 true"
+    )
+    run = run_snakemake(tmp_path, text, "--flux-operator-config", str(config), engine="flux")
+    assert run.returncode == 0, run.output
+    assert run.read("out.txt") == "2\n"
+
+
+def test_mpi_runs_in_a_nested_instance_over_the_jobs_cores(tmp_path: Path, need: Callable[[str], None]) -> None:
+    need("flux")
+    command = (
+        "{resources.mpi} -n {resources.tasks} echo hello > {output}; flux resource list -no '{{ncores}}' >> {output}"
+    )
+    run = run_snakemake(
+        tmp_path, RULE.format(threads=1, resources='tasks=2, mpi="flux run"', command=command), engine="flux"
+    )
+    assert run.returncode == 0, run.output
+    assert run.read("out.txt").split()[:3] == ["hello", "hello", "2"]
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpus"])
+def test_gpus_that_nobody_has_are_refused_in_one_clear_message(snakemake: Snakemake, name: str) -> None:
+    run = one(snakemake, f"{name}=1", "touch {output}")
+    assert run.returncode == 1
+    assert re.search(r"was refused: unsatisfiable request|unsatisfiable", run.output), run.output
+    assert run.output.count("unsatisfiable") == 1
+
+
+def test_memory_counts_as_cores(tmp_path: Path, need: Callable[[str], None]) -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+    cores = len(os.sched_getaffinity(0))
+    mem_mb = int(total / cores * 1.5)
+    assert slot(jobspec(tmp_path, need, f"mem_mb={mem_mb}"))["core"] == 2
+
+
+def test_memory_can_be_ignored(tmp_path: Path, need: Callable[[str], None]) -> None:
+    assert slot(jobspec(tmp_path, need, "mem_mb=10000000", "--flux-operator-memory", "ignore"))["core"] == 1
+
+
+def test_more_memory_than_a_node_has_is_refused_with_the_cure(snakemake: Snakemake) -> None:
+    run = one(snakemake, "mem_mb=100000000", "touch {output}")
+    assert run.returncode == 1
+    assert "mem_mb=100000000: the largest node has" in run.output and "--flux-operator-memory ignore" in run.output
+
+
+def test_a_queue_that_does_not_exist_is_refused(snakemake: Snakemake) -> None:
+    run = one(snakemake, 'flux_queue="nowhere"', "touch {output}")
+    assert run.returncode == 1
+    assert "queue" in run.output
+
+
+def test_urgency_is_passed_on(tmp_path: Path, need: Callable[[str], None]) -> None:
+    need("flux")
+    text = RULE.format(
+        threads=1, resources="flux_urgency=20", command="flux jobs -no '{{urgency}}' $FLUX_JOB_ID > {output}"
+    )
+    run = run_snakemake(tmp_path, text, engine="flux")
+    assert run.returncode == 0, run.output
+    assert run.read("out.txt") == "20\n"
+
+
+def test_a_constraint_that_this_node_meets_lets_the_job_run(snakemake: Snakemake) -> None:
+    run = one(snakemake, f'flux_constraint="hosts:{os.uname().nodename} & not nothing"', "touch {output}")
+    assert run.returncode == 0, run.output
+
+
+def test_a_constraint_that_no_node_meets_is_refused(snakemake: Snakemake) -> None:
+    run = one(snakemake, 'flux_constraint="hosts:elsewhere"', "touch {output}")
+    assert run.returncode == 1
+    assert "was refused" in run.output
+
+
+def test_flux_options_are_shell_options(tmp_path: Path, need: Callable[[str], None]) -> None:
+    spec = jobspec(tmp_path, need, 'flux_options="cpu-affinity=off,verbose=2"')
+    options = spec["attributes"]["system"]["shell"]["options"]
+    assert (options["cpu-affinity"], options["verbose"]) == ("off", 2)
+
+
+@pytest.mark.parametrize(
+    ("resource", "words"),
+    [
+        ("nodes=0", "nodes=0 is not a whole number >= 1"),
+        ("nodes=2, tasks=1", "at least one task per node"),
+        ("flux_urgency=99", "flux_urgency=99 is not a whole number from 0 to 31"),
+        ('flux_constraint="a | b"', "flux_constraint="),
+        ('flux_options="=x"', "is not name or name=value"),
+        ("runtime=-1", "is not a number of minutes >= 0"),
+    ],
+)
+def test_a_resource_that_makes_no_sense_is_named_with_its_value(
+    snakemake: Snakemake, resource: str, words: str
+) -> None:
+    run = one(snakemake, resource, "touch {output}")
+    assert run.returncode == 1
+    assert words in run.output
+
+
+def test_the_environment_of_a_job_is_in_its_jobspec_without_declared_secrets(
+    tmp_path: Path, need: Callable[[str], None]
+) -> None:
+    need("flux")
+    text = 'envvars: "MY_TOKEN"\n' + RULE.format(
+        threads=1, resources="x=1", command="test ${{#MY_TOKEN}} -eq 15; " + SEES
+    )
+    run = run_snakemake(tmp_path, text, engine="flux", MY_TOKEN="swordfish-value")
+    assert run.returncode == 0, run.output
+    assert "swordfish" not in run.read("out.txt")
+    assert json.loads(run.read("out.txt"))["attributes"]["system"]["environment"]["PATH"]

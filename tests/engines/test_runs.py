@@ -1,0 +1,338 @@
+"""A whole run: failures, interruption, death, re-attachment, what is left behind, what is said."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.conftest import LIMIT, Snakemake, command, environment
+
+SLOW = """
+rule all:
+    input: "a", "b"
+rule slow:
+    output: "{name}", touch("{name}.extra")
+    wildcard_constraints: name="[ab]"
+    shell: "echo ran >> ran.{wildcards.name}; while [ ! -e go ]; do sleep 0.05; done; echo done > {output[0]}"
+"""
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+class Background:
+    """A Snakemake that runs while the test does something to it."""
+
+    def __init__(self, directory: Path, engine: str, *arguments: str, **env: str) -> None:
+        self.log = directory / "snakemake.out"
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command("--nolock", *arguments), cwd=directory, env=environment(engine, **env),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def wait(self) -> int:
+        return self.process.wait(LIMIT)
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+@pytest.fixture
+def background(engine: str, tmp_path: Path) -> Iterator[Callable[..., Background]]:
+    started: list[Background] = []
+
+    def start(snakefile: str, *arguments: str, **env: str) -> Background:
+        if snakefile:
+            (tmp_path / "Snakefile").write_text(snakefile)
+        started.append(Background(tmp_path, engine, *arguments, **env))
+        return started[-1]
+
+    yield start
+    (tmp_path / "go").touch()  # whatever still runs may end
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+
+
+def instances(directory: Path) -> list[str]:
+    """Processes (agents, brokers, jobs) that work in or for a directory."""
+    run_id = re.compile(r'"id": "(\w+)"')
+    found = []
+    marker = directory / ".snakemake" / "flux_operator_run.json"
+    name = run_id.findall(marker.read_text())[0] if marker.exists() else "none-such"
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                cwd = os.readlink(entry / "cwd")
+                if name in words or (cwd == str(directory) and "pytest" not in words):
+                    found.append(words)
+    return found
+
+
+def test_nothing_is_left_after_a_run(snakemake: Snakemake, tmp_path: Path) -> None:
+    run = snakemake('rule a:\n    output: "a"\n    shell: "echo a > {output}"\n')
+    assert run.returncode == 0, run.output
+    assert not instances(tmp_path)
+    assert not (tmp_path / ".snakemake" / "flux_operator_run.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".snakemake", "Snakefile", "a"]
+    assert "provisioner: local" in run.output
+
+
+def test_a_failed_job_says_all_that_a_user_needs(snakemake: Snakemake) -> None:
+    run = snakemake('rule a:\n    output: "a"\n    shell: "echo the reason >&2; exit 7"\n')
+    assert run.returncode == 1
+    assert f"The job failed on {os.uname().nodename} with exit code 7." in run.output
+    assert "    the reason" in run.output
+    [log] = re.findall(r"Last lines of (\S+):", run.output)
+    assert Path(log).read_text() == "the reason\n"
+    assert re.search(r"external_jobid: \S+/\w+", run.output)
+
+
+def test_death_by_a_signal_is_named(snakemake: Snakemake) -> None:
+    run = snakemake('rule a:\n    output: "a"\n    shell: "kill -SEGV $$"\n')
+    assert run.returncode == 1
+    assert "by signal 11 (SIGSEGV)" in run.output
+
+
+def test_the_others_go_on_when_asked(snakemake: Snakemake, tmp_path: Path) -> None:
+    text = """
+rule all:
+    input: "bad", "good", "unfit"
+rule bad:
+    output: "bad"
+    shell: "false"
+rule unfit:
+    output: "unfit"
+    resources: gpu=1
+    shell: "touch {output}"
+rule good:
+    output: "good"
+    shell: "touch {output}"
+"""
+    run = snakemake(text, "--keep-going")
+    assert run.returncode == 1
+    assert (tmp_path / "good").exists()
+    assert "exit code 1" in run.output and "unsatisfiable" in run.output
+
+
+def test_a_protected_output_fails_its_job_only(snakemake: Snakemake, tmp_path: Path) -> None:
+    text = """
+rule all:
+    input: "kept", "other"
+rule kept:
+    output: protected("kept")
+    shell: "touch {output}"
+rule other:
+    output: "other"
+    shell: "touch {output}"
+"""
+    assert snakemake(text).returncode == 0
+    (tmp_path / "other").unlink()
+    run = snakemake("", "--keep-going", "--forceall")
+    assert run.returncode == 1
+    assert "protected" in run.output.lower()
+    assert (tmp_path / "other").exists()
+
+
+def test_failed_jobs_are_tried_again(snakemake: Snakemake, tmp_path: Path) -> None:
+    text = 'rule a:\n    output: "a"\n    shell: "echo x >> tries; test $(wc -l < tries) -ge 3; touch {output}"\n'
+    run = snakemake(text, "--retries", "3")
+    assert run.returncode == 0, run.output
+    assert (tmp_path / "tries").read_text() == "x\n" * 3
+    assert [row["attempt"] for row in run.efficiency()] == ["1", "2", "3"]
+
+
+def test_the_efficiency_table_says_what_jobs_used(snakemake: Snakemake) -> None:
+    text = """
+rule a:
+    output: "a"
+    resources: mem_mb=100
+    shell: "python3 -c 'x = bytearray(50_000_000); sum(range(5_000_000))'; touch {output}"
+"""
+    run = snakemake(text)
+    assert run.returncode == 0, run.output
+    [row] = run.efficiency()
+    assert (row["rule"], row["outcome"], row["step"], row["cores"], row["mem_asked_mb"]) == (
+        "a", "COMPLETED", "shell", "1", "100",
+    )  # fmt: skip
+    assert 0.01 < float(row["cpu_s"]) <= float(row["wall_s"]) * 2
+    assert 50 < float(row["max_rss_mb"]) < 500
+    assert "flux-operator: 1 job, used" in run.output
+
+
+def test_an_interrupt_cancels(background: Callable[..., Background], tmp_path: Path) -> None:
+    run = background(SLOW)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait() != 0
+    assert not (tmp_path / "a").exists()
+    wait_for(lambda: not instances(tmp_path), "nothing is left")
+
+
+def test_sigterm_lets_running_jobs_finish(background: Callable[..., Background], tmp_path: Path) -> None:
+    run = background(SLOW)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    run.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "Will exit after finishing" in run.output(), "Snakemake takes the signal")
+    (tmp_path / "go").touch()
+    run.wait()
+    assert (tmp_path / "a").read_text() == "done\n"
+    wait_for(lambda: not instances(tmp_path), "nothing is left")
+
+
+@pytest.mark.parametrize("rerun", [["--rerun-incomplete"]])
+def test_after_kill_9_the_next_snakemake_takes_up_the_running_jobs(
+    background: Callable[..., Background], tmp_path: Path, rerun: list[str]
+) -> None:
+    first = background(SLOW)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    wait_for(lambda: len(list((tmp_path / ".snakemake/incomplete").rglob("*"))) >= 4, "markers are written")
+    first.process.kill()
+    first.process.wait()
+    second = background("", *rerun)
+    wait_for(lambda: second.output().count("is attached to job") == 2, "it attaches to both jobs")
+    (tmp_path / "go").touch()
+    assert second.wait() == 0, second.output()
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "done\n"
+    for name in "ab":
+        assert (tmp_path / f"ran.{name}").read_text() == "ran\n", "no job has run twice"
+    wait_for(lambda: not instances(tmp_path), "nothing is left")
+
+
+def test_a_job_that_ended_while_nobody_watched_is_not_run_again(
+    background: Callable[..., Background], tmp_path: Path
+) -> None:
+    first = background(SLOW)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    first.process.kill()
+    first.process.wait()
+    (tmp_path / "go").touch()
+    wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists(), "the jobs end by themselves")
+    second = background("", "--rerun-incomplete")
+    assert second.wait() == 0, second.output()
+    assert (tmp_path / "ran.a").read_text() == "ran\n"
+
+
+def test_a_changed_job_replaces_the_running_one(background: Callable[..., Background], tmp_path: Path) -> None:
+    first = background(SLOW)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    first.process.kill()
+    first.process.wait()
+    second = background(SLOW.replace("echo done >", "echo changed >"), "--rerun-incomplete")
+    wait_for(lambda: (tmp_path / "ran.a").read_text() == "ran\nran\n", "the new job runs")
+    (tmp_path / "go").touch()
+    assert second.wait() == 0, second.output()
+    assert "make room for a new one" in second.output()
+    assert (tmp_path / "a").read_text() == "changed\n"
+
+
+def test_an_old_failure_does_not_answer_for_a_new_run(background: Callable[..., Background], tmp_path: Path) -> None:
+    text = 'rule a:\n    output: "a"\n    shell: "echo x >> tries; sleep 1; test -e fixed; touch {output}"\n'
+    first = background(text)
+    wait_for(lambda: (tmp_path / "tries").exists(), "the job runs")
+    first.process.kill()
+    first.process.wait()
+    time.sleep(2)  # the subject: the job fails while nobody watches
+    (tmp_path / "fixed").touch()
+    second = background("", "--rerun-incomplete")
+    assert second.wait() == 0, second.output()
+    assert (tmp_path / "tries").read_text() == "x\nx\n"
+
+
+def test_a_lost_agent_ends_the_run_with_its_reason(
+    engine: str, background: Callable[..., Background], tmp_path: Path
+) -> None:
+    run = background(SLOW)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    for pid in _pids(b"supervise" if engine == "flux" else b"serve", tmp_path):
+        os.kill(pid, signal.SIGKILL)
+    assert run.wait() == 1
+    assert "has an unknown end" in run.output() or "was cancelled" in run.output() or "was lost" in run.output()
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "go").touch()
+
+
+def _pids(word: bytes, directory: Path) -> list[int]:
+    run = re.findall(r'"id": "(\w+)"', (directory / ".snakemake/flux_operator_run.json").read_text())[0].encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if (
+                    word in words
+                    and any(run in one for one in words)
+                    and b"sh" not in words[:1]
+                    and b"start" not in words
+                ):
+                    found.append(int(entry.name))
+    return found
+
+
+def test_the_instance_can_be_kept_after_a_failure(snakemake: Snakemake, tmp_path: Path) -> None:
+    run = snakemake(
+        'rule a:\n    output: "a"\n    shell: "false"\n',
+        "--flux-operator-keep-on-failure", "--flux-operator-idle-timeout", "3",
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "is kept until its idle time-out" in run.output
+    assert instances(tmp_path)
+    wait_for(lambda: not instances(tmp_path), "it ends by its idle time-out")
+
+
+def test_logs_go_where_asked(snakemake: Snakemake, tmp_path: Path) -> None:
+    run = snakemake(
+        'rule a:\n    output: "a"\n    shell: "echo hi; touch {output}"\n', "--flux-operator-logdir", "mylogs"
+    )
+    assert run.returncode == 0, run.output
+    [log] = (tmp_path / "mylogs" / "a").iterdir()
+    assert log.read_text() == "hi\n"
+    assert (tmp_path / "mylogs" / "efficiency.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--flux-operator-provisioner", "cloud"], "'cloud'"),
+        (["--flux-operator-job-step", "fast"], "'fast'"),
+        (["--flux-operator-idle-timeout", "-5"], "idleTimeout"),
+        (["--flux-operator-config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--flux-operator-provisioner", "attach"], "FLUX_URI is not set"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_runs(snakemake: Snakemake, arguments: list[str], words: str) -> None:
+    run = snakemake('rule a:\n    output: "a"\n    shell: "touch {output}"\n', *arguments)
+    assert run.returncode != 0
+    assert words in run.output
+    assert "Traceback" not in run.output
+    assert not (run.directory / "a").exists()
+
+
+def test_verbose_says_where_each_setting_came_from(snakemake: Snakemake, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "apiVersion: flux-operator-executors/v1\nkind: FluxRun\nrun: {idleTimeout: 11}\njobDefaults: {duration: 60}\n"
+    )
+    run = snakemake(
+        'rule a:\n    output: "a"\n    shell: "touch {output}"\n', "--verbose", "--flux-operator-config", "run.yaml",
+        "--flux-operator-orphan-timeout", "77", FLUX_OPERATOR_IDLE_TIMEOUT="22",
+    )  # fmt: skip
+    assert run.returncode == 0, run.output
+    assert "run.idleTimeout = 22.0 (environment FLUX_OPERATOR_IDLE_TIMEOUT)" in run.output
+    assert "run.orphanTimeout = 77.0 (option)" in run.output
+    assert "jobDefaults.duration = 60.0 (file run.yaml)" in run.output
+    assert "jobDefaults.urgency = 16 (default)" in run.output
