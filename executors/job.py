@@ -245,7 +245,9 @@ def _argv_problems(argv: Sequence[str]) -> list[str]:
             found.append(f"argv[{index}]: {word!r} is a {type(word).__name__}, not a string")
         elif "\0" in word:
             found.append(f"argv[{index}]: holds a null byte, which no program can be given")
-        elif len(word.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT:
+        elif not _is_utf8(word):
+            found.append(f"argv[{index}]: is not valid text (UTF-8), which a jobspec cannot hold")
+        elif len(word.encode()) > MAX_ARGUMENT:
             found.append(
                 f"argv[{index}]: is longer than {MAX_ARGUMENT} bytes, the longest argument that Linux takes; "
                 "put it into a file"
@@ -266,7 +268,9 @@ def _env_problems(request: JobRequest) -> list[str]:
             found.append(f"env: {name!r} cannot be the name of an environment variable")
         elif value is not None and (not isinstance(value, str) or "\0" in value):
             found.append(f"env.{name}: must be a string without null bytes, or None to remove the variable")
-        elif value is not None and len(value.encode("utf-8", "surrogateescape")) + len(name) >= MAX_ARGUMENT:
+        elif value is not None and not _is_utf8(name + value):
+            found.append(f"env.{name}: is not valid text (UTF-8), which a jobspec cannot hold")
+        elif value is not None and len(value.encode()) + len(name.encode()) >= MAX_ARGUMENT:
             found.append(f"env.{name}: is longer than {MAX_ARGUMENT} bytes, the longest string that Linux takes")
     for name, value in request.secret_env.items():
         if not isinstance(name, str) or not _SECRET_NAME.match(name):
@@ -276,6 +280,14 @@ def _env_problems(request: JobRequest) -> list[str]:
         elif name in request.env:
             found.append(f"secret_env.{name}: is given in env too")
     return found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_int(value: object) -> bool:

@@ -13,7 +13,7 @@ a version only changes when the meaning of a field does. Event names and job sta
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 VERSION = 1
 
@@ -161,17 +161,3 @@ def parse_cursor(value: Any) -> Optional[Cursor]:
         if isinstance(epoch, str) and isinstance(sequence, int) and not isinstance(sequence, bool) and sequence >= 0:
             return Cursor(epoch, sequence)
     raise WireError("bad-request", "after: %r is not a cursor [epoch, sequence]" % (value,))
-
-
-def split_batches(items: List[Any], sizes: List[int], limit: int = BATCH_BYTES) -> List[Tuple[int, int]]:
-    """Half-open index ranges so that no range of more than one item is over ``limit`` bytes in all."""
-    ranges: List[Tuple[int, int]] = []
-    start, total = 0, 0
-    for index, size in enumerate(sizes):
-        if index > start and total + size > limit:
-            ranges.append((start, index))
-            start, total = index, 0
-        total += size
-    if len(items) > start:
-        ranges.append((start, len(items)))
-    return ranges
