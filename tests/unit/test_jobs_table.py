@@ -120,3 +120,12 @@ def test_a_cursor_that_is_too_old_or_from_another_life_is_not_held(monkeypatch: 
     assert not table.holds(Cursor("other", 15)) and not table.holds(Cursor("e", 21)) and not table.holds(None)
     with pytest.raises(LookupError):
         table.after(3, 10)
+
+
+def test_a_clock_that_steps_back_loses_nothing() -> None:
+    table = JobTable("e")
+    job = table.add(Job("j"))
+    for index, name in enumerate(LIFE):
+        table.apply("j", name, 1000.0 - index * 100, {"status": 0})
+    assert job.result is not None and job.result["outcome"] == "COMPLETED"
+    assert [event[0] for event in table.after(2, 100)] == [3, 4, 5]

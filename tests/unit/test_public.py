@@ -9,9 +9,32 @@ import executors
 
 
 def test_public_names_are_what_they_are() -> None:
-    assert " ".join(sorted(executors.__all__)) == " ".join(
-        ["AgentError", "ConfigError", "Cursor", "ExecutorsError", "GuestError", "JobEvent", "JobException", "JobHandle", "JobRequest", "JobResult", "Outcome", "ProtocolError", "ProvisionError", "RequestError", "RunConfig", "RunId", "RunNameError", "Session", "SessionClosedError", "Times", "TransportError", "Usage", "load_config", "open_session"]
-    )
+    assert sorted(executors.__all__) == [
+        "AgentError",
+        "ConfigError",
+        "Cursor",
+        "ExecutorsError",
+        "GuestError",
+        "JobEvent",
+        "JobException",
+        "JobHandle",
+        "JobRequest",
+        "JobResult",
+        "Outcome",
+        "ProtocolError",
+        "ProvisionError",
+        "RequestError",
+        "RunConfig",
+        "RunId",
+        "RunNameError",
+        "Session",
+        "SessionClosedError",
+        "Times",
+        "TransportError",
+        "Usage",
+        "load_config",
+        "open_session",
+    ]
     assert all(hasattr(executors, name) for name in executors.__all__)
 
 

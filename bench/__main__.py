@@ -1,0 +1,98 @@
+"""Command line: all measurements, or the named ones; docs/benchmarks.md is rewritten by a whole run only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bench import core, rules
+from bench.common import ROOT, NotHere, Row
+
+MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
+    "import": core.measure_import,
+    "ingest": core.measure_ingest,
+    "latency": rules.measure_latency,
+    "memory": core.measure_memory,
+    "embedded": rules.measure_embedded,
+    "rules": rules.measure_flux,
+}
+PAGE = ROOT / "docs" / "benchmarks.md"
+MARK = "<!-- everything above this line is written by `make bench` -->"
+
+
+def machine() -> str:
+    def of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "not installed"
+
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    flux = subprocess.run(["flux", "version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}; "
+        f"Python {platform.python_version()}, Snakemake {of('snakemake')}, Flux {flux.split()[-1] if flux else 'none'}"
+    )
+
+
+def page(rows: list[Row], missing: list[str]) -> str:
+    lines = ["# Benchmarks", "", f"Machine: {machine()}.", ""]
+    lines += ["| what | measured | to reach | reached |", "|---|---|---|---|"]
+    for row in rows:
+        reached = {True: "yes", False: "**no**", None: ""}[row.reached]
+        note = f" ({'; '.join(row.notes)})" if row.notes else ""
+        lines.append(f"| {row.what} | {row.measured}{note} | {row.target} | {reached} |")
+    lines += ["", *(f"Not measured here: {one}." for one in missing), MARK]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*MEASUREMENTS, []], help="default: all")
+    parser.add_argument("--memory-jobs", type=int, help="so many jobs instead of 20,000, measured alone")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    missing: list[str] = []
+    failed = False
+    chosen = {name: MEASUREMENTS[name] for name in arguments.names or MEASUREMENTS}
+    if arguments.memory_jobs:
+        chosen = {"memory": lambda: core.measure_memory(arguments.memory_jobs)}
+    for name, measure in chosen.items():
+        print(f"measuring: {name} ...", flush=True)
+        try:
+            found = measure()
+        except NotHere as err:
+            missing.append(f"{name} ({err})")
+            continue
+        except Exception:  # the other measurements are still wanted; the run fails at its end
+            traceback.print_exc()
+            missing.append(f"{name} (it failed)")
+            failed = True
+            continue
+        for row in found:
+            print(f"  {row.what}: {row.measured} (to reach: {row.target}) {row.notes or ''}", flush=True)
+        rows += found
+    if not arguments.names and not arguments.memory_jobs:
+        kept = PAGE.read_text().split(MARK, 1)[1] if PAGE.exists() and MARK in PAGE.read_text() else "\n"
+        PAGE.write_text(page(rows, missing) + kept)
+        print(f"written: {PAGE.relative_to(ROOT)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

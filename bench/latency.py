@@ -1,0 +1,46 @@
+"""Runs 1,000 trivial rules in this process and prints, for each job, report time less finish time in seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from snakemake import cli
+
+from bench.common import TRIVIAL
+from snakemake_executor_flux.executor import Executor
+
+delays: list[float] = []
+
+
+def main() -> int:
+    report = Executor._after
+
+    def timed(self: Any, submitted: Any, handle: Any, result: Any) -> str | None:
+        # The last thing before Snakemake is told.
+        problem = report(self, submitted, handle, result)
+        delays.append(time.time() - result.times.finish)
+        return problem
+
+    Executor._after = timed  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        os.chdir(directory)
+        Path("Snakefile").write_text(TRIVIAL)
+        arguments = ["--executor", "flux-operator", "--jobs", "1000", "--quiet", "all", "--config", "num=1000"]
+        arguments += ["--max-jobs-per-timespan", "100000/1s"]
+        try:
+            cli.main(arguments)
+        except SystemExit as end:
+            if end.code:
+                raise
+        os.chdir("/")
+    print(*(f"{delay:.6f}" for delay in delays))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Rates of trivial Snakemake rules, ours against others; as a program: the ones inside one Flux instance."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.common import ROOT, NotHere, Row, environment, marginal, need_flux, run, snakemake_seconds
+
+PEER = ROOT / ".venv-peer"
+
+
+def peer_python() -> Path:
+    """A virtual environment with the official `flux` plugin, made once; it needs Flux's bindings for this Python."""
+    python = PEER / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
+        packages = ["snakemake", "snakemake-executor-plugin-flux", "cffi", "ply", "pyyaml"]
+        pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), *packages]
+        subprocess.run(pip, check=True)
+    return python
+
+
+def peer_environment() -> dict[str, str]:
+    # Flux's Python path has more in it than its bindings, and this Python may be another one: find them by asking.
+    code = "import flux, os; print(os.path.dirname(os.path.dirname(flux.__file__)))"
+    bindings = subprocess.run(["flux", "python", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return environment(PYTHONPATH=bindings)
+
+
+def ours(jobs: int) -> float:
+    return snakemake_seconds(
+        jobs, "--executor", "flux-operator", "--jobs", "1000", "--flux-operator-provisioner", "attach",
+        env=environment(),
+    )  # fmt: skip
+
+
+def flux_submit(jobs: int) -> float:
+    command = ["flux", "submit", "--quiet", f"--cc=1-{jobs}", "--wait", "bash", "-c", "true > /dev/null"]
+    return run(command, Path("/tmp"), environment())
+
+
+def inside(repeats: int, with_peer: bool) -> dict[str, float]:
+    """The measurements proper; FLUX_URI names the instance that all of them use."""
+    rates = {"submit": marginal(flux_submit, 20, 220, repeats), "ours": marginal(ours, 20, 220, repeats)}
+    if with_peer:
+        python, env = str(peer_python()), peer_environment()
+
+        def peer(jobs: int) -> float:
+            return snakemake_seconds(jobs, "--executor", "flux", "--jobs", "1000", env=env, python=python)
+
+        rates["peer"] = marginal(peer, 20, 40, 1)
+    return rates
+
+
+def measure_flux(repeats: int = 3) -> list[Row]:
+    flux = need_flux()
+    peer_python()
+    argv = [flux, "start", sys.executable, "-m", "bench.rules", str(repeats)]
+    done = subprocess.run(argv, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+    rates = json.loads(done.stdout.splitlines()[-1])
+    ratio = rates["ours"] / rates["peer"]
+    share = rates["ours"] / rates["submit"]
+    return [
+        Row(
+            "trivial shell rules under Flux, 1 broker, marginal rate, against the official `flux` plugin",
+            f"{rates['ours']:.1f} against {rates['peer']:.2f} jobs/s: {ratio:.0f}x", ">= 40x", ratio >= 40,
+        ),
+        Row(
+            "the same against `flux submit --cc` of the same commands on the same instance",
+            f"{rates['ours']:.1f} against {rates['submit']:.1f} jobs/s: {share:.0%}", ">= 60 %", share >= 0.6,
+        ),
+    ]  # fmt: skip
+
+
+def measure_embedded(repeats: int = 3) -> list[Row]:
+    env = environment(FLUX_OPERATOR_ENGINE="embedded")
+    env.pop("FLUX_URI", None)
+
+    def embedded(jobs: int) -> float:
+        return snakemake_seconds(jobs, "--executor", "flux-operator", "--jobs", "1000", env=env)
+
+    def local(jobs: int) -> float:
+        return snakemake_seconds(jobs, "--executor", "local", "--cores", "all", env=env)
+
+    ours_rate = marginal(embedded, 20, 420, repeats)
+    local_rate = marginal(local, 20, 420, repeats)
+    return [
+        Row(
+            "the same on the embedded engine, against Snakemake's own local executor with the same cores",
+            f"{ours_rate:.1f} against {local_rate:.1f} jobs/s: {ours_rate / local_rate:.2f}x", ">= 1x",
+            ours_rate >= local_rate,
+        )
+    ]  # fmt: skip
+
+
+def measure_latency() -> list[Row]:
+    """Finished by Flux's timestamp -> reported to Snakemake, with 1,000 jobs in flight."""
+    from bench.common import percentile
+
+    need_flux()
+    env = environment(FLUX_OPERATOR_ENGINE="flux", FLUX_OPERATOR_PROVISIONER="local")
+    env.pop("FLUX_URI", None)
+    argv = [sys.executable, "-m", "bench.latency"]
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotHere(done.stderr[-2000:])
+    delays = [float(word) for word in done.stdout.splitlines()[-1].split()]
+    p99 = percentile(delays, 0.99)
+    return [
+        Row(
+            "finished (Flux's timestamp) -> reported to Snakemake, 1,000 jobs in flight",
+            f"median {statistics.median(delays) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms of {len(delays)}",
+            "<= 100 ms at p99", p99 <= 0.1,
+        )
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(inside(int(sys.argv[1]), with_peer=True)))

@@ -1,0 +1,64 @@
+"""What a full disk looks like to a user: a clear message, no hanging, nothing half done that counts as done."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.conftest import run_snakemake
+
+
+@pytest.fixture
+def small(tmp_path: Path, need: Callable[[str], None]) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    need("root")
+    directory = tmp_path / "small"
+    directory.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(directory)], check=False)
+    if done.returncode:
+        pytest.skip(
+            "a small file system cannot be mounted here (no CAP_SYS_ADMIN); run the tests in a privileged place"
+        )
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+TEXT = """
+rule all:
+    input: "big", "fine"
+rule big:
+    output: "big"
+    shell: "head -c 20000000 /dev/zero > {output}"
+rule fine:
+    output: "fine"
+    shell: "touch {output}"
+"""
+
+
+def test_a_job_that_fills_the_disk_fails_and_leaves_nothing(engine: str, small: Path, tmp_path: Path) -> None:
+    run = run_snakemake(small, TEXT, "--keep-going", "--flux-operator-logdir", str(tmp_path / "logs"), engine=engine)
+    assert run.returncode == 1
+    assert "No space left on device" in run.output
+    assert not (small / "big").exists() and (small / "fine").exists()
+
+
+def test_a_full_state_directory_is_an_error_and_not_a_wait(engine: str, small: Path, tmp_path: Path) -> None:
+    (small / "filler").write_bytes(b"")
+    with (small / "filler").open("wb", buffering=0) as filler:
+        try:
+            while filler.write(b"\0" * 65536) == 65536:
+                pass
+        except OSError:
+            pass  # full, as wanted
+    # Short enough to hold sockets, as a runtime directory has to be.
+    link = Path("/tmp") / f"fxo-small-{engine}"
+    link.symlink_to(small)
+    try:
+        run = run_snakemake(tmp_path / "work", TEXT, engine=engine, XDG_RUNTIME_DIR=str(link))
+    finally:
+        link.unlink()
+    assert run.returncode == 1
+    assert "flux-operator: no instance could be started" in run.output and "No space left" in run.output
