@@ -115,13 +115,14 @@ class Client:
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._stream: Stream | None = None
+        self._opening: Stream | None = None
         self._pending: dict[int, _Pending] = {}
         self._outputs: dict[int, _Output] = {}
         self._next_id = 1
         self._cursor: Cursor | None = None
         self._epoch = ""
         self._watching = False
-        self._closed = False
+        self._closing = threading.Event()
         self._lost: str | None = None
         self._bye: str | None = None
         self._reader: threading.Thread | None = None
@@ -163,7 +164,7 @@ class Client:
         """Send a request whose line is ``{"id":N,`` and ``rest``."""
         future: Future[dict[str, Any]] = Future()
         with self._lock:
-            if self._lost is not None or self._closed:
+            if self._lost is not None or self._closing.is_set():
                 future.set_exception(SessionClosedError(self._lost or "the session is closed"))
                 return future
             request_id = self._take_id()
@@ -201,10 +202,11 @@ class Client:
     def close(self) -> None:
         """End the stream; requests without an answer fail. The agent itself is not ended."""
         with self._lock:
-            self._closed = True
-            stream = self._stream
-        if stream is not None:
-            stream.close()
+            self._closing.set()
+            streams = [self._stream, self._opening]
+        for stream in streams:
+            if stream is not None:
+                stream.close()
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join()
         self._fail_pending(SessionClosedError("the session is closed"))
@@ -214,7 +216,12 @@ class Client:
     def _open(self) -> Hello:
         """Open a stream and greet on it, synchronously; then resume. Raises OSError or ProtocolError."""
         stream = self._opener(self._endpoint)
+        with self._lock:
+            self._opening = stream
+            closed = self._closing.is_set()
         try:
+            if closed:
+                raise ConnectionError("the session is closed")
             self._lines = wire.LineReader()
             self._queued = []
             stream.send(wire.encode({"id": 0, "op": "hello", "versions": [wire.VERSION]}))
@@ -235,7 +242,9 @@ class Client:
         if resumed and watch.get("snapshot") is not None:
             self._handler.on_snapshot(watch["snapshot"])
         with self._lock:
-            self._stream = stream
+            self._stream, self._opening = stream, None
+            if self._closing.is_set():
+                stream.close()  # the reader finds it cut, and ends
             again = [pending.line for pending in self._pending.values()]
             outputs = list(self._outputs.values())
             self._outputs.clear()
@@ -285,7 +294,7 @@ class Client:
                 reason = f"the stream to the agent was cut: {err}"
             with self._lock:
                 stream, self._stream = self._stream, None
-                closed = self._closed
+                closed = self._closing.is_set()
             if stream is not None:
                 stream.close()
             if closed:
@@ -298,7 +307,7 @@ class Client:
             try:
                 self._reopen()
             except (OSError, TransportError) as err:
-                if self._closed:
+                if self._closing.is_set():
                     return
                 self._end(f"{reason}; {err}" if str(err) not in reason else reason)
                 return
@@ -306,7 +315,7 @@ class Client:
     def _reopen(self) -> None:
         def may_retry(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome is not None else None
-            return isinstance(error, OSError) and not isinstance(error, _Replaced) and not self._closed
+            return isinstance(error, OSError) and not isinstance(error, _Replaced) and not self._closing.is_set()
 
         def stop(state: tenacity.RetryCallState) -> bool:
             return self._gone() is not None or (state.seconds_since_start or 0.0) > self._patience
@@ -315,6 +324,7 @@ class Client:
             retry=may_retry,
             stop=stop,
             wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=2.0, jitter=0.05),
+            sleep=self._closing.wait,
             reraise=True,
         )
         try:
@@ -393,7 +403,7 @@ class Client:
             if error is None:
                 with self._lock:
                     self._outputs[done.result()["sub"]] = output
-            elif isinstance(error, TransportError) and not self._closed and self._lost is None:
+            elif isinstance(error, TransportError) and not self._closing.is_set() and self._lost is None:
                 self._subscribe(output)  # the cut came before the answer
             else:
                 output.sink(None)
