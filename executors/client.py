@@ -324,7 +324,7 @@ class Client:
             retry=may_retry,
             stop=stop,
             wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=2.0, jitter=0.05),
-            sleep=self._closing.wait,
+            sleep=tenacity.sleep_using_event(self._closing),
             reraise=True,
         )
         try:

@@ -28,9 +28,9 @@ def small(tmp_path: Path, need: Callable[[str], None]) -> Iterator[Path]:
 
 TEXT = """
 rule all:
-    input: "big", "fine"
+    input: config["at"] + "/big", "fine"
 rule big:
-    output: "big"
+    output: config["at"] + "/big"
     shell: "head -c 20000000 /dev/zero > {output}"
 rule fine:
     output: "fine"
@@ -38,11 +38,22 @@ rule fine:
 """
 
 
-def test_a_job_that_fills_the_disk_fails_and_leaves_nothing(engine: str, small: Path, tmp_path: Path) -> None:
-    run = run_snakemake(small, TEXT, "--keep-going", "--flux-operator-logdir", str(tmp_path / "logs"), engine=engine)
+def test_a_job_that_fills_a_disk_fails_and_leaves_nothing(engine: str, small: Path, tmp_path: Path) -> None:
+    run = run_snakemake(tmp_path / "work", TEXT, "--keep-going", "--config", f"at={small}", engine=engine)
     assert run.returncode == 1
-    assert "No space left on device" in run.output
-    assert not (small / "big").exists() and (small / "fine").exists()
+    assert "exit code 1" in run.output and "No space left on device" in run.output
+    assert not (small / "big").exists() and (run.directory / "fine").exists()
+
+
+def test_what_a_full_working_directory_left_half_done_is_made_anew(engine: str, small: Path, tmp_path: Path) -> None:
+    # Snakemake itself cannot write its records then, and ends; what it could not tidy up has to count as incomplete.
+    arguments = ("--config", "at=.", "--flux-operator-logdir", str(tmp_path / "logs"))
+    run = run_snakemake(small, TEXT, "--keep-going", *arguments, engine=engine)
+    assert run.returncode == 1 and "No space left on device" in run.output
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small)], check=True)
+    run = run_snakemake(small, "", "--rerun-incomplete", *arguments, engine=engine)
+    assert run.returncode == 0, run.output
+    assert (small / "big").stat().st_size == 20_000_000
 
 
 def test_a_full_state_directory_is_an_error_and_not_a_wait(engine: str, small: Path, tmp_path: Path) -> None:
@@ -57,7 +68,7 @@ def test_a_full_state_directory_is_an_error_and_not_a_wait(engine: str, small: P
     link = Path("/tmp") / f"fxo-small-{engine}"
     link.symlink_to(small)
     try:
-        run = run_snakemake(tmp_path / "work", TEXT, engine=engine, XDG_RUNTIME_DIR=str(link))
+        run = run_snakemake(tmp_path / "work", TEXT, "--config", "at=.", engine=engine, XDG_RUNTIME_DIR=str(link))
     finally:
         link.unlink()
     assert run.returncode == 1
