@@ -33,7 +33,7 @@ class Lifecycle:
             client = Client(endpoint, handler, gone=self._provisioner.gone)
             hello = client.connect()
         except BaseException:
-            self._provisioner.delete()
+            self._provisioner.abandon()
             raise
         announce(_describe(hello))
         return client

@@ -32,6 +32,9 @@ class Provisioner(Protocol):
     def detach(self) -> None:
         """Leave the instance to itself: it ends by its own time-outs."""
 
+    def abandon(self) -> None:
+        """After a start that failed: end what this object created, leave what was there before. Never raises."""
+
     def delete(self) -> None:
         """Wait for the end of an instance that was told to end; end it by force if it does not. Never raises."""
 

@@ -84,7 +84,8 @@ class _AgentHere:
                 self._start()
             except OSError as err:
                 self._tidy()
-                raise ProvisionError(f"no instance could be started: {err}") from err
+                shutil.rmtree(self._directory.path, ignore_errors=True)
+                raise ProvisionError(f"no instance could be started in {self._directory.path}: {err}") from err
 
     def _start(self) -> None:
         self._scratch = scratch_directory()
@@ -184,6 +185,11 @@ class _AgentHere:
             self._process.returncode = 0  # nobody waits for it any more, and Python need not warn of that
         self._tidy()
 
+    def abandon(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._kill()
+        self._tidy()
+
     def delete(self) -> None:
         if self._process is not None:
             if not self._wait_end(STOP_LIMIT):
@@ -210,7 +216,8 @@ class _AgentHere:
                 os.killpg(self._process.pid, signum)
             if self._wait_end(limit):
                 break
-        shutil.rmtree(self._directory.path, ignore_errors=True)
+        with contextlib.suppress(OSError), self._directory.locked():
+            shutil.rmtree(self._directory.path, ignore_errors=True)
 
     def _tidy(self) -> None:
         if self._listener is not None:
