@@ -20,7 +20,7 @@ import tenacity
 
 from executors.agent import wire
 from executors.agent.wire import Cursor, JobEvent
-from executors.errors import AgentError, ProtocolError, SessionClosedError, TransportError
+from executors.errors import AgentError, ExecutorsError, ProtocolError, SessionClosedError, TransportError
 from executors.transport import Endpoint, Stream, open_stream
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class _Pending:
 
 
 class _Output:
-    __slots__ = ("job", "offset", "path", "sink", "stream")
+    __slots__ = ("job", "offset", "path", "sink", "stopped", "stream")
 
     def __init__(
         self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]
@@ -88,6 +88,7 @@ class _Output:
         self.path = path
         self.offset = offset
         self.sink = sink
+        self.stopped = False
 
 
 class Client:
@@ -151,30 +152,38 @@ class Client:
         except TimeoutError:
             raise TransportError(f"the agent did not answer {op!r} within {timeout:g} s") from None
 
-    def request_later(self, op: str, **fields: Any) -> Future[dict[str, Any]]:
-        """Ask without waiting."""
+    def request_later(
+        self, op: str, *, answered: Callable[[Future[dict[str, Any]]], None] | None = None, **fields: Any
+    ) -> Future[dict[str, Any]]:
+        """Ask without waiting. ``answered`` is called before anything that arrives after the reply is dealt with."""
         body = wire.encode({"op": op, **fields})
-        return self._ask(op, body[1:])
+        return self._ask(op, body[1:], answered)
 
     def submit(self, items: list[bytes]) -> Future[dict[str, Any]]:
         """Ask ``submit`` for items that are encoded already."""
         return self._ask("submit", b'"op":"submit","items":[' + b",".join(items) + b"]}\n")
 
-    def _ask(self, op: str, rest: bytes) -> Future[dict[str, Any]]:
+    def _ask(
+        self, op: str, rest: bytes, answered: Callable[[Future[dict[str, Any]]], None] | None = None
+    ) -> Future[dict[str, Any]]:
         """Send a request whose line is ``{"id":N,`` and ``rest``."""
         future: Future[dict[str, Any]] = Future()
+        if answered is not None:
+            # Before it is sent: added later, it might come too late to be called on the reader, in order.
+            future.add_done_callback(answered)
+        refused: ExecutorsError | None = None
         with self._lock:
-            if self._lost is not None or self._closing.is_set():
-                future.set_exception(SessionClosedError(self._lost or "the session is closed"))
-                return future
             request_id = self._take_id()
             line = b'{"id":%d,' % request_id + rest
-            self._pending[request_id] = _Pending(future, line, op in _REPEATABLE)
             stream = self._stream
-        if len(line) > wire.MAX_LINE:
-            with self._lock:
-                self._pending.pop(request_id, None)
-            future.set_exception(AgentError("bad-request", f"{op}: {len(line)} bytes are more than one message holds"))
+            if self._lost is not None or self._closing.is_set():
+                refused = SessionClosedError(self._lost or "the session is closed")
+            elif len(line) > wire.MAX_LINE:
+                refused = AgentError("bad-request", f"{op}: {len(line)} bytes are more than one message holds")
+            else:
+                self._pending[request_id] = _Pending(future, line, op in _REPEATABLE)
+        if refused is not None:
+            future.set_exception(refused)
         elif stream is not None:
             self._send(stream, line)
         return future
@@ -191,6 +200,7 @@ class Client:
 
         def stop() -> None:
             with self._lock:
+                output.stopped = True
                 subs = [sub for sub, known in self._outputs.items() if known is output]
                 for sub in subs:
                     del self._outputs[sub]
@@ -394,21 +404,27 @@ class Client:
     # -- output
 
     def _subscribe(self, output: _Output) -> None:
-        future = self.request_later(
-            "output", job=output.job, stream=output.stream, path=output.path, offset=output.offset
-        )
-
         def subscribed(done: Future[dict[str, Any]]) -> None:
             error = done.exception()
             if error is None:
+                sub = done.result()["sub"]
                 with self._lock:
-                    self._outputs[done.result()["sub"]] = output
+                    stopped = output.stopped
+                    if not stopped:
+                        self._outputs[sub] = output
+                if stopped:
+                    self.request_later("unfollow", sub=sub)
+            elif output.stopped:
+                pass
             elif isinstance(error, TransportError) and not self._closing.is_set() and self._lost is None:
                 self._subscribe(output)  # the cut came before the answer
             else:
                 output.sink(None)
 
-        future.add_done_callback(subscribed)
+        self.request_later(
+            "output", answered=subscribed,
+            job=output.job, stream=output.stream, path=output.path, offset=output.offset,
+        )  # fmt: skip
 
     def _output(self, message: dict[str, Any]) -> None:
         sub, _stream, offset, data, eof = message["out"]

@@ -1,0 +1,47 @@
+"""Share of a workflow's jobs that take the shell step, by reason: ``cd WORKFLOW; python -m bench.share SNAKEMAKE-ARGS``.
+
+It plans the workflow (with whatever options a run would have, ``--sdm conda`` for instance) and asks the executor's
+own choice for every job that would run. Nothing is executed. Jobs behind a checkpoint are not planned yet, so they
+are not counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+from snakemake import cli
+from snakemake.workflow import Workflow
+
+from snakemake_executor_flux.steps.choice import Choice, choose, facts_of
+
+
+def counts(workflow: Any) -> Counter[Choice]:
+    """Jobs by choice; rules that have nothing to run, and local rules, never reach an executor."""
+    jobs = [job for job in workflow.dag.jobs if workflow.dag.needrun(job)]
+    remote = [job for job in jobs if not job.is_norun and not job.is_local]
+    return Counter(choose(facts_of(job, workflow, custom_jobscript=False), "auto") for job in remote)
+
+
+def report(found: Counter[Choice]) -> str:
+    total = sum(found.values())
+    lines = [f"{total} jobs for the executor"]
+    for choice, count in found.most_common():
+        why = f": {'; '.join(choice.reasons)}" if choice.reasons else ""
+        lines.append(f"{count:6d}  {count / total:4.0%}  {choice.step}{why}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    def instead_of_printing(workflow: Any) -> None:
+        workflow._prepare_dag(forceall=workflow.dag_settings.forceall, ignore_incomplete=True, lock_warn_only=True)
+        workflow._build_dag()
+        print(report(counts(workflow)))
+
+    Workflow.printdag = instead_of_printing
+    cli.main([*sys.argv[1:], "--dag", "--executor", "flux-operator", "--jobs", "1"])
+
+
+if __name__ == "__main__":
+    main()
