@@ -58,9 +58,9 @@ def inside_ingest(repeats: int) -> dict[str, float]:
     """Alternating, in one instance, so that both meet the same broker. FLUX_URI names it."""
     ours, native = [], []
     with open_session(RunId("bench", "ingest"), load_config(), max_in_flight=INGEST) as session:
-        from executors.job import Defaults, make_item
+        from executors.job import Defaults, Environments, make_item
 
-        spec = make_item(held(1)[0], Defaults(), dict(os.environ), "/").jobspec
+        spec = make_item(held(1)[0], Defaults(), Environments(os.environ), "/").jobspec
         spec["attributes"]["user"] = {"fxo": {"run": "x" * 20, "key": "x" * 20, "digest": "x" * 24, "name": ""}}
         path = Path(f"/tmp/bench-native-{os.getpid()}.json")
         path.write_text(json.dumps([spec, INGEST]))

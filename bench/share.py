@@ -1,4 +1,4 @@
-"""Share of a workflow's jobs that take the shell step, by reason: ``cd WORKFLOW; python -m bench.share SNAKEMAKE-ARGS``.
+"""Share of a workflow's jobs that take the shell step, by reason: ``python -m bench.share SNAKEMAKE-ARGUMENTS``.
 
 It plans the workflow (with whatever options a run would have, ``--sdm conda`` for instance) and asks the executor's
 own choice for every job that would run. Nothing is executed. Jobs behind a checkpoint are not planned yet, so they
@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 
 from snakemake import cli
+from snakemake.settings.types import RemoteExecutionSettings
 from snakemake.workflow import Workflow
 
 from snakemake_executor_flux.steps.choice import Choice, choose, facts_of
@@ -37,9 +38,12 @@ def main() -> None:
     def instead_of_printing(workflow: Any) -> None:
         workflow._prepare_dag(forceall=workflow.dag_settings.forceall, ignore_incomplete=True, lock_warn_only=True)
         workflow._build_dag()
+        workflow.remote_execution_settings = RemoteExecutionSettings()
         print(report(counts(workflow)))
 
     Workflow.printdag = instead_of_printing
+    # No executor is made for a plan, so everything in it would count as local.
+    Workflow.local_exec = property(lambda _workflow: False)
     cli.main([*sys.argv[1:], "--dag", "--executor", "flux-operator", "--jobs", "1"])
 
 

@@ -159,9 +159,10 @@ class Client:
         body = wire.encode({"op": op, **fields})
         return self._ask(op, body[1:], answered)
 
-    def submit(self, items: list[bytes]) -> Future[dict[str, Any]]:
-        """Ask ``submit`` for items that are encoded already."""
-        return self._ask("submit", b'"op":"submit","items":[' + b",".join(items) + b"]}\n")
+    def submit(self, items: list[bytes], environments: list[bytes]) -> Future[dict[str, Any]]:
+        """Ask ``submit`` for items and the environments that they name by index, all of them encoded already."""
+        body = b'"op":"submit","environments":[%b],"items":[%b]}\n' % (b",".join(environments), b",".join(items))
+        return self._ask("submit", body)
 
     def _ask(
         self, op: str, rest: bytes, answered: Callable[[Future[dict[str, Any]]], None] | None = None

@@ -78,11 +78,51 @@ class Defaults:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+class Environment:
+    """What a job's processes see. Jobs with the same one share the object, so that a message holds it once."""
+
+    __slots__ = ("encoded", "values")
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+        #: Its JSON form.
+        self.encoded = json.dumps(values, separators=(",", ":")).encode("ascii")
+
+
+class Environments:
+    """Makes the environments of jobs from what they inherit (on this machine the client's, elsewhere nothing).
+
+    Not thread-safe.
+    """
+
+    #: Distinct ones to remember; a workflow has a few (threads, temporary directories), not one per job.
+    _KEEP = 64
+
+    def __init__(self, base: Mapping[str, str]) -> None:
+        self._base = dict(base)
+        self._made: dict[object, Environment] = {}
+
+    def of(self, request: JobRequest, defaults: Mapping[str, str]) -> Environment:
+        # A secret may be inherited too, and Flux stores the jobspec.
+        unset = frozenset(request.secret_env)
+        key = (frozenset(request.env.items()), unset, id(defaults))
+        found = self._made.get(key)
+        if found is None:
+            merged = {**self._base, **defaults, **request.env}
+            found = Environment({k: v for k, v in merged.items() if v is not None and k not in unset})
+            if len(self._made) >= self._KEEP:
+                del self._made[next(iter(self._made))]
+            self._made[key] = found
+        return found
+
+
 @dataclass(frozen=True)
 class Item:
     """A request made ready for the wire."""
 
+    #: Complete, with the environment.
     jobspec: dict[str, JSONValue]
+    environment: Environment = field(repr=False)
     urgency: int
     key: str | None
     digest: str
@@ -91,8 +131,11 @@ class Item:
     measure: bool
 
     def message(self) -> dict[str, JSONValue]:
-        """The JSON object that the agent's ``submit`` takes."""
-        item: dict[str, JSONValue] = {"jobspec": self.jobspec, "urgency": self.urgency, "digest": self.digest}
+        """The JSON object that the agent's ``submit`` takes, without the environment, which a batch holds once."""
+        attributes = dict(self.jobspec["attributes"])
+        attributes["system"] = {k: v for k, v in attributes["system"].items() if k != "environment"}
+        jobspec = {**self.jobspec, "attributes": attributes}
+        item: dict[str, JSONValue] = {"jobspec": jobspec, "urgency": self.urgency, "digest": self.digest}
         if self.key is not None:
             item["key"] = self.key
         if self.name:
@@ -104,28 +147,16 @@ class Item:
         return item
 
 
-def make_item(request: JobRequest, defaults: Defaults, base_env: Mapping[str, str], base_cwd: str) -> Item:
-    """The jobspec of a request and what goes with it.
-
-    ``base_env`` is what the job inherits (on this machine the client's environment, elsewhere nothing).
-    Raises RequestError with every problem found.
-    """
+def make_item(request: JobRequest, defaults: Defaults, environments: Environments, base_cwd: str) -> Item:
+    """The jobspec of a request and what goes with it. Raises RequestError with every problem found."""
     problems = list(_problems(request))
     if problems:
         raise RequestError(problems, f"job {request.name}" if request.name else "job request")
-    environment = dict(base_env)
-    environment.update(defaults.env)
-    for name, value in request.env.items():
-        if value is None:
-            environment.pop(name, None)
-        else:
-            environment[name] = value
-    for name in request.secret_env:
-        environment.pop(name, None)  # inherited perhaps, and Flux stores the jobspec
+    environment = environments.of(request, defaults.env)
     system: dict[str, JSONValue] = {
         "duration": float(defaults.duration if request.duration is None else request.duration),
         "cwd": request.cwd or base_cwd,
-        "environment": environment,
+        "environment": environment.values,
     }
     if request.name:
         system["job"] = {"name": request.name}
@@ -152,6 +183,7 @@ def make_item(request: JobRequest, defaults: Defaults, base_env: Mapping[str, st
         _set(jobspec["attributes"], path.split("."), value)
     return Item(
         jobspec=jobspec,
+        environment=environment,
         urgency=defaults.urgency if request.urgency is None else request.urgency,
         key=request.key,
         digest=digest_of(request, jobspec),
@@ -227,6 +259,8 @@ def _problems(request: JobRequest) -> Sequence[str]:
     for path in request.attributes:
         if path.split(".")[0] not in ("system", "user") or not all(path.split(".")):
             found.append(f"attributes: {path!r} must be a dotted path that begins with system. or user.")
+        elif path.split(".")[:2] == ["system", "environment"]:
+            found.append(f"attributes: {path!r} is not set here; give env")
     try:
         json.dumps([request.constraint, dict(request.attributes)])
     except (TypeError, ValueError) as err:

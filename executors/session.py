@@ -22,13 +22,14 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Self
 
 from executors.agent.wire import BATCH_BYTES, MAX_LINE, Cursor, JobEvent
 from executors.client import Client, Hello
 from executors.config import RunConfig
 from executors.errors import AgentError, ExecutorsError, RequestError, SessionClosedError
-from executors.job import Defaults, Item, JobRequest, make_item
+from executors.job import Defaults, Environment, Environments, Item, JobRequest, make_item
 from executors.lifecycle import Lifecycle
 from executors.names import RunId, run_name
 from executors.results import JobResult, Outcome
@@ -157,13 +158,14 @@ class Session:
         self._lifecycle = lifecycle
         self._auto_acknowledge = auto_acknowledge
         self._max_in_flight = max_in_flight
-        self._base_env = _encodable(environ) if lifecycle.inherits_environment else {}
+        self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else {})
+        self._making = threading.Lock()
         self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"
         self._defaults = _defaults(config)
         self._changed = threading.Condition()
         self._jobs: dict[str, JobHandle] = {}
         self._early: dict[str, list[JobEvent]] = {}
-        self._waiting: list[tuple[int, int, JobHandle, bytes]] = []
+        self._waiting: list[tuple[int, int, JobHandle, bytes, Environment]] = []
         self._sequence = 0
         self._in_flight = 0
         self._unanswered = 0
@@ -213,22 +215,19 @@ class Session:
         handles = []
         ready = []
         for request in requests:
-            handle = JobHandle(
-                self,
-                request.key or uuid.uuid4().hex,
-                request.name,
-                (request.stdout, request.stderr or request.stdout),
-            )
+            files = (request.stdout, request.stderr or request.stdout)
+            handle = JobHandle(self, request.key or uuid.uuid4().hex, request.name, files)
             handles.append(handle)
             try:
-                item = make_item(request, self._defaults, self._base_env, self._base_cwd)
-                ready.append((item.urgency, handle, _encode(item, handle.key)))
+                with self._making:
+                    item = make_item(request, self._defaults, self._environments, self._base_cwd)
+                ready.append((item.urgency, handle, _encode(item, handle.key), item.environment))
             except RequestError as err:
                 self._finish_later(handle, JobResult.without_run(Outcome.REJECTED, "request", str(err)))
         with self._changed:
-            for urgency, handle, line in ready:
+            for urgency, handle, line, environment in ready:
                 self._sequence += 1
-                heapq.heappush(self._waiting, (-urgency, self._sequence, handle, line))
+                heapq.heappush(self._waiting, (-urgency, self._sequence, handle, line, environment))
             self._changed.notify_all()
         return handles
 
@@ -245,7 +244,7 @@ class Session:
             if unsent:
                 self._waiting = [entry for entry in self._waiting if entry[2]._cancelled is None]
                 heapq.heapify(self._waiting)
-        for _, _, handle, _ in unsent:
+        for _, _, handle, _, _ in unsent:
             self._finish_later(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", note))
         if ids:
             self._client.request_later("cancel", ids=ids, note=note)
@@ -443,7 +442,7 @@ class Session:
                 self._lost = reason
             unsent, self._waiting = self._waiting, []
             self._changed.notify_all()
-        for _, _, handle, _ in unsent:
+        for _, _, handle, _, _ in unsent:
             self._finish(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", f"never submitted: {reason}"))
         for handle in list(self._jobs.values()):
             if handle._result is None:
@@ -498,32 +497,37 @@ class Session:
                     if self._closed or self._lost is not None:
                         return
                     self._changed.wait()
-                batch, lines = self._take_batch()
-            self._send(batch, lines)
+                batch, items, environments = self._take_batch()
+            reply = self._client.submit(items, [environment.encoded for environment in environments])
+            reply.add_done_callback(partial(self._answered, batch))
 
-    def _take_batch(self) -> tuple[list[JobHandle], list[bytes]]:
+    def _take_batch(self) -> tuple[list[JobHandle], list[bytes], list[Environment]]:
         batch: list[JobHandle] = []
-        lines: list[bytes] = []
+        items: list[bytes] = []
+        places: dict[Environment, int] = {}
         room = min(_BATCH_JOBS, self._max_in_flight - self._in_flight)
         size = 0
-        while self._waiting and len(batch) < room and (not batch or size + len(self._waiting[0][3]) <= BATCH_BYTES):
-            _, _, handle, line = heapq.heappop(self._waiting)
+        while self._waiting and len(batch) < room:
+            _, _, handle, line, environment = self._waiting[0]
+            size += len(line) + (0 if environment in places else len(environment.encoded))
+            if batch and size > BATCH_BYTES:
+                break
+            heapq.heappop(self._waiting)
             handle._sent = True
             batch.append(handle)
-            lines.append(line)
-            size += len(line)
+            place = places.setdefault(environment, len(places))
+            items.append(b'{"environment":%d,%b' % (place, line[1:]))
         self._in_flight += len(batch)
         self._unanswered += 1
-        return batch, lines
+        return batch, items, list(places)
 
-    def _send(self, batch: list[JobHandle], lines: list[bytes]) -> None:
-        reply = self._client.submit(lines)
-        reply.add_done_callback(lambda done: self._inbox.put(lambda: self._submitted(batch, done)))
+    def _answered(self, batch: list[JobHandle], reply: Future[dict[str, Any]]) -> None:
+        self._inbox.put(lambda: self._submitted(batch, reply))
 
     def _cancel_unsent(self, note: str) -> None:
         with self._changed:
             unsent, self._waiting = self._waiting, []
-        for _, _, handle, _ in unsent:
+        for _, _, handle, _, _ in unsent:
             self._finish_later(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", note))
 
     # -- for handles
@@ -588,10 +592,9 @@ def _defaults(config: RunConfig) -> Defaults:
 
 def _encode(item: Item, key: str) -> bytes:
     line = json.dumps({**item.message(), "key": key}, separators=(",", ":")).encode("ascii")
-    if len(line) > MAX_LINE - 1024:
-        raise RequestError(
-            [f"the whole job has {len(line)} bytes, more than one message holds ({MAX_LINE})"], item.name
-        )
+    size = len(line) + len(item.environment.encoded)
+    if size > MAX_LINE - 1024:
+        raise RequestError([f"the whole job has {size} bytes, more than one message holds ({MAX_LINE})"], item.name)
     return line
 
 

@@ -197,6 +197,8 @@ class EmbeddedEngine(Engine):
     def _take(self, submission: Submission) -> str:
         if self._stopped:
             raise EngineError("the engine is shutting down", "closing")
+        if submission.environment is not None:
+            submission.jobspec["attributes"]["system"]["environment"] = submission.environment.values
         plan = read_jobspec(submission.jobspec, "/")
         refusal = unsatisfiable(plan, self._host, self._cores, len(self._gpu_ids))
         self._count += 1

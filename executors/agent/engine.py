@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
 
@@ -21,10 +22,29 @@ class EngineError(Exception):
         super().__init__(message)
 
 
-class Submission:
-    """One job to submit: its jobspec (a dict, RFC 25), urgency (0..31), key, digest and secret environment."""
+class Environment:
+    """An environment that jobs of one request share, so that it travels and is encoded once."""
 
-    __slots__ = ("digest", "jobspec", "key", "measure", "name", "secret_env", "urgency")
+    __slots__ = ("_text", "values")
+
+    def __init__(self, values: Dict[str, str]) -> None:
+        self.values = values
+        self._text: Optional[str] = None
+
+    def text(self) -> str:
+        """Its JSON form."""
+        if self._text is None:
+            self._text = json.dumps(self.values)
+        return self._text
+
+
+class Submission:
+    """One job to submit: its jobspec (a dict, RFC 25), urgency (0..31), key, digest and secret environment.
+
+    The jobspec's own environment is that of ``environment`` where one is given.
+    """
+
+    __slots__ = ("digest", "environment", "jobspec", "key", "measure", "name", "secret_env", "urgency")
 
     def __init__(
         self,
@@ -35,8 +55,10 @@ class Submission:
         name: str = "",
         secret_env: Optional[Dict[str, str]] = None,
         measure: bool = False,
+        environment: Optional[Environment] = None,
     ) -> None:
         self.jobspec = jobspec
+        self.environment = environment
         self.urgency = urgency
         self.key = key
         self.digest = digest

@@ -59,6 +59,8 @@ class FluxEngine(Engine):
         self._waiting_output: Dict[int, List[Callable[[], None]]] = {}
         self._secrets: Dict[int, List[str]] = {}
         self._secret_count = 0
+        #: A text that no job can hold, since nobody can guess it.
+        self._place = os.urandom(16).hex()
         self._stopping = False
         self._ready: Optional[asyncio.Future[str]] = None
         self._usage_path = os.path.join(state_dir, "usage")
@@ -297,7 +299,11 @@ class FluxEngine(Engine):
             base = os.path.join(self._state_dir, "env-%d-%d" % (os.getpid(), self._secret_count))
             secrets += launch.write_secrets(base, submission.secret_env, _task_count(spec))
             task["command"] = launch.with_secrets(task["command"], base)
-        return json.dumps(spec)
+        if submission.environment is None:
+            return json.dumps(spec)
+        # The environment is most of a jobspec, and jobs share it: encode it once, and put it where it belongs.
+        spec["attributes"]["system"]["environment"] = self._place
+        return json.dumps(spec).replace('"%s"' % self._place, submission.environment.text(), 1)
 
     def cancel(self, job_id: str, note: str) -> Awaitable[None]:
         return self._unless_ended(self._rpc(lambda h: flux.job.cancel_async(h, _number(job_id), note), _nothing))

@@ -11,7 +11,7 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
 
 from . import launch, wire
 from .connection import Connection
-from .engine import Engine, EngineError, Entry, Known, Sink, Submission
+from .engine import Engine, EngineError, Entry, Environment, Known, Sink, Submission
 from .follow import FileFollower
 from .jobs import Job, JobTable
 
@@ -171,6 +171,9 @@ class Server:
 
     async def op_submit(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         items = _list_of(request, "items", dict)
+        shared = (
+            [Environment(one) for one in _list_of(request, "environments", dict)] if "environments" in request else []
+        )
         if self.closing is not None:
             raise EngineError("the agent is shutting down: %s" % self.closing, "closing")
         answers: List[Any] = [None] * len(items)
@@ -179,7 +182,7 @@ class Server:
         waits: List[Any] = []
         for index, item in enumerate(items):
             try:
-                submission = _submission(item)
+                submission = _submission(item, shared)
             except EngineError as err:
                 answers[index] = {"error": str(err)}
                 continue
@@ -396,8 +399,11 @@ class AckLog:
             self._file = None
 
 
-def _submission(item: Dict[str, Any]) -> Submission:
-    """A Submission from its JSON form. EngineError (for this item only) says what is wrong."""
+def _submission(item: Dict[str, Any], shared: List[Environment]) -> Submission:
+    """A Submission from its JSON form. EngineError (for this item only) says what is wrong.
+
+    ``shared``: the request's environments, which an item names by index instead of repeating one in its jobspec.
+    """
     spec: Any = item.get("jobspec")
     try:
         command = spec["tasks"][0]["command"]
@@ -421,6 +427,9 @@ def _submission(item: Dict[str, Any]) -> Submission:
             raise EngineError(
                 "secret_env: %s cannot be the name of an environment variable" % ", ".join(map(repr, bad))
             )
+    place = item.get("environment")
+    if place is not None and (not isinstance(place, int) or not 0 <= place < len(shared)):
+        raise EngineError("environment: %r is not the index of one of the request's environments" % (place,))
     return Submission(
         spec,
         urgency,
@@ -429,6 +438,7 @@ def _submission(item: Dict[str, Any]) -> Submission:
         str(item.get("name", "")),
         secret,
         bool(item.get("measure")),
+        None if place is None else shared[place],
     )
 
 

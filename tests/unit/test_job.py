@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from executors import JobRequest, RequestError
 from executors.agent.embedded_plan import read_jobspec
-from executors.job import Defaults, Item, make_item
+from executors.job import Defaults, Environments, Item, make_item
 
 BASE = {"PATH": "/bin", "TOKEN": "inherited"}
 
 
 def item(request: JobRequest, defaults: Defaults | None = None) -> Item:
-    return make_item(request, defaults or Defaults(), BASE, "/work")
+    return make_item(request, defaults or Defaults(), Environments(BASE), "/work")
 
 
 def system(request: JobRequest, defaults: Defaults | None = None) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_everything_wrong_is_said_in_one_error_without_secrets() -> None:
 
 def test_the_digest_tells_work_apart_but_not_environments() -> None:
     digest = item(JobRequest(argv=["a"])).digest
-    assert digest == make_item(JobRequest(argv=["a"]), Defaults(), {"OTHER": "1"}, "/work").digest
+    assert digest == make_item(JobRequest(argv=["a"]), Defaults(), Environments({"OTHER": "1"}), "/work").digest
     assert digest != item(JobRequest(argv=["b"])).digest
     assert digest != item(JobRequest(argv=["a"], tasks=2)).digest
     assert item(JobRequest(argv=["a"], identity="i")).digest == item(JobRequest(argv=["b"], identity="i")).digest
