@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import tenacity
+from typing import TYPE_CHECKING, Any, Protocol
 
 from executors.agent import wire
 from executors.agent.wire import Cursor, JobEvent
 from executors.errors import AgentError, ExecutorsError, ProtocolError, SessionClosedError, TransportError
 from executors.transport import Endpoint, Stream, open_stream
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 log = logging.getLogger(__name__)
 
@@ -324,11 +325,13 @@ class Client:
                 return
 
     def _reopen(self) -> None:
-        def may_retry(state: tenacity.RetryCallState) -> bool:
+        import tenacity  # imported after a cut only: it costs a tenth of the package's import
+
+        def may_retry(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome is not None else None
             return isinstance(error, OSError) and not isinstance(error, _Replaced) and not self._closing.is_set()
 
-        def stop(state: tenacity.RetryCallState) -> bool:
+        def stop(state: RetryCallState) -> bool:
             return self._gone() is not None or (state.seconds_since_start or 0.0) > self._patience
 
         retrying = tenacity.Retrying(

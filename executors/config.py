@@ -13,7 +13,6 @@ mappings have none. Everything wrong is said at once, each problem with its fiel
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -261,6 +260,8 @@ def _bare_minicluster(document: Mapping[str, Any], problems: list[str]) -> Mappi
 
 
 def _unknown(key: str, known: Any) -> str:
+    import difflib  # for an error only
+
     near = difflib.get_close_matches(key, list(known), 1)
     return f"{key}: is not known; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
 

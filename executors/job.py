@@ -5,7 +5,6 @@ Every problem of a request is reported at once, for that request alone: one bad 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -201,6 +200,8 @@ def digest_of(request: JobRequest, jobspec: Mapping[str, JSONValue]) -> str:
         attributes = dict(jobspec["attributes"])
         attributes["system"] = {k: v for k, v in attributes["system"].items() if k != "environment"}
         text = json.dumps([jobspec["resources"], jobspec["tasks"], attributes], sort_keys=True)
+    import hashlib  # not for everyone who imports the package: it starts OpenSSL
+
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 

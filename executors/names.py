@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
@@ -34,6 +33,8 @@ def run_name(run: RunId, budget: int = DEFAULT_BUDGET) -> str:
     if budget < _HASH_DIGITS + 2:
         raise RunNameError(f"budget {budget} is too small for a name; at least {_HASH_DIGITS + 2} are needed")
     text = f"{run.engine}\0{run.id}".encode("utf-8", "surrogateescape")
+    import hashlib  # see executors.job
+
     digest = hashlib.sha256(text).hexdigest()[:_HASH_DIGITS]
     slug = re.sub(r"[^a-z0-9]+", "-", f"{run.engine}-{run.id}".lower()).strip("-")
     if not slug or not slug[0].isalpha():

@@ -18,7 +18,6 @@ import os
 import queue
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -216,7 +215,7 @@ class Session:
         ready = []
         for request in requests:
             files = (request.stdout, request.stderr or request.stdout)
-            handle = JobHandle(self, request.key or uuid.uuid4().hex, request.name, files)
+            handle = JobHandle(self, request.key or os.urandom(16).hex(), request.name, files)
             handles.append(handle)
             try:
                 with self._making:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -110,6 +109,8 @@ class ProcessStream(_Guard):
     """The pipes of a process of ours."""
 
     def __init__(self, argv: tuple[str, ...]) -> None:
+        import subprocess  # most streams are sockets
+
         super().__init__()
         # Its own session: a Ctrl-C in the terminal is for the client, which then still needs the stream.
         self._process = subprocess.Popen(
