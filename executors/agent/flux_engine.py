@@ -81,7 +81,7 @@ class FluxEngine(Engine):
         return instance
 
     def _run_reactor(self) -> None:
-        reason = "the Flux reactor ended"
+        reason = "the connection to the Flux instance was lost"
         try:
             handle = flux.Flux()
             owner = int(handle.attr_get("security.owner"))
@@ -95,6 +95,7 @@ class FluxEngine(Engine):
             instance = "%s-%s" % (handle.attr_get("hostlist"), handle.attr_get("broker.starttime"))
             watcher = handle.fd_watcher_create(self._wake_r, self._on_wake, flux.constants.FLUX_POLLIN)
             watcher.start()
+            self._watch_broker(handle)
             self._sentinel(handle, instance)
             handle.reactor_run()
         except EngineError as err:
@@ -107,6 +108,21 @@ class FluxEngine(Engine):
         self._fail_start(EngineError(reason))
         if not self._stopping:
             self._to_loop(lambda: self._on_lost(reason))
+
+    def _watch_broker(self, handle: flux.Flux) -> None:
+        """End the reactor with the broker. The journal's consumer does not report its end, and without an open
+        request Flux does not even read from the connection."""
+
+        def changed(future: Any) -> None:
+            try:
+                future.get()  # some other state of the broker; its last one is the end of the stream, an error
+            except OSError:
+                handle.reactor_stop()
+            else:
+                future.reset()
+
+        flags = flux.constants.FLUX_RPC_STREAMING
+        handle.rpc("state-machine.monitor", {}, flux.constants.FLUX_NODEID_ANY, flags).then(changed)
 
     def _fail_start(self, err: EngineError) -> None:
         def fail() -> None:

@@ -68,7 +68,8 @@ def write_secrets(base: str, env: Dict[str, str], tasks: int) -> List[str]:
 
 
 def with_secrets(command: List[str], base: str) -> List[str]:
-    return ["/bin/sh", "-c", _SECRET_LOADER, "sh", base] + command
+    # Not any sh: some drop what bash has exported, the function `module` of environment modules above all.
+    return [shutil.which("bash") or "/bin/sh", "-c", _SECRET_LOADER, "sh", base] + command
 
 
 def meter_available() -> bool:

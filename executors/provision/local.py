@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class _AgentHere:
         self._reason = reason
         base = base_directory(environ)
         prune(base)
-        self._directory = RunDirectory(base, run_name)
+        self._directory = RunDirectory(base, self._directory_name())
         self._process: subprocess.Popen[bytes] | None = None
         self._adopted = False
         self._scratch: Path | None = None
@@ -52,6 +53,9 @@ class _AgentHere:
 
     def _command(self) -> list[str]:
         raise NotImplementedError
+
+    def _directory_name(self) -> str:
+        return self._name
 
     def _process_environment(self) -> dict[str, str]:
         return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX}
@@ -194,6 +198,7 @@ class _AgentHere:
         if self._process is not None:
             if not self._wait_end(STOP_LIMIT):
                 self._kill()
+            self._directory.remove()  # gone already, unless the keeper was killed
             self._directory.remove_log()
         else:
             self._directory.wait_gone(STOP_LIMIT)
@@ -216,8 +221,7 @@ class _AgentHere:
                 os.killpg(self._process.pid, signum)
             if self._wait_end(limit):
                 break
-        with contextlib.suppress(OSError), self._directory.locked():
-            shutil.rmtree(self._directory.path, ignore_errors=True)
+        self._directory.remove()
 
     def _tidy(self) -> None:
         if self._listener is not None:
@@ -277,6 +281,10 @@ class AttachProvisioner(_AgentHere):
         if self._flux() is None:
             raise ProvisionError("attach: no flux is on PATH; its own Python is needed to talk to the instance")
         super().ensure()
+
+    def _directory_name(self) -> str:
+        # An agent that was left in another instance must not be taken for one in this.
+        return f"{self._name}-{zlib.crc32(os.fsencode(self._environ.get('FLUX_URI', ''))):08x}"
 
     def _command(self) -> list[str]:
         flux = self._flux()

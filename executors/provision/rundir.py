@@ -79,6 +79,12 @@ class RunDirectory:
         self.path.mkdir(mode=0o700)
         self.agent.write_bytes(agent)
 
+    def remove(self) -> None:
+        """Remove the directory of an instance that has ended. Never raises."""
+        with contextlib.suppress(OSError), self.locked():
+            if not self.agent_alive():
+                shutil.rmtree(self.path, ignore_errors=True)
+
     def wait_gone(self, limit: float) -> bool:
         """Wait until an instance that another client started has ended and tidied up, ``limit`` seconds at most."""
         deadline = time.monotonic() + limit

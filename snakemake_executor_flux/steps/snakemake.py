@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from snakemake.shell import MAX_ARG_LEN
+from snakemake.shell import MAX_ARG_LEN, shell
 
 from snakemake_executor_flux.steps.base import StepCommand
 
@@ -24,6 +24,8 @@ def snakemake_command(job: Any, executor: Any) -> StepCommand:
         executor.write_jobscript(job, script)
         return StepCommand(argv=[script], env={"PWD": os.getcwd()})
     text = executor.format_job_exec(job)
+    # Not any sh: some drop what bash has exported, the function `module` above all.
+    program = shell.get_executable() or "/bin/sh"
     scratch: tuple[Path, ...] = ()
     if len(text.encode()) > MAX_ARG_LEN:
         directory = Path(tempfile.mkdtemp(dir=".snakemake", prefix="shell_tmp.")).absolute()
@@ -31,5 +33,5 @@ def snakemake_command(job: Any, executor: Any) -> StepCommand:
         script.write_text(text + "\n")
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         scratch = (directory,)
-        return StepCommand(argv=["/bin/sh", str(script)], env={"PWD": os.getcwd()}, scratch=scratch)
-    return StepCommand(argv=["/bin/sh", "-c", text], env={"PWD": os.getcwd()})
+        return StepCommand(argv=[program, str(script)], env={"PWD": os.getcwd()}, scratch=scratch)
+    return StepCommand(argv=[program, "-c", text], env={"PWD": os.getcwd()})

@@ -263,33 +263,6 @@ def test_a_dead_agent_ends_or_resumes_every_job_and_never_lies(engine: str, open
     session.close()
 
 
-def test_keys_hold_across_a_restart_of_the_agent(engine: str, opener: Opener, out: Path) -> None:
-    if engine == "embedded":
-        pytest.skip("by design: jobs of the embedded engine end with its agent, so there is nothing to find again")
-    session = opener("restart", auto_acknowledge=False)
-    requests = [counted(out, key=f"restart-{index}") for index in range(300)]
-    handles = session.submit(requests)
-    os.kill(agent_pid(session), signal.SIGKILL)  # with submissions in flight
-    again = session.submit(requests)
-    assert all(handle.result(LIMIT * 2).ok for handle in [*handles, *again])
-    assert [handle.id for handle in handles] == [handle.id for handle in again]
-    assert out.read_text().count("ran") == 300
-    session.close()
-
-
-def test_acknowledgements_hold_across_a_restart_of_the_agent(engine: str, opener: Opener, out: Path) -> None:
-    if engine == "embedded":
-        pytest.skip("by design: jobs of the embedded engine end with its agent, so there is nothing to find again")
-    session = opener("restart-ack")
-    [first] = session.submit([counted(out, key="k")])
-    assert first.result(LIMIT).ok
-    wait_for(lambda: not session.unacknowledged(), "the acknowledgement arrives")
-    os.kill(agent_pid(session), signal.SIGKILL)
-    [second] = session.submit([counted(out, key="k")])
-    assert second.result(LIMIT).ok and second.id != first.id
-    session.close()
-
-
 # -- hostile clients
 
 

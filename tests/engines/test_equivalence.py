@@ -118,7 +118,11 @@ def test_snakemake_itself_answers_the_same(local: Run, ours: Run, question: list
     ]  # fmt: skip
     texts = [re.sub(r"\w{3} \w{3} +\d+ [\d:]+ \d{4}", "TIME", answer.output) for answer in answers]
     texts = [
-        re.sub(r"(?m)^Assuming unrestricted shared filesystem.*\n|^host:.*\n|^ +(Date|Workflow ID):.*\n", "", text)
+        re.sub(
+            r"(?m)^(Assuming unrestricted shared filesystem|host:| +(Date|Workflow ID|Snakefile|.* directory):).*\n",
+            "",
+            text,
+        )
         for text in texts
     ]
     assert answers[0].returncode == answers[1].returncode == 0

@@ -20,7 +20,7 @@ rule one:
     shell: '''{command}'''
 """
 #: What Flux (or the embedded engine) gave to the job, from inside it.
-SEES = "flux job info $FLUX_JOB_ID jobspec > {output}"
+SEES = "flux job info --original $FLUX_JOB_ID jobspec > {output}"
 
 
 def one(snakemake: Snakemake, resources: str, command: str, *arguments: str, threads: int = 1) -> Run:

@@ -1,0 +1,178 @@
+"""The provisioner attach: a guest in an instance that somebody else has started."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from executors import AgentError, JobRequest, ProvisionError, RunId, Session, load_config, open_session
+from executors.provision.rundir import base_directory
+from tests.contract.conftest import environment
+from tests.contract.test_sessions import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+LIMIT = 60.0
+
+
+class Instance:
+    """A Flux instance that is none of ours."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        uri = directory / "uri"
+        # Its initial program says where it is, and lives until it is told to end.
+        program = f"flux getattr local-uri > {uri}.new && mv {uri}.new {uri} && cat"
+        self.process = subprocess.Popen(
+            ["flux", "start", *options, "sh", "-c", program], stdin=subprocess.PIPE, env=environment()
+        )
+        wait_for(uri.exists, "the instance is up")
+        self.uri = uri.read_text().strip()
+        self.environ = {**environment(), "FLUX_URI": self.uri}
+
+    def flux(self, *arguments: str) -> str:
+        done = subprocess.run(["flux", *arguments], env=self.environ, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def end(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(LIMIT)
+
+
+def left(session: Session) -> list[Path]:
+    """Directories of a session's run."""
+    return [path for path in base_directory(environment()).glob(session.run_name + "*") if path.is_dir()]
+
+
+@pytest.fixture
+def instance(engine: str, tmp_path: Path) -> Iterator[Instance]:
+    one = Instance(tmp_path)
+    yield one
+    assert one.end() == 0
+
+
+def attach(instance: Instance, run: str, lines: list[str] | None = None, **settings: object) -> Session:
+    options = {f"run.{key}": value for key, value in settings.items()}
+    config = load_config(environ=instance.environ, options=options)
+    announce = (lines if lines is not None else []).append
+    return open_session(RunId("attach", run), config, environ=instance.environ, announce=announce)
+
+
+def test_flux_uri_means_attach_and_is_said_in_one_line(instance: Instance) -> None:
+    lines: list[str] = []
+    with attach(instance, "said", lines) as session:
+        assert session.hello.guest
+        assert session.submit([JobRequest(argv=["true"])])[0].result(LIMIT).ok
+    assert lines[0] == f"provisioner: attach (FLUX_URI is set): {instance.uri}"
+
+
+def test_the_instance_and_the_jobs_of_others_are_left_alone(instance: Instance) -> None:
+    other = instance.flux("submit", "sleep", "1000")
+    with attach(instance, "alone") as session:
+        [mine] = session.submit([JobRequest(argv=["sleep", "1000"])])
+        wait_for(lambda: mine.state == "RUN", "it runs")
+        assert other not in [job["id"] for job in session.request("list")["jobs"]]
+    assert mine.result(LIMIT).outcome.name == "CANCELLED"
+    assert instance.flux("jobs", "-no", "{status}", other) == "RUN"
+    assert not left(session)
+    instance.flux("cancel", other)
+
+
+def test_a_guest_agent_ends_by_its_time_out_and_the_instance_goes_on(instance: Instance) -> None:
+    session = attach(instance, "idle", idleTimeout=1)
+    assert left(session)
+    session.close(release=False)
+    wait_for(lambda: not left(session), "the agent has gone")
+    assert instance.flux("getattr", "size") == "1"
+    assert instance.process.poll() is None
+
+
+def test_a_guest_never_drains(instance: Instance) -> None:
+    with attach(instance, "drain") as session, pytest.raises(AgentError, match="not created by us"):
+        session.request("drain", ranks="0")
+    assert "drain" not in instance.flux("resource", "drain", "-no", "{ranks} {state}")
+
+
+def test_two_runs_share_an_instance(instance: Instance) -> None:
+    with attach(instance, "one") as one, attach(instance, "two") as two:
+        first, second = one.submit([JobRequest(argv=["true"])])[0], two.submit([JobRequest(argv=["true"])])[0]
+        assert first.result(LIMIT).ok and second.result(LIMIT).ok
+        assert one.hello.instance == two.hello.instance
+        assert [job["id"] for job in one.request("list")["jobs"]] == [first.id]
+
+
+@pytest.mark.parametrize("way", ["killed", "ended"])
+def test_an_instance_that_ends_ends_its_jobs_with_the_reason(engine: str, tmp_path: Path, way: str) -> None:
+    instance = Instance(tmp_path)
+    session = attach(instance, "ending")
+    [job] = session.submit([JobRequest(argv=["sleep", "1000"])])
+    wait_for(lambda: job.state == "RUN", "it runs")
+    if way == "killed":
+        instance.process.kill()
+        instance.process.wait()
+    else:
+        instance.end()
+    result = job.result(LIMIT)
+    # An instance that ends in order cancels its jobs itself.
+    assert result.outcome.name in (["UNKNOWN"] if way == "killed" else ["UNKNOWN", "CANCELLED"])
+    assert result.exception is not None
+    wait_for(lambda: session.lost is not None, "the loss is noticed")
+    wait_for(lambda: not left(session), "the agent has gone by itself")
+    session.close()
+
+
+def test_an_agent_left_in_another_instance_is_not_used(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, two = Instance(tmp_path / "a"), Instance(tmp_path / "b")
+    with attach(one, "same") as first, attach(two, "same") as second:
+        assert first.run_name == second.run_name and first.hello.instance != second.hello.instance
+    assert one.end() == two.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [("", "FLUX_URI is not set, so there is no instance to attach to"), ("local:///no/such/place", "no/such/place")],
+)
+def test_nothing_to_attach_to_is_said_at_once(engine: str, uri: str, words: str) -> None:
+    environ = {**environment(), **({"FLUX_URI": uri} if uri else {})}
+    config = load_config(environ=environ, options={"run.provisioner": "attach"})
+    with pytest.raises(ProvisionError, match=words):
+        open_session(RunId("attach", "nowhere"), config, environ=environ)
+
+
+GUEST = """
+import os, sys
+from executors import RunId, load_config, open_session, GuestError
+try:
+    open_session(RunId("guest", "run"), load_config())
+except GuestError as err:
+    print(err)
+"""
+
+
+def test_a_guest_of_a_system_instance_is_told_the_way(engine: str, need: Callable[[str], None]) -> None:
+    need("root")  # to be two users
+    with tempfile.TemporaryDirectory(prefix="guest-", dir="/tmp") as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        shutil.copytree(ROOT / "executors", directory / "executors", ignore=shutil.ignore_patterns("__pycache__"))
+        (directory / "access.toml").write_text("[access]\nallow-guest-user = true\n")
+        (directory / "run").mkdir(mode=0o755)
+        instance = Instance(directory, f"-c{directory}/access.toml", f"-Srundir={directory}/run")
+        python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+        assert python is not None and sys.version_info >= (3, 11)
+        done = subprocess.run(
+            [python, "-c", GUEST], cwd="/", user="nobody", group="nogroup", extra_groups=[],
+            env={"PATH": instance.environ["PATH"], "FLUX_URI": instance.uri, "PYTHONPATH": str(directory)},
+            capture_output=True, text=True, timeout=LIMIT,
+        )  # fmt: skip
+        assert instance.end() == 0
+    assert "can be read by its owner only" in done.stdout, done.stderr
+    assert "flux alloc" in done.stdout and "flux batch" in done.stdout
