@@ -224,10 +224,17 @@ class Session:
             except RequestError as err:
                 self._finish_later(handle, JobResult.without_run(Outcome.REJECTED, "request", str(err)))
         with self._changed:
-            for urgency, handle, line, environment in ready:
-                self._sequence += 1
-                heapq.heappush(self._waiting, (-urgency, self._sequence, handle, line, environment))
-            self._changed.notify_all()
+            if self._closed:
+                raise SessionClosedError("the session is closed")
+            lost = self._lost
+            if lost is None:
+                for urgency, handle, line, environment in ready:
+                    self._sequence += 1
+                    heapq.heappush(self._waiting, (-urgency, self._sequence, handle, line, environment))
+                self._changed.notify_all()
+        if lost is not None:
+            for _, handle, _, _ in ready:
+                self._finish_later(handle, _never_submitted(lost))
         return handles
 
     def cancel(self, handles: Iterable[JobHandle], note: str = "cancelled") -> None:
@@ -442,7 +449,7 @@ class Session:
             unsent, self._waiting = self._waiting, []
             self._changed.notify_all()
         for _, _, handle, _, _ in unsent:
-            self._finish(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", f"never submitted: {reason}"))
+            self._finish(handle, _never_submitted(reason))
         for handle in list(self._jobs.values()):
             if handle._result is None:
                 self._finish(handle, JobResult.without_run(Outcome.UNKNOWN, "lost", reason))
@@ -587,6 +594,10 @@ def _defaults(config: RunConfig) -> Defaults:
         urgency=jobs.urgency,
         env=jobs.env,
     )
+
+
+def _never_submitted(reason: str) -> JobResult:
+    return JobResult.without_run(Outcome.CANCELLED, "cancel", f"never submitted: {reason}")
 
 
 def _encode(item: Item, key: str) -> bytes:

@@ -194,6 +194,17 @@ def test_output_files_are_written_where_asked(session: Session, tmp_path: Path) 
     assert (one.read_text(), (tmp_path / "err").read_text()) == ("a\nc\n", "b\n")
 
 
+def test_output_that_went_to_a_file_can_be_followed_too(session: Session, tmp_path: Path) -> None:
+    log, go = tmp_path / "log", tmp_path / "go"
+    script = f"echo first; while [ ! -e {go} ]; do sleep 0.05; done; echo second; printf '\\377' >&2"
+    [handle] = session.submit([JobRequest(argv=["sh", "-c", script], stdout=str(log), stderr=str(log))])
+    pieces = handle.output()
+    assert next(pieces) == b"first\n"
+    go.touch()
+    assert b"".join(pieces) == b"second\n\xff" == log.read_bytes()[6:]
+    assert b"".join(handle.output("stderr", offset=6)) == b"second\n\xff"
+
+
 def test_all_tasks_of_a_job_run(session: Session, tmp_path: Path) -> None:
     assert run(session, "sh", "-c", f"touch {tmp_path}/$FLUX_TASK_RANK", tasks=2).ok
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
