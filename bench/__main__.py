@@ -22,6 +22,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "memory": core.measure_memory,
     "embedded": rules.measure_embedded,
     "rules": rules.measure_flux,
+    "end": rules.measure_end,
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- everything above this line is written by `make bench` -->"

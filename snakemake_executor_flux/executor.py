@@ -189,6 +189,7 @@ class Executor(RemoteExecutor):
         super().shutdown()
         if self._efficiency.jobs:
             self.logger.info(f"flux-operator: {self._efficiency.summary()}")
+        _end_idle_timers()
 
     def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
         """Without the base class's hint at "cluster logs": the message has the log's path and last lines."""
@@ -392,6 +393,14 @@ class Executor(RemoteExecutor):
             problem = problem or f"The job completed, but its benchmark or efficiency record cannot be written: {err}"
         logs.remove_if_empty(submitted.log)
         return problem
+
+
+def _end_idle_timers() -> None:
+    """Snakemake's rate limiter sets a timer after each round (scheduling/job_scheduler.py); the last one would hold the
+    interpreter's exit for the rest of a second."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer) and "_schedule_reevalutation" in thread.function.__qualname__:
+            thread.cancel()
 
 
 def _record(log: Path) -> Path:
