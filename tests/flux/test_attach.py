@@ -115,7 +115,7 @@ def test_an_instance_that_ends_ends_its_jobs_with_the_reason(engine: str, tmp_pa
     wait_for(lambda: job.state == "RUN", "it runs")
     if way == "killed":
         instance.process.kill()
-        instance.process.wait()
+        instance.process.communicate()
     else:
         instance.end()
     result = job.result(LIMIT)
