@@ -72,7 +72,8 @@ class Efficiency:
         parts = [f"{self.jobs} job{'s' if self.jobs != 1 else ''}"]
         if self._core_seconds:
             used = 100 * self._cpu_seconds / self._core_seconds
-            parts.append(f"used {used:.0f} % of {self._core_seconds:.1f} core-seconds")
+            digits = 1 if self._core_seconds >= 1 else 3
+            parts.append(f"used {used:.0f} % of {self._core_seconds:.{digits}f} core-seconds")
         if self._waits:
             waits = sorted(self._waits)
             parts.append(f"median queue wait {waits[len(waits) // 2]:.2f} s")
