@@ -12,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OUTPUT = Path("demo-output")
 SHOWN = 8
+SHOWN_OF_LOG = 40
 
 
 def main() -> int:
@@ -24,7 +25,10 @@ def main() -> int:
     print(f"$ {shlex.join(command)}", flush=True)
     code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if code:
-        print(f"\nThe workflow failed (exit code {code}); its messages are above.")
+        # --quiet rules hides what Snakemake says of a failed job, too.
+        print(f"\nThe workflow failed (exit code {code}). The end of its log:")
+        for path in sorted((OUTPUT / ".snakemake" / "log").glob("*.log"))[-1:]:
+            print("\n".join(path.read_text().splitlines()[-SHOWN_OF_LOG:]))
         return code
     show_table(OUTPUT / "results" / "variants.tsv")
     print(f"\nTable:   {OUTPUT / 'results' / 'variants.tsv'}")

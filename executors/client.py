@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from executors.agent import wire
 from executors.agent.wire import Cursor, JobEvent
-from executors.errors import AgentError, ExecutorsError, ProtocolError, SessionClosedError, TransportError
+from executors.errors import AgentError, EndingError, ExecutorsError, ProtocolError, SessionClosedError, TransportError
 from executors.transport import Endpoint, Stream, open_stream
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class Hello:
     host: str
     guest: bool
     active: int
+    #: FLUX_URI of the instance, as seen from its own host; empty for the embedded engine.
+    uri: str
+    #: Seconds.
+    idle_timeout: float
 
     @classmethod
     def of(cls, reply: dict[str, Any]) -> Hello:
@@ -66,16 +71,20 @@ class Hello:
             host=str(reply.get("host", "")),
             guest=bool(reply.get("guest", False)),
             active=int(reply.get("active", 0)),
+            uri=str(reply.get("uri", "")),
+            idle_timeout=float(reply.get("idle_timeout", 0)),
         )
 
 
 class _Pending:
-    __slots__ = ("future", "line", "repeatable")
+    __slots__ = ("future", "line", "parts", "repeatable")
 
     def __init__(self, future: Future[dict[str, Any]], line: bytes, repeatable: bool) -> None:
         self.future = future
         self.line = line
         self.repeatable = repeatable
+        #: What came ahead of the reply.
+        self.parts: list[dict[str, Any]] = []
 
 
 class _Output:
@@ -129,15 +138,21 @@ class Client:
         self._bye: str | None = None
         self._reader: threading.Thread | None = None
         self._lines = wire.LineReader()
-        self._queued: list[object] = []
+        self._queued: deque[object] = deque()
+        self._resync: list[dict[str, Any]] = []
         self.hello: Hello | None = None
 
     # -- public
 
     def connect(self) -> Hello:
-        """Open the stream, greet, follow events. Raises TransportError (ProtocolError for a version mismatch)."""
+        """Open the stream, greet, follow events.
+
+        Raises TransportError (ProtocolError for a version mismatch, EndingError for an agent that is about to end).
+        """
         try:
             hello = self._open()
+        except EndingError:
+            raise
         except OSError as err:
             raise TransportError(f"the agent cannot be reached: {err}") from err
         self.hello = hello
@@ -223,6 +238,11 @@ class Client:
             self._reader.join()
         self._fail_pending(SessionClosedError("the session is closed"))
 
+    @property
+    def ended(self) -> bool:
+        """Whether the agent has said that it ends."""
+        return self._bye is not None
+
     # -- opening
 
     def _open(self) -> Hello:
@@ -235,7 +255,8 @@ class Client:
             if closed:
                 raise ConnectionError("the session is closed")
             self._lines = wire.LineReader()
-            self._queued = []
+            self._queued = deque()
+            self._resync = []
             stream.send(wire.encode({"id": 0, "op": "hello", "versions": [wire.VERSION]}))
             reply = self._await_reply(stream, 0)
             hello = Hello.of(reply)
@@ -257,6 +278,8 @@ class Client:
             self._stream, self._opening = stream, None
             if self._closing.is_set():
                 stream.close()  # the reader finds it cut, and ends
+            for pending in self._pending.values():
+                pending.parts.clear()
             again = [pending.line for pending in self._pending.values()]
             outputs = list(self._outputs.values())
             self._outputs.clear()
@@ -268,14 +291,21 @@ class Client:
 
     def _await_reply(self, stream: Stream, request_id: int) -> dict[str, Any]:
         deadline = time.monotonic() + self._silence_limit
+        parts: list[dict[str, Any]] = []
         while True:
             while self._queued:
-                message = self._decode(self._queued.pop(0))
+                message = self._decode(self._queued.popleft())
+                if message.get("re") == request_id and "part" in message:
+                    parts += message["part"]
                 if message.get("re") == request_id and "ok" in message:
                     ok: dict[str, Any] = message["ok"]
+                    if ok.get("snapshot") is not None:
+                        ok["snapshot"] = parts + ok["snapshot"]
                     return ok
                 if "error" in message:
                     error = message["error"]
+                    if error.get("code") == "closing":
+                        raise EndingError("the agent is ending")
                     raise ProtocolError(f"the agent refused the session: {error.get('message')}")
                 if "bye" in message:
                     self._bye = str(message["bye"])
@@ -284,7 +314,7 @@ class Client:
                 raise TimeoutError(f"the agent did not answer within {self._silence_limit:g} s")
             if not data:
                 raise ConnectionError("the agent closed the stream")
-            self._queued += self._lines.feed(data)
+            self._queued.extend(self._lines.feed(data))
 
     def _decode(self, found: object) -> dict[str, Any]:
         if not isinstance(found, bytes):
@@ -352,7 +382,7 @@ class Client:
         heard = time.monotonic()
         while True:
             while self._queued:
-                self._dispatch(stream, self._decode(self._queued.pop(0)))
+                self._dispatch(stream, self._decode(self._queued.popleft()))
             data = stream.receive(self._ping_interval)
             now = time.monotonic()
             if data is None:
@@ -363,7 +393,7 @@ class Client:
             if not data:
                 return
             heard = now
-            self._queued += self._lines.feed(data)
+            self._queued.extend(self._lines.feed(data))
 
     def _dispatch(self, stream: Stream, message: dict[str, Any]) -> None:
         if "ev" in message:
@@ -374,9 +404,12 @@ class Client:
             self._output(message)
         elif "ping" in message:
             self._send(stream, wire.encode({"pong": message["ping"]}))
+        elif "resync_part" in message:
+            self._resync += message["resync_part"]
         elif "resync" in message:
             self._cursor = wire.parse_cursor(message["cursor"])
-            self._handler.on_snapshot(message["resync"])
+            jobs, self._resync = self._resync + message["resync"], []
+            self._handler.on_snapshot(jobs)
         elif "bye" in message:
             self._bye = str(message["bye"])
 
@@ -394,6 +427,10 @@ class Client:
 
     def _reply(self, message: dict[str, Any]) -> None:
         with self._lock:
+            if "part" in message:
+                if message["re"] in self._pending:
+                    self._pending[message["re"]].parts += message["part"]
+                return
             pending = self._pending.pop(message["re"], None) if isinstance(message["re"], int) else None
         if pending is None:
             if "error" in message:
@@ -403,7 +440,10 @@ class Client:
             error = message["error"]
             pending.future.set_exception(AgentError(str(error.get("code")), str(error.get("message"))))
         else:
-            pending.future.set_result(message["ok"])
+            ok = message["ok"]
+            if pending.parts:
+                ok["jobs"] = pending.parts + ok["jobs"]
+            pending.future.set_result(ok)
 
     # -- output
 

@@ -67,6 +67,10 @@ class ProtocolError(TransportError):
     """The peer does not speak this protocol, or no version of it that this side knows."""
 
 
+class EndingError(TransportError):
+    """The agent is about to end and takes nobody any more; the same run has to begin anew."""
+
+
 class AgentError(ExecutorsError):
     """The agent refused a request. ``code`` is one of `executors.agent.wire.ERROR_CODES`."""
 

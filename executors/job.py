@@ -231,6 +231,8 @@ def _count(request: JobRequest) -> dict[str, int]:
 def _set(target: dict[str, JSONValue], path: Sequence[str], value: JSONValue) -> None:
     for part in path[:-1]:
         target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise RequestError([f"attributes: {'.'.join(path)!r} leads through {part}, which is a value already"])
     target[path[-1]] = value
 
 
@@ -250,15 +252,15 @@ def _problems(request: JobRequest) -> Sequence[str]:
         found.append(f"duration: {request.duration!r} is not a number of seconds >= 0 (0: no limit)")
     if request.urgency is not None and not (_is_int(request.urgency) and 0 <= request.urgency <= 31):
         found.append(f"urgency: {request.urgency!r} is not a whole number from 0 to 31")
-    if request.key is not None and not 0 < len(request.key) <= 256:
-        found.append(f"key: has {len(request.key)} characters; 1 to 256 are allowed")
+    if request.key is not None and not (isinstance(request.key, str) and 0 < len(request.key) <= 256):
+        found.append(f"key: {str(request.key)[:40]!r} is not a string of 1 to 256 characters")
     found += _env_problems(request)
     for name in ("stdout", "stderr", "cwd"):
         path = getattr(request, name)
         if path is not None and (not path or "\0" in path or not Path(path).is_absolute()):
             found.append(f"{name}: {path!r} is not an absolute path")
     for path in request.attributes:
-        if path.split(".")[0] not in ("system", "user") or not all(path.split(".")):
+        if path.split(".")[0] not in ("system", "user") or not all(path.split(".")) or "." not in path:
             found.append(f"attributes: {path!r} must be a dotted path that begins with system. or user.")
         elif path.split(".")[:2] == ["system", "environment"]:
             found.append(f"attributes: {path!r} is not set here; give env")
@@ -330,4 +332,4 @@ def _is_int(value: object) -> bool:
 
 
 def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15

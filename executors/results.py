@@ -40,10 +40,13 @@ class Times:
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU time in seconds (user and system, children included) and peak resident memory of one process in bytes."""
+    """CPU time in seconds (user and system, children included) and peak resident memory of one process in bytes.
+
+    ``max_rss`` is None where it was too small to be told from the memory of the process that started the job.
+    """
 
     cpu: float
-    max_rss: int
+    max_rss: int | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class JobResult:
             exception=JobException(exception["type"], exception["note"]) if exception else None,
             node=value.get("node") or "",
             times=Times(times.get("submit"), times.get("start"), times.get("finish")),
-            usage=Usage(float(usage["cpu"]), int(usage["max_rss"])) if usage else None,
+            usage=Usage(float(usage["cpu"]), usage["max_rss"]) if usage else None,
         )
 
     @classmethod

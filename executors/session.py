@@ -68,6 +68,7 @@ class JobHandle:
     __slots__ = (
         "_callbacks",
         "_cancelled",
+        "_digest",
         "_files",
         "_id",
         "_result",
@@ -95,6 +96,7 @@ class JobHandle:
         self._twins: list[JobHandle] = []
         #: Where stdout and stderr were sent.
         self._files = files
+        self._digest = ""
         self.key = key
         self.name = name
         #: RFC 21 state as far as the session has heard.
@@ -159,6 +161,7 @@ class Session:
         self._max_in_flight = max_in_flight
         self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else {})
         self._making = threading.Lock()
+        self._acking = threading.Lock()
         self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"
         self._defaults = _defaults(config)
         self._changed = threading.Condition()
@@ -207,21 +210,26 @@ class Session:
     def submit(self, requests: Sequence[JobRequest]) -> list[JobHandle]:
         """One handle per request, in order. A request that is wrong yields a handle that is REJECTED, with the reason.
 
-        Does not wait: `JobHandle.id` comes later. Raises SessionClosedError.
+        Does not wait: `JobHandle.id` comes later. Raises SessionClosedError, or TypeError for other than JobRequests.
         """
         if self._closed:
             raise SessionClosedError("the session is closed")
+        if isinstance(requests, JobRequest) or not all(isinstance(request, JobRequest) for request in requests):
+            raise TypeError("requests: give a list of JobRequest objects")
         handles = []
         ready = []
         for request in requests:
             files = (request.stdout, request.stderr or request.stdout)
-            handle = JobHandle(self, request.key or os.urandom(16).hex(), request.name, files)
+            key = request.key if isinstance(request.key, str) and request.key else os.urandom(16).hex()
+            handle = JobHandle(self, key, request.name, files)
             handles.append(handle)
             try:
                 with self._making:
                     item = make_item(request, self._defaults, self._environments, self._base_cwd)
+                handle._digest = item.digest
                 ready.append((item.urgency, handle, _encode(item, handle.key), item.environment))
-            except RequestError as err:
+            except (RequestError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as err:
+                # The others of the list are to have their handles, whatever one of them holds.
                 self._finish_later(handle, JobResult.without_run(Outcome.REJECTED, "request", str(err)))
         with self._changed:
             if self._closed:
@@ -240,17 +248,16 @@ class Session:
     def cancel(self, handles: Iterable[JobHandle], note: str = "cancelled") -> None:
         """Cancel many jobs with one message. Jobs that still wait here end at once."""
         ids = []
+        unsent = []
         with self._changed:
             for handle in handles:
                 if handle._result is None and handle._cancelled is None:
                     handle._cancelled = note
                     if handle._id is not None:
                         ids.append(handle._id)
-            unsent = [entry for entry in self._waiting if entry[2]._cancelled is not None]
-            if unsent:
-                self._waiting = [entry for entry in self._waiting if entry[2]._cancelled is None]
-                heapq.heapify(self._waiting)
-        for _, _, handle, _, _ in unsent:
+                    elif not handle._sent:
+                        unsent.append(handle)  # its turn will come, and be skipped
+        for handle in unsent:
             self._finish_later(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", note))
         if ids:
             self._client.request_later("cancel", ids=ids, note=note)
@@ -324,6 +331,8 @@ class Session:
             self._changed.notify_all()
         self._flush_acks()
         self._cancel_unsent("the session was closed")
+        dispatcher, submitter = self._threads
+        _join(submitter)
         if release:
             self._lifecycle.release(self._client)
         else:
@@ -331,9 +340,7 @@ class Session:
         self._client.close()
         self._inbox.put(lambda: self._end_all("the session was closed"))
         self._inbox.put(None)
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        _join(dispatcher)
 
     # -- Handler: called on the client's reader
 
@@ -374,14 +381,16 @@ class Session:
     def _reconcile(self, jobs: list[dict[str, Any]]) -> None:
         """The stream was away too long for its events: take the state of every job instead."""
         known = {job["id"]: job for job in jobs}
+        missing = []
         for job_id, handle in list(self._jobs.items()):
             if handle._result is not None:
                 continue
             if job_id in known:
                 self._take_summary(handle, known[job_id])
             else:
-                note = "the agent was replaced and knows nothing of this job"
-                self._finish(handle, JobResult.without_run(Outcome.UNKNOWN, "lost", note))
+                missing.append(job_id)  # another client may have acknowledged it
+        if missing:
+            self._adopt(missing)
 
     def _take_summary(self, handle: JobHandle, job: dict[str, Any]) -> None:
         handle.state = job["state"]
@@ -394,11 +403,12 @@ class Session:
         running_already = []
         for index, handle in enumerate(batch):
             if error is not None:
-                refused = isinstance(error, AgentError)
-                outcome = Outcome.REJECTED if refused else Outcome.UNKNOWN
-                self._finish(handle, JobResult.without_run(outcome, "submit", str(error)))
+                self._finish(handle, _not_submitted(error))
             elif "error" in answers[index]:
                 self._finish(handle, JobResult.without_run(Outcome.REJECTED, "submit", answers[index]["error"]))
+            elif answers[index]["known"] and answers[index]["digest"] != handle._digest:
+                note = f"key {handle.key!r} belongs to other work, job {answers[index]['id']}; give another key"
+                self._finish(handle, JobResult.without_run(Outcome.REJECTED, "key", note))
             else:
                 self._take_id(handle, answers[index]["id"])
                 if answers[index]["known"]:
@@ -432,15 +442,21 @@ class Session:
         def listed(future: Future[dict[str, Any]]) -> None:
             if future.exception() is None:
                 jobs = future.result()["jobs"]
-                self._inbox.put(lambda: self._take_summaries(jobs))
+                self._inbox.put(lambda: self._take_summaries(job_ids, jobs))
 
         self._client.request_later("list", ids=job_ids).add_done_callback(listed)
 
-    def _take_summaries(self, jobs: list[dict[str, Any]]) -> None:
-        for job in jobs:
-            handle = self._jobs.get(job["id"])
-            if handle is not None and handle._result is None:
-                self._take_summary(handle, job)
+    def _take_summaries(self, asked: Sequence[str], jobs: list[dict[str, Any]]) -> None:
+        known = {job["id"]: job for job in jobs}
+        for job_id in asked:
+            handle = self._jobs.get(job_id)
+            if handle is None or handle._result is not None:
+                continue
+            if job_id in known:
+                self._take_summary(handle, known[job_id])
+            else:
+                note = "the agent knows nothing of this job any more"
+                self._finish(handle, JobResult.without_run(Outcome.UNKNOWN, "lost", note))
 
     def _end_all(self, reason: str) -> None:
         with self._changed:
@@ -489,10 +505,12 @@ class Session:
             self.acknowledge([handle])
 
     def _flush_acks(self) -> None:
-        with self._changed:
-            ids, self._to_ack = self._to_ack, []
-        if ids:
-            self._client.request_later("ack", ids=ids)
+        # Under a lock of its own until they are sent: whoever finds none to send may submit the same keys again.
+        with self._acking:
+            with self._changed:
+                ids, self._to_ack = self._to_ack, []
+            if ids:
+                self._client.request_later("ack", ids=ids)
 
     # -- submitter
 
@@ -504,6 +522,9 @@ class Session:
                         return
                     self._changed.wait()
                 batch, items, environments = self._take_batch()
+            if not batch:
+                continue  # all of them were cancelled meanwhile
+            self._flush_acks()
             reply = self._client.submit(items, [environment.encoded for environment in environments])
             reply.add_done_callback(partial(self._answered, batch))
 
@@ -515,6 +536,9 @@ class Session:
         size = 0
         while self._waiting and len(batch) < room:
             _, _, handle, line, environment = self._waiting[0]
+            if handle._cancelled is not None:
+                heapq.heappop(self._waiting)
+                continue
             size += len(line) + (0 if environment in places else len(environment.encoded))
             if batch and size > BATCH_BYTES:
                 break
@@ -524,7 +548,7 @@ class Session:
             place = places.setdefault(environment, len(places))
             items.append(b'{"environment":%d,%b' % (place, line[1:]))
         self._in_flight += len(batch)
-        self._unanswered += 1
+        self._unanswered += bool(batch)
         return batch, items, list(places)
 
     def _answered(self, batch: list[JobHandle], reply: Future[dict[str, Any]]) -> None:
@@ -550,7 +574,10 @@ class Session:
             if handle._result is None:
                 handle._callbacks.append(function)
                 return
-        self._inbox.put(lambda: self._call_late(function, handle))
+        if self._threads[0].is_alive():
+            self._inbox.put(lambda: self._call_late(function, handle))
+        else:
+            self._call_late(function, handle)  # the session is closed
 
     def _add_submit_callback(self, handle: JobHandle, function: Callable[[JobHandle], None]) -> None:
         with self._changed:
@@ -594,6 +621,19 @@ def _defaults(config: RunConfig) -> Defaults:
         urgency=jobs.urgency,
         env=jobs.env,
     )
+
+
+def _join(thread: threading.Thread) -> None:
+    if thread is not threading.current_thread():
+        thread.join()
+
+
+def _not_submitted(error: BaseException) -> JobResult:
+    if not isinstance(error, AgentError):
+        return JobResult.without_run(Outcome.UNKNOWN, "submit", str(error))
+    if error.code == "closing":
+        return _never_submitted(str(error))
+    return JobResult.without_run(Outcome.REJECTED, "submit", str(error))
 
 
 def _never_submitted(reason: str) -> JobResult:

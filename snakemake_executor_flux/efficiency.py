@@ -46,7 +46,7 @@ class Efficiency:
         wall = max(0.0, times.finish - times.start) if times.start is not None and times.finish is not None else None
         wait = max(0.0, times.start - times.submit) if times.start is not None and times.submit is not None else None
         cpu = result.usage.cpu if result.usage is not None else None
-        rss = result.usage.max_rss / 1e6 if result.usage is not None else None
+        rss = result.usage.max_rss / 1e6 if result.usage is not None and result.usage.max_rss is not None else None
         ratio = cpu / (wall * asked.cores) if cpu is not None and wall else None
         row = (
             asked.rule, asked.wildcards, asked.attempt, job_id or "", result.outcome, result.node, asked.step,

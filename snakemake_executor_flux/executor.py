@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snakemake.exceptions import RuleException
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -72,15 +73,35 @@ class Executor(RemoteExecutor):
         self._active_lock = threading.Lock()
         self._failed = False
         self._shut = False
-        self._run = RunFile()
-        self._session = self._open()
-        self._survivors = self._find_survivors()
-        self._shape = self._largest_node()
-        self._logdir = logs.log_directory(self._settings.logdir, self._run.id)
-        self._efficiency = Efficiency(self._logdir)
+        self._warned: set[str] = set()
         self._cwd = os.getcwd()
+        self._run = RunFile()
+        self._logdir = self._make_logdir()
+        self._efficiency = Efficiency(self._logdir)
+        self._session = self._open()
+        try:
+            self._survivors = self._find_survivors()
+            self._shape = self._largest_node()
+        except BaseException as err:
+            self._session.close()
+            self._forget_run()
+            if isinstance(err, ExecutorsError):
+                raise WorkflowError(f"flux-operator: {err}") from err
+            raise
         self._reporter = threading.Thread(target=self._report_forever, name="flux-operator-reporter", daemon=True)
         self._reporter.start()
+
+    def _forget_run(self) -> None:
+        if not self._run.resumed:
+            self._run.remove()
+
+    def _make_logdir(self) -> Path:
+        try:
+            return logs.log_directory(self._settings.logdir, self._run.id)
+        except OSError as err:
+            self._forget_run()
+            where = "--flux-operator-logdir" if self._settings.logdir is not None else "the log directory"
+            raise WorkflowError(f"flux-operator: {where}: logs cannot be written there: {err}") from err
 
     def _open(self) -> Session:
         try:
@@ -95,8 +116,7 @@ class Executor(RemoteExecutor):
                 auto_acknowledge=False,
             )
         except (ExecutorsError, OSError) as err:
-            if not self._run.resumed:
-                self._run.remove()
+            self._forget_run()
             raise WorkflowError(f"flux-operator: {err}") from err
 
     def _find_survivors(self) -> dict[str, list[dict[str, Any]]]:
@@ -180,16 +200,20 @@ class Executor(RemoteExecutor):
         self._reporter.join()
         keep = self._settings.keep_on_failure and self._failed
         if keep:
-            self.logger.info(
-                f"flux-operator: the instance of run {self._session.run_name} is kept until its idle time-out"
-            )
+            self.logger.info(f"flux-operator: {self._kept()}")
         self._session.close(release=not keep)
+        logs.remove_empty_directories(self._logdir)
         if not keep:
             self._run.remove()
         super().shutdown()
         if self._efficiency.jobs:
             self.logger.info(f"flux-operator: {self._efficiency.summary()}")
         _end_idle_timers()
+
+    def _kept(self) -> str:
+        info = self._session.hello
+        look = f"; look inside by FLUX_URI={info.uri} flux jobs -a" if info.uri else ""
+        return f"the instance of run {info.run} is kept until its idle time-out ({info.idle_timeout:g} s){look}"
 
     def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
         """Without the base class's hint at "cluster logs": the message has the log's path and last lines."""
@@ -203,7 +227,7 @@ class Executor(RemoteExecutor):
         """What to submit for a job; None when it failed already, and was reported so."""
         try:
             return self._prepare_or_raise(job)
-        except (WorkflowError, ResourceError, OSError, ExecutorsError, TimeoutError) as err:
+        except (WorkflowError, RuleException, ResourceError, OSError, ExecutorsError, TimeoutError) as err:
             # As with any remote executor, a job that cannot begin fails; the others go on as Snakemake was told.
             self._inbox.put(("refused", job, str(err)))
             return None
@@ -215,6 +239,9 @@ class Executor(RemoteExecutor):
         self.logger.debug(f"flux-operator: job {job.jobid} ({job.name}) takes the {choice.step} step{why}")
         if choice.step == "shell":
             resolve_resources(job)
+        elif self._settings.job_step == "shell" and job.name not in self._warned:
+            self._warned.add(job.name)
+            self.logger.warning(f"flux-operator: {job.name} cannot take the shell step: {'; '.join(choice.reasons)}")
         use_memory = self._settings.memory == "cores"
         ask = ask_of(job.threads, job.resources, self._shape, use_memory=use_memory)
         base = identity.base_key(job)
@@ -250,6 +277,11 @@ class Executor(RemoteExecutor):
         secrets = {name: value for name, value in self.envvars().items() if name not in command.env}
         attributes = {f"system.shell.options.{name}": value for name, value in ask.shell_options.items()}
         argv = command.argv
+        if ask.nested and self._session.hello.engine != "flux" and str(job.resources.get("mpi", "")).startswith("flux"):
+            raise ResourceError(
+                f"mpi={job.resources.get('mpi')!r}: the embedded engine has no Flux to start tasks with; install Flux, "
+                'or give mpi="mpirun"'
+            )
         if ask.nested and self._session.hello.engine == "flux":
             # One broker per node of the job, with all that the job holds there; as `flux batch` does.
             argv = ["flux", "start", *argv]
@@ -377,7 +409,9 @@ class Executor(RemoteExecutor):
             self.report_job_success(submitted.info)
         else:
             self._failed = True
-            self.report_job_error(submitted.info, msg=problem, aux_logs=[str(submitted.log)])
+            self.report_job_error(
+                submitted.info, msg=problem, aux_logs=[str(submitted.log)] if submitted.log.exists() else []
+            )
         handle.acknowledge()
 
     def _after(self, submitted: _Submitted, handle: JobHandle, result: JobResult) -> str | None:

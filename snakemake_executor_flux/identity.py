@@ -58,8 +58,10 @@ def _one(job: Any) -> list[Any]:
 
 def _code(job: Any) -> str:
     if job.is_shell:
-        return str(job.rule.shellcmd)
-    return str(job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src)
+        return str(job.shellcmd)  # formatted: it may hold what is nowhere else, {config[x]} for instance
+    code = job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src
+    # Such code sees the whole config, and nobody can tell what it uses.
+    return f"{code}\n{json.dumps(job.rule.workflow.config, sort_keys=True, default=str)}"
 
 
 def _wildcards(job: Any) -> Any:

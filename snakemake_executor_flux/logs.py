@@ -56,6 +56,14 @@ def remove_if_empty(path: Path) -> None:
             path.unlink()
 
 
+def remove_empty_directories(directory: Path) -> None:
+    """For the end of a run: rules whose jobs wrote nothing leave nothing."""
+    with contextlib.suppress(OSError):
+        for entry in list(directory.iterdir()):
+            with contextlib.suppress(OSError):  # not empty, or no directory
+                entry.rmdir()
+
+
 def _prune(base: Path) -> None:
     limit = time.time() - KEEP_DAYS * 86400
     with contextlib.suppress(OSError):

@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Dict, List, Optional
+import time
+from typing import Any, Dict, List, Optional, Set
 
-from . import supervisor
+from . import process_tree, supervisor
 from .engine import Engine, EngineError
 from .relay import relay
 from .server import Server, Settings
@@ -33,11 +34,15 @@ def main(argv: Optional[List[str]] = None) -> int:
         command.add_argument("--guest", action="store_true", help="the instance was not created by us")
         command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
         command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
+    sweeping = commands.add_parser("sweep")
+    sweeping.add_argument("--directory", required=True, help="directory of a run whose embedded engine has died")
     relaying = commands.add_parser("relay")
     relaying.add_argument("socket")
     arguments = parser.parse_args(argv)
     if arguments.command == "relay":
         return relay(arguments.socket)
+    if arguments.command == "sweep":
+        return sweep(arguments.directory)
     if arguments.command == "supervise":
         words = list(sys.argv[1:] if argv is None else argv)
         words[words.index("supervise")] = "serve"
@@ -95,9 +100,32 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
     spool = os.path.join(arguments.directory, "spool")
     os.makedirs(spool, mode=0o700, exist_ok=True)
     gpus = [int(word) for word in arguments.gpus.split(",") if word]
-    if arguments.cores > 0:
-        return EmbeddedEngine(cores=arguments.cores, gpus=gpus, spool=spool)
-    return EmbeddedEngine(gpus=gpus, spool=spool)
+    cores = {"cores": arguments.cores} if arguments.cores > 0 else {}
+    engine = EmbeddedEngine(gpus=gpus, spool=spool, **cores)
+    with open(os.path.join(arguments.directory, "epoch"), "w", encoding="ascii") as mark:
+        mark.write(engine.epoch)
+    return engine
+
+
+def sweep(directory: str) -> int:
+    """End what the jobs of an embedded engine that died have left: TERM, a grace, KILL. 1 if something remains."""
+    try:
+        with open(os.path.join(directory, "epoch"), encoding="ascii") as mark:
+            epoch = mark.read()
+    except OSError:
+        return 0  # it had not begun
+    told: Set[int] = set()
+    for attempt in range(60):
+        left = process_tree.marked(epoch)
+        if not left:
+            return 0
+        if attempt < 30:
+            process_tree.send([process for process in left if process.pid not in told], signal.SIGTERM)
+            told.update(process.pid for process in left)
+        else:
+            process_tree.send(left, signal.SIGKILL)
+        time.sleep(0.1)  # they are nobody's children, so that nothing tells of their end
+    return 1
 
 
 def _notify(path: str, notice: Dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ log = logging.getLogger("agent")
 
 #: Requests of one client that may be in progress before the agent stops reading from it.
 MAX_REQUESTS = 256
+#: Jobs in one message of a list.
+JOBS_IN_PART = 1000
 #: Events in one message.
 EVENT_BATCH = 500
 #: Bytes that may wait in a client's socket buffer before events and output pause.
@@ -82,9 +84,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused = True
+        self._adjust_reading()  # who does not read answers may not ask for more
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._adjust_reading()
         held, self._held_output = self._held_output, []
         for line in held:
             self._write(line)
@@ -114,8 +118,7 @@ class Connection(asyncio.Protocol):
             self.send(wire.error_reply(request_id, "unknown-op", "op: %r is not known here" % op[:50]))
             return
         self._requests += 1
-        if self._requests >= MAX_REQUESTS and self._transport is not None:
-            self._transport.pause_reading()
+        self._adjust_reading()
         asyncio.ensure_future(self._run(request_id, op, handler(self, message)))
 
     def _hello(self, request_id: int, message: wire.Message) -> None:
@@ -123,6 +126,9 @@ class Connection(asyncio.Protocol):
         if not isinstance(versions, list) or wire.VERSION not in versions:
             text = "this agent speaks version %d, the client %s" % (wire.VERSION, versions)
             self.send(wire.error_reply(request_id, "version", text))
+            return
+        if self._server.ending:
+            self.send(wire.error_reply(request_id, "closing", "the agent is shutting down"))
             return
         self._greeted = True
         self.send(wire.ok_reply(request_id, self._server.describe()))
@@ -141,9 +147,16 @@ class Connection(asyncio.Protocol):
             reply = wire.error_reply(request_id, "engine", "internal error: %r" % err)
         finally:
             self._requests -= 1
-            if self._requests == MAX_REQUESTS - 1 and self._transport is not None:
-                self._transport.resume_reading()
         self.send(reply)
+        self._adjust_reading()
+
+    def _adjust_reading(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._paused or self._requests >= MAX_REQUESTS:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     # -- events and output
 
@@ -159,12 +172,23 @@ class Connection(asyncio.Protocol):
             except LookupError:
                 # It read too slowly: its place is no longer kept. It gets the state of every job and goes on.
                 self._watching = table.sequence
-                self.send({"resync": table.snapshot(), "cursor": list(table.cursor())})
+                jobs = self._send_in_parts({"resync_part": None}, "resync_part", table.snapshot())
+                self.send({"resync": jobs, "cursor": list(table.cursor())})
                 return
             if not events:
                 return
             self._watching = events[-1][0]
             self.send({"ev": events})
+
+    def send_parts(self, request: wire.Message, jobs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        """Send a long list ahead of its reply, so that no message grows with the number of jobs; gives the rest."""
+        return self._send_in_parts({"re": request["id"]}, "part", jobs)
+
+    def _send_in_parts(self, message: wire.Message, field: str, jobs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        whole = len(jobs) // JOBS_IN_PART * JOBS_IN_PART if len(jobs) > JOBS_IN_PART else 0
+        for start in range(0, whole, JOBS_IN_PART):
+            self.send(dict(message, **{field: jobs[start : start + JOBS_IN_PART]}))
+        return jobs[whole:]
 
     def follow(self, job_id: str, stream: str, path: Optional[str], offset: int) -> int:
         sub = self._next_sub
@@ -191,7 +215,7 @@ class Connection(asyncio.Protocol):
         if sub not in self._followers:
             return
         try:
-            self._followers[sub] = self._server.follow(job_id, stream, path, offset, sink)
+            self._followers[sub] = self._server.follow(job_id, stream, path, offset, sink, lambda: not self._paused)
         except EngineError as err:
             del self._followers[sub]
             self.send({"out": [sub, stream, offset, "", True], "error": str(err)})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
+import resource
 import subprocess
 import time
 from typing import IO, Any, Awaitable, Callable, Dict, List, Optional, Sequence, Set, Tuple
@@ -85,7 +86,8 @@ class EmbeddedEngine(Engine):
         self._gpu_ids = list(gpus)
         self._memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._host = os.uname().nodename
-        self._epoch = os.urandom(6).hex()
+        #: The mark of this engine's jobs, see `process_tree`.
+        self.epoch = os.urandom(6).hex()
         self._free_cores = self._cores
         self._free_gpus = list(gpus)
         self._drained = False
@@ -109,7 +111,7 @@ class EmbeddedEngine(Engine):
     async def start(self, emit: Emit, known: Callable[[Known], None]) -> str:
         self._emit = emit
         self._subreaper = process_tree.become_subreaper()
-        return "embedded-%s-%s" % (self._host, self._epoch)
+        return "embedded-%s-%s" % (self._host, self.epoch)
 
     def submit(self, submissions: List[Submission]) -> List[Awaitable[str]]:
         answers: List[Awaitable[str]] = []
@@ -119,6 +121,8 @@ class EmbeddedEngine(Engine):
                 answer.set_result(self._take(submission))
             except EngineError as err:
                 answer.set_exception(err)
+            except Exception as err:  # whatever is wrong with one item must not refuse the others, which run by now
+                answer.set_exception(EngineError("the jobspec cannot be submitted: %r" % err))
             answers.append(answer)
         return answers
 
@@ -159,12 +163,12 @@ class EmbeddedEngine(Engine):
         self._admit_soon()
         return self._done()
 
-    def follow(self, job_id: str, stream: str, offset: int, sink: Sink) -> Callable[[], None]:
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, room: Callable[[], bool]) -> Callable[[], None]:
         job = self._jobs.get(job_id)
         if job is None:
             raise EngineError("the output of job %s is no longer kept" % job_id, "not-found")
         path = self._output_path(job, stream)
-        return FileFollower(path, stream, offset, sink, lambda: job.state == "ended").stop
+        return FileFollower(path, stream, offset, sink, lambda: job.state == "ended", room).stop
 
     def forget(self, job_id: str) -> None:
         job = self._jobs.get(job_id)
@@ -202,7 +206,7 @@ class EmbeddedEngine(Engine):
         plan = read_jobspec(submission.jobspec, "/")
         refusal = unsatisfiable(plan, self._host, self._cores, len(self._gpu_ids))
         self._count += 1
-        job = _Job("e%s-%d" % (self._epoch[:4], self._count), plan, submission)
+        job = _Job("e%s-%d" % (self.epoch[:4], self._count), plan, submission)
         self._jobs[job.id] = job
         self._active += 1
         self._tell(job, "submit", {"urgency": job.urgency})
@@ -294,11 +298,11 @@ class EmbeddedEngine(Engine):
             job.plan.stdout or os.path.join(self._spool, number + ".out"),
             job.plan.stderr or os.path.join(self._spool, number + ".err"),
         )
-        files["stdout"] = open(job.paths[0], mode, buffering=0)  # noqa: SIM115 - closed by the caller, after all tasks
+        files["stdout"] = _open_for_job(job.paths[0], mode)
         if job.paths[1] == job.paths[0]:
             files["stderr"] = files["stdout"]
         else:
-            files["stderr"] = open(job.paths[1], mode, buffering=0)  # noqa: SIM115 - likewise
+            files["stderr"] = _open_for_job(job.paths[1], mode)
 
     def _environment(self, job: _Job) -> Dict[str, str]:
         env = dict(job.plan.env)
@@ -309,7 +313,7 @@ class EmbeddedEngine(Engine):
             FLUX_JOB_SIZE=str(job.plan.tasks),
             FLUX_JOB_NNODES="1",
         )
-        env[process_tree.MARK] = process_tree.mark_value(self._epoch)
+        env[process_tree.MARK] = process_tree.mark_value(self.epoch)
         if self._gpu_ids and job.plan.gpu_affinity != "off":
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.gpus)) or "-1"
         return env
@@ -378,7 +382,9 @@ class EmbeddedEngine(Engine):
             return
         for timer in job.timers:
             timer.cancel()
-        usage = {"cpu": job.cpu, "max_rss": job.max_rss}
+        # Linux counts what a process was before its exec, which is this agent: less than that is not known.
+        known = job.max_rss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        usage = {"cpu": job.cpu, "max_rss": job.max_rss if known else None}
         self._tell(job, "finish", {"status": job.status, "usage": usage})
         self._free_cores += job.cores
         self._free_gpus = sorted(self._free_gpus + job.gpus)
@@ -410,7 +416,7 @@ class EmbeddedEngine(Engine):
             await gone.wait()
 
     def _census(self) -> Dict[str, List[process_tree.Process]]:
-        return process_tree.members(process_tree.snapshot(), self._pids, self._epoch)
+        return process_tree.members(process_tree.snapshot(), self._pids, self.epoch)
 
     # -- events and answers
 
@@ -433,6 +439,17 @@ class EmbeddedEngine(Engine):
         answer: asyncio.Future[None] = self._loop.create_future()
         answer.set_exception(EngineError(text, code))
         return answer
+
+
+def _open_for_job(path: str, mode: str) -> IO[bytes]:
+    """A file for a job's output; a FIFO without a reader is an error, not a wait for one."""
+
+    def without_waiting(name: str, flags: int) -> int:
+        fd = os.open(name, flags | os.O_NONBLOCK, 0o666)
+        os.set_blocking(fd, True)
+        return fd
+
+    return open(path, mode, buffering=0, opener=without_waiting)
 
 
 def _unlink(path: str) -> None:

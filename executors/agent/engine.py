@@ -87,6 +87,8 @@ class Engine(ABC):
     name = ""
     #: Version of what runs the jobs.
     version = ""
+    #: FLUX_URI of the instance, if there is one.
+    uri = ""
 
     @abstractmethod
     async def start(self, emit: Emit, known: Callable[[Known], None]) -> str:
@@ -116,8 +118,11 @@ class Engine(ABC):
         """Drain or undrain the ranks of an idset (RFC 22): no new job starts there."""
 
     @abstractmethod
-    def follow(self, job_id: str, stream: str, offset: int, sink: Sink) -> Callable[[], None]:
-        """Deliver output of one stream from a byte offset until its end; gives a function that stops it."""
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, room: Callable[[], bool]) -> Callable[[], None]:
+        """Deliver output of one stream from a byte offset until its end; gives a function that stops it.
+
+        ``room`` tells whether the reader keeps up; an engine that reads from files waits while it does not.
+        """
 
     def forget(self, job_id: str) -> None:  # noqa: B027 - most engines keep nothing
         """Drop what is kept for an ended job whose result was acknowledged long ago. Nothing by default."""

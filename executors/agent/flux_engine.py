@@ -32,6 +32,8 @@ from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
 from .wire import CHUNK_BYTES
 
 _USER = "fxo"
+#: Seconds in which a job that was sent shows up, where no sentinel can tell.
+_SENTINEL_WAIT = 2.0
 
 
 class FluxEngine(Engine):
@@ -59,6 +61,11 @@ class FluxEngine(Engine):
         self._waiting_output: Dict[int, List[Callable[[], None]]] = {}
         self._secrets: Dict[int, List[str]] = {}
         self._secret_count = 0
+        #: Jobs that this agent was asked for (counted on the loop), that were refused, and that the journal has shown
+        #: (older ones of its history too; both counted in the reactor's thread).
+        self._asked = 0
+        self._refused = 0
+        self._seen = 0
         #: A text that no job can hold, since nobody can guess it.
         self._place = os.urandom(16).hex()
         self._stopping = False
@@ -83,7 +90,7 @@ class FluxEngine(Engine):
     def _run_reactor(self) -> None:
         reason = "the connection to the Flux instance was lost"
         try:
-            handle = flux.Flux()
+            handle = _connect()
             owner = int(handle.attr_get("security.owner"))
             if owner != os.getuid():
                 raise EngineError(
@@ -92,6 +99,7 @@ class FluxEngine(Engine):
                     "not-possible",
                 )
             self.version = str(handle.attr_get("version"))
+            self.uri = str(handle.attr_get("local-uri"))
             instance = "%s-%s" % (handle.attr_get("hostlist"), handle.attr_get("broker.starttime"))
             watcher = handle.fd_watcher_create(self._wake_r, self._on_wake, flux.constants.FLUX_POLLIN)
             watcher.start()
@@ -134,12 +142,21 @@ class FluxEngine(Engine):
     def _sentinel(self, handle: flux.Flux, instance: str) -> None:
         spec = _sentinel_jobspec(self._run)
 
-        def submitted(future: Any) -> None:
-            sentinel = int(future.get_id())
-            flux.job.cancel_async(handle, sentinel, "sentinel").then(_ignore_result)
+        def consume(*_: Any) -> None:
             consumer = JournalConsumer(handle, include_sentinel=True)
             consumer.start()
             consumer.set_callback(self._on_journal, instance)
+
+        def submitted(future: Any) -> None:
+            try:
+                sentinel = int(future.get_id())
+            except OSError:
+                # No queue takes it (they may be named, or disabled). A while must do, then: see the module.
+                self._late = handle.timer_watcher_create(_SENTINEL_WAIT, consume)
+                self._late.start()
+                return
+            flux.job.cancel_async(handle, sentinel, "sentinel").then(_ignore_result)
+            consume()
 
         flux.job.submit_async(handle, spec, urgency=0).then(submitted)
 
@@ -157,6 +174,7 @@ class FluxEngine(Engine):
             mark = _mark_of(event.jobspec, self._run)
             if mark is None:
                 return
+            self._seen += 1
             self._ours.add(job)
             self._active.add(job)
             self._know(job, mark)
@@ -281,6 +299,7 @@ class FluxEngine(Engine):
             try:
                 job = int(future.get_id())
             except OSError as err:
+                self._refused += 1
                 for path in secrets:
                     _unlink(path)
                 answer(result, EngineError(future.error_string() or os.strerror(err.errno or errno.EIO)))
@@ -295,11 +314,13 @@ class FluxEngine(Engine):
                 try:
                     text = self._jobspec_text(submission, secrets)
                     flux.job.submit_async(handle, text, urgency=submission.urgency).then(done, result, secrets)
-                except (OSError, ValueError, TypeError, LookupError) as err:
+                except Exception as err:  # this thread serves all clients: nothing in one item may end it
+                    self._refused += 1
                     for path in secrets:
                         _unlink(path)
                     answer(result, EngineError("the jobspec cannot be submitted: %s" % err))
 
+        self._asked += len(submissions)
         self._call(call)
         return list(results)
 
@@ -313,7 +334,7 @@ class FluxEngine(Engine):
         if submission.secret_env:
             self._secret_count += 1
             base = os.path.join(self._state_dir, "env-%d-%d" % (os.getpid(), self._secret_count))
-            secrets += launch.write_secrets(base, submission.secret_env, _task_count(spec))
+            launch.write_secrets(base, submission.secret_env, _task_count(spec), secrets)
             task["command"] = launch.with_secrets(task["command"], base)
         if submission.environment is None:
             return json.dumps(spec)
@@ -355,7 +376,7 @@ class FluxEngine(Engine):
         payload = {"targets": ranks} if undo else {"targets": ranks, "reason": reason, "mode": "update"}
         return self._rpc(lambda h: h.rpc(topic, payload, nodeid=0), _nothing)
 
-    def follow(self, job_id: str, stream: str, offset: int, sink: Sink) -> Callable[[], None]:
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, room: Callable[[], bool]) -> Callable[[], None]:
         follower = _Follower(job_id, stream, offset, sink, self._to_loop)
         job = _number(job_id)
 
@@ -373,6 +394,8 @@ class FluxEngine(Engine):
 
     async def stop(self, cancel_jobs: bool) -> None:
         self._stopping = True
+        if cancel_jobs and self._thread.is_alive():
+            await self._see_all()
         if cancel_jobs and self._thread.is_alive() and self._active:
             self._idle = self._loop.create_future()
             for job in list(self._active):
@@ -385,6 +408,12 @@ class FluxEngine(Engine):
         for paths in self._secrets.values():
             for path in paths:
                 _unlink(path)
+
+    async def _see_all(self) -> None:
+        """Wait until the journal has shown what was sent a moment ago: it is to be cancelled too."""
+        deadline = self._loop.time() + 5.0
+        while self._seen < self._asked - self._refused and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # milliseconds, once in the agent's life; the counts belong to another thread
 
 
 class _Follower:
@@ -429,6 +458,14 @@ class _Follower:
         if eof:
             self._stopped = True
         self._to_loop(lambda: self._sink(self._stream, where, data, eof))
+
+
+def _connect() -> flux.Flux:
+    try:
+        return flux.Flux()
+    except OSError as err:
+        uri = os.environ.get("FLUX_URI", "(FLUX_URI is not set)")
+        raise EngineError("cannot connect to the Flux instance %s: %s" % (uri, os.strerror(err.errno or 0))) from None
 
 
 def _plain(job: int) -> str:

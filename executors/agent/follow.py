@@ -17,13 +17,16 @@ _INTERVAL = 0.2
 class FileFollower:
     """One reader's place in one file. The file may not exist yet."""
 
-    def __init__(self, path: str, stream: str, offset: int, sink: Sink, ended: Callable[[], bool]) -> None:
+    def __init__(
+        self, path: str, stream: str, offset: int, sink: Sink, ended: Callable[[], bool], room: Callable[[], bool]
+    ) -> None:
         self._loop = asyncio.get_event_loop()
         self._path = path
         self._stream = stream
         self._offset = offset
         self._sink = sink
         self._ended = ended
+        self._room = room
         self._timer: Optional[asyncio.Handle] = self._loop.call_soon(self._look)
 
     def stop(self) -> None:
@@ -32,6 +35,9 @@ class FileFollower:
             self._timer = None
 
     def _look(self) -> None:
+        if not self._room():  # what its reader has not taken would only fill our memory
+            self._timer = self._loop.call_later(_INTERVAL, self._look)
+            return
         ended = self._ended()  # before reading: what was written before the end is read then
         data = self._read()
         if data:
@@ -49,10 +55,12 @@ class FileFollower:
 
     def _read(self) -> bytes:
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return b""  # not there yet, or never
         try:
             return os.pread(fd, CHUNK_BYTES, self._offset)
+        except OSError:
+            return b""  # a directory, a FIFO, a file system in trouble: it ends with the job
         finally:
             os.close(fd)

@@ -147,6 +147,7 @@ class JobTable:
         self.sequence = 0
         self._events: Deque[List[Any]] = deque(maxlen=KEEP_EVENTS)
         self._ended: Deque[str] = deque()
+        self._dropped: List[str] = []
 
     # -- jobs and keys
 
@@ -183,8 +184,15 @@ class JobTable:
                 del self.keys[job.key]
             self._ended.append(job.id)
             while len(self._ended) > KEEP_ENDED:
-                self.jobs.pop(self._ended.popleft(), None)
+                old = self._ended.popleft()
+                self.jobs.pop(old, None)
+                self._dropped.append(old)
         return True
+
+    def take_dropped(self) -> List[str]:
+        """Jobs that are no longer known, since the last call."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     # -- events
 

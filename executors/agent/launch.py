@@ -54,17 +54,24 @@ def bad_names(env: Dict[str, str]) -> List[str]:
     return [name for name in env if not _NAME.match(name)]
 
 
-def write_secrets(base: str, env: Dict[str, str], tasks: int) -> List[str]:
-    """One 0600 file of exports per task (each task removes its own); gives their paths. Raises OSError."""
+#: Tasks of a job with a secret environment: each has a file.
+MAX_SECRET_TASKS = 4096
+
+
+def write_secrets(base: str, env: Dict[str, str], tasks: int, paths: List[str]) -> None:
+    """One 0600 file of exports per task (each task removes its own); ``paths`` gets each as it is made.
+
+    Raises OSError, and ValueError for too many tasks.
+    """
+    if tasks > MAX_SECRET_TASKS:
+        raise ValueError("secret_env: %d tasks, more than %d cannot have one" % (tasks, MAX_SECRET_TASKS))
     text = "".join("export %s='%s'\n" % (name, value.replace("'", "'\\''")) for name, value in env.items())
-    paths = []
     for rank in range(tasks):
         path = "%s.%d" % (base, rank)
+        paths.append(path)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as out:
             out.write(text)
-        paths.append(path)
-    return paths
 
 
 def with_secrets(command: List[str], base: str) -> List[str]:

@@ -107,6 +107,11 @@ def marked_job(pid: int, epoch: str) -> str:
     return (job_id or "?") if marked else ""
 
 
+def marked(epoch: str) -> List[Process]:
+    """Live processes of all jobs of an engine, by their environment alone: for when the engine itself is gone."""
+    return [process for process in snapshot().values() if process.state not in "ZX" and marked_job(process.pid, epoch)]
+
+
 def mark_value(epoch: str) -> str:
     """An engine inside a job of another engine keeps the outer mark, so that the outer one can end all of it."""
     outer = os.environ.get(MARK, "")

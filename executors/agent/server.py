@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import os
+import stat
 import time
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
 
@@ -48,6 +49,8 @@ class Server:
         self.instance = ""
         self.connections: Set[Connection] = set()
         self.closing: Optional[str] = None
+        #: Asked to end: nobody may come, nothing may be submitted any more.
+        self.ending = False
         self.done = asyncio.Event()
         self.exit_code = 0
         self._clock = clock
@@ -84,16 +87,18 @@ class Server:
         if self.closing is not None:
             return
         self.closing = reason
+        self.ending = True
         self.exit_code = exit_code
         log.info("stopping: %s", reason)
+        if self._server is not None:
+            self._server.close()
         await self.engine.stop(cancel_jobs)
         self._push_events()
         if self._watch_timer is not None:
             self._watch_timer.cancel()
-        if self._server is not None:
-            self._server.close()
         for connection in list(self.connections):
-            connection.send({"bye": reason})
+            if exit_code == 0:  # else the supervisor starts another agent, and clients shall come back to it
+                connection.send({"bye": reason})
             connection.close()
         self._acks.close()
         self.done.set()
@@ -171,11 +176,11 @@ class Server:
 
     async def op_submit(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         items = _list_of(request, "items", dict)
+        if self.ending:
+            raise EngineError("the agent is shutting down: %s" % (self.closing or "its last client ends it"), "closing")
         shared = (
             [Environment(one) for one in _list_of(request, "environments", dict)] if "environments" in request else []
         )
-        if self.closing is not None:
-            raise EngineError("the agent is shutting down: %s" % self.closing, "closing")
         answers: List[Any] = [None] * len(items)
         fresh: List[Submission] = []
         places: List[int] = []
@@ -211,7 +216,8 @@ class Server:
             self._submitting -= 1
             for submission in fresh:
                 if submission.key is not None:
-                    self._pending_keys.pop(submission.key, None)
+                    error = EngineError("the submission that this key was part of failed")
+                    _settle(self._pending_keys.pop(submission.key, None), error)
         return {"items": answers}
 
     async def _submitted(self, waiting: Awaitable[str], known_already: bool, what: Any) -> Dict[str, Any]:
@@ -259,10 +265,11 @@ class Server:
                 errors[job_id] = str(err)
         return {"errors": errors}
 
-    async def op_list(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+    async def op_list(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         ids = _list_of(request, "ids", str) if "ids" in request else None
         keys = _list_of(request, "keys", str) if "keys" in request else None
-        return {"jobs": self.table.select(ids, keys), "cursor": list(self.table.cursor())}
+        jobs = connection.send_parts(request, self.table.select(ids, keys))
+        return {"jobs": jobs, "cursor": list(self.table.cursor())}
 
     async def op_info(self, _connection: Connection, _request: Dict[str, Any]) -> Dict[str, Any]:
         return self.describe()
@@ -274,6 +281,7 @@ class Server:
             "host": os.uname().nodename, "pid": os.getpid(), "guest": self.settings.guest,
             "active": self.table.active, "clients": len(self.connections),
             "idle_timeout": self.settings.idle_timeout, "orphan_timeout": self.settings.orphan_timeout,
+            "uri": self.engine.uri,
         }  # fmt: skip
 
     async def op_watch(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -282,12 +290,13 @@ class Server:
             connection.watch_from(cursor.sequence)
             return {"cursor": list(cursor), "snapshot": None}
         connection.watch_from(self.table.sequence)
-        return {"cursor": list(self.table.cursor()), "snapshot": self.table.snapshot()}
+        cursor = self.table.cursor()
+        return {"cursor": list(cursor), "snapshot": connection.send_parts(request, self.table.snapshot())}
 
     async def op_ack(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         done = [job_id for job_id in _list_of(request, "ids", str) if self.table.acknowledge(job_id)]
         self._acks.add(done)
-        for job_id in done:
+        for job_id in self.table.take_dropped():
             self.engine.forget(job_id)
         return {}
 
@@ -301,16 +310,21 @@ class Server:
         path = _string(request, "path") if request.get("path") else None
         return {"sub": connection.follow(job_id, stream, path, _integer(request, "offset", 0, 1 << 62, 0))}
 
-    def follow(self, job_id: str, stream: str, path: Optional[str], offset: int, sink: Sink) -> Callable[[], None]:
-        """Follow a job's output: the file that it was sent to, or what the engine keeps. Gives a function to stop."""
+    def follow(
+        self, job_id: str, stream: str, path: Optional[str], offset: int, sink: Sink, room: Callable[[], bool]
+    ) -> Callable[[], None]:
+        """Follow a job's output: the file that it was sent to, or what the engine keeps. Gives a function to stop.
+
+        ``room``: whether the client has read what it was sent.
+        """
         if path is None:
-            return self.engine.follow(job_id, stream, offset, sink)
+            return self.engine.follow(job_id, stream, offset, sink, room)
 
         def ended() -> bool:
             job = self.table.jobs.get(job_id)
             return job is None or job.ended
 
-        return FileFollower(path, stream, offset, sink, ended).stop
+        return FileFollower(path, stream, offset, sink, ended, room).stop
 
     async def op_unfollow(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         connection.unfollow(_integer(request, "sub", 0, 1 << 62))
@@ -324,8 +338,9 @@ class Server:
         mode = _integer(request, "mode", 0, 0o777, 0o600)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if offset == 0 else 0)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(path, flags, mode)
+        fd = os.open(path, flags | os.O_NONBLOCK, mode)  # a FIFO must not hold up the agent
         try:
+            _must_be_regular(fd, path)
             written = os.pwrite(fd, data, offset)
         finally:
             os.close(fd)
@@ -336,10 +351,13 @@ class Server:
     async def op_get(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         path = self._path(request)
         offset = _integer(request, "offset", 0, 1 << 62, 0)
-        with open(path, "rb") as source:
-            source.seek(offset)
-            data = source.read(wire.CHUNK_BYTES)
-            size = os.fstat(source.fileno()).st_size
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _must_be_regular(fd, path)
+            data = os.pread(fd, wire.CHUNK_BYTES, offset)
+            size = os.fstat(fd).st_size
+        finally:
+            os.close(fd)
         return {"data": base64.b64encode(data).decode("ascii"), "eof": offset + len(data) >= size, "size": size}
 
     def _path(self, request: Dict[str, Any]) -> str:
@@ -367,6 +385,7 @@ class Server:
         if request.get("only_if_last") and self.connections - {connection}:
             return {"stopping": False}
         reason = str(request.get("reason") or "asked to shut down")
+        self.ending = True
         self._loop.call_soon(lambda: asyncio.ensure_future(self.stop(reason)))
         return {"stopping": True}
 
@@ -468,6 +487,11 @@ def _bytes(request: Dict[str, Any], field: str) -> bytes:
         return base64.b64decode(_string(request, field) if request.get(field) != "" else "", validate=True)
     except ValueError:
         raise EngineError("%s: is not base64" % field, "bad-request") from None
+
+
+def _must_be_regular(fd: int, path: str) -> None:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise EngineError("path: %r is not a regular file" % path, "bad-request")
 
 
 def _settle(future: Optional[asyncio.Future[Any]], value: Any) -> None:

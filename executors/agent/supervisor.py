@@ -47,6 +47,8 @@ def supervise(command: List[str]) -> int:
             child.send_signal(signal.SIGTERM)
         code = child.wait()
         child = None
+        if code == REFUSED and len(starts) > 1:
+            return 0  # it worked here before, so it is the instance that has gone
         if code in (0, REFUSED) or stopping:
             return code if code == REFUSED else 0
         print("agent supervisor: the agent ended with %d and is started again" % code, file=sys.stderr)

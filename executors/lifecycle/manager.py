@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
-from executors.errors import AgentError, SessionClosedError, TransportError
+from executors.errors import AgentError, EndingError, SessionClosedError, TransportError
 from executors.provision import Provisioner, make_provisioner
 
 log = logging.getLogger(__name__)
+
+#: Seconds to wait for the end of an instance that takes no clients any more.
+_ENDING_LIMIT = 60.0
 
 
 class Lifecycle:
@@ -26,12 +30,23 @@ class Lifecycle:
 
     def acquire(self, handler: Handler, announce: Callable[[str], None]) -> Client:
         """A connected client of the run's instance. Raises ProvisionError or TransportError; then nothing is left."""
+        announced = False
+        deadline = time.monotonic() + _ENDING_LIMIT
         try:
-            self._provisioner.ensure()
-            announce(self._provisioner.describe())
-            endpoint = self._provisioner.wait_ready()
-            client = Client(endpoint, handler, gone=self._provisioner.gone)
-            hello = client.connect()
+            while True:
+                self._provisioner.ensure()
+                if not announced:
+                    announce(self._provisioner.describe())
+                    announced = True
+                client = Client(self._provisioner.wait_ready(), handler, gone=self._provisioner.gone)
+                try:
+                    hello = client.connect()
+                except EndingError:  # its last client has just left: wait until it is gone, and begin anew
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+                else:
+                    break
         except BaseException:
             self._provisioner.abandon()
             raise
@@ -44,11 +59,12 @@ class Lifecycle:
         Jobs that are still active end as CANCELLED, and their events arrive before this returns.
         """
         try:
-            reply = client.request("shutdown", only_if_last=True, reason="released by its client")
+            stopping = client.request("shutdown", only_if_last=True, reason="released by its client")["stopping"]
         except (AgentError, SessionClosedError, TransportError) as err:
             log.debug("the agent was gone before its release: %s", err)
-            reply = {"stopping": True}
-        if reply.get("stopping"):
+            # Without its word it may be somebody else's by now, and ends by its time-outs when it is nobody's.
+            stopping = client.ended or self._provisioner.gone() is not None
+        if stopping:
             self._provisioner.delete()
             return True
         self._provisioner.detach()

@@ -48,9 +48,17 @@ class Choice:
 
 
 def choose(config: RunConfig, environ: Mapping[str, str]) -> Choice:
-    """``run.provisioner`` if it is set; else attach where FLUX_URI is set; else local."""
+    """``run.provisioner`` if set; else local for the embedded engine; else attach where FLUX_URI is set; else local.
+
+    Raises ConfigError where these contradict each other.
+    """
+    embedded = config.run.engine == "embedded"
+    if config.run.provisioner == "attach" and embedded:
+        raise ConfigError(["run.engine: embedded cannot be used with the provisioner attach; give one of the two"])
     if config.run.provisioner is not None:
         return Choice(config.run.provisioner, "asked for")
+    if embedded:
+        return Choice("local", "run.engine is embedded")
     if environ.get("FLUX_URI"):
         return Choice("attach", "FLUX_URI is set")
     return Choice("local", "FLUX_URI is not set")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -27,7 +26,16 @@ START_LIMIT = 60.0
 STOP_LIMIT = 90.0
 
 #: The outermost process of an instance: it outlives its client, and tidies up when there is no client any more.
-_KEEPER = 'dir=$1; log=$2; shift 2; "$@"; code=$?; rm -rf "$dir" "$dir.lock"; [ $code = 0 ] && rm -f "$log"; exit $code'
+#: Its standard input is the instance's lock, which is nobody else's to hold. The directory is renamed first: while it
+#: is being removed, the next instance of the same run may make it anew.
+_KEEPER = """
+dir=$1; log=$2; python=$3; shift 3
+"$@" </dev/null; code=$?
+[ $code = 0 ] || [ -z "$python" ] || "$python" "$dir/agent.pyz" sweep --directory "$dir" </dev/null
+mv "$dir" "$dir.$$" && rm -rf "$dir.$$"
+[ $code = 0 ] && rm -f "$log"
+exit $code
+"""
 
 #: Of the client's environment, what would make a new instance or Flux's Python something else than it is.
 _NOT_FOR_FLUX = ("FLUX_URI", "FLUX_JOB_ID", "FLUX_KVS_NAMESPACE", "PYTHONPATH", "PYTHONHOME")
@@ -57,6 +65,10 @@ class _AgentHere:
     def _directory_name(self) -> str:
         return self._name
 
+    def _sweeper(self) -> str:
+        """The Python that ends jobs which an agent that died has left; "" where Flux does that."""
+        return ""
+
     def _process_environment(self) -> dict[str, str]:
         return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX}
 
@@ -81,14 +93,18 @@ class _AgentHere:
 
     def ensure(self) -> None:
         with self._directory.locked():
-            if self._directory.agent_alive():
-                self._adopted = True
+            if self._process is not None:
+                raise ProvisionError(f"the instance ended as soon as it had begun{self._log_text()}")
+            self._adopted = self._directory.alive()
+            if self._adopted:
                 return
             try:
                 self._start()
-            except OSError as err:
+            except (OSError, ProvisionError) as err:
                 self._tidy()
                 shutil.rmtree(self._directory.path, ignore_errors=True)
+                if isinstance(err, ProvisionError):
+                    raise
                 raise ProvisionError(f"no instance could be started in {self._directory.path}: {err}") from err
 
     def _start(self) -> None:
@@ -96,7 +112,8 @@ class _AgentHere:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._scratch / "ready"))
         self._listener.listen(1)
-        self._directory.create(agent_archive())
+        command = self._command()
+        lock = self._directory.create(agent_archive())
         argv = [
             "/bin/sh",
             "-c",
@@ -104,12 +121,13 @@ class _AgentHere:
             "sh",
             str(self._directory.path),
             str(self._directory.log),
-            *self._command(),
+            self._sweeper(),
+            *command,
         ]
-        with self._directory.log.open("wb") as log:
+        with open(lock, "rb") as held, self._directory.log.open("wb") as log:
             self._process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=held,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd="/",
@@ -166,8 +184,7 @@ class _AgentHere:
                 probe.connect(str(self._directory.socket))
                 return
             except OSError:
-                if not self._directory.agent_alive():
-                    self._adopted = False
+                if not self._directory.alive():
                     self.ensure()
                     if not self._adopted:
                         self._wait_started()
@@ -182,7 +199,7 @@ class _AgentHere:
         if self._process is not None:
             code = self._process.poll()
             return None if code is None else f"the instance ended (exit code {code}){self._log_text()}"
-        return None if self._directory.path.exists() else "the instance has ended"
+        return None if self._directory.alive() else "the instance has ended"
 
     def detach(self) -> None:
         if self._process is not None:
@@ -216,11 +233,18 @@ class _AgentHere:
 
     def _kill(self) -> None:
         assert self._process is not None
+        group = self._process.pid
         for signum, limit in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signum)
-            if self._wait_end(limit):
+            deadline = time.monotonic() + limit
+            try:
+                os.killpg(group, signum)
+                while time.monotonic() < deadline:
+                    self._process.poll()
+                    os.killpg(group, 0)  # the keeper ends at once, the broker may need a while
+                    time.sleep(0.05)
+            except (ProcessLookupError, PermissionError):
                 break
+        self._wait_end(1.0)
         self._directory.remove()
 
     def _tidy(self) -> None:
@@ -254,6 +278,9 @@ class LocalProvisioner(_AgentHere):
             return f"the embedded engine, {'asked for' if self._config.run.engine else 'since no flux is on PATH'}"
         count = self._config.run.brokers
         return f"flux start with {count} broker{'s' if count > 1 else ''}"
+
+    def _sweeper(self) -> str:
+        return sys.executable if self._engine() == "embedded" else ""
 
     def _command(self) -> list[str]:
         if self._engine() == "embedded":

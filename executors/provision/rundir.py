@@ -17,6 +17,8 @@ from executors.errors import ProvisionError
 #: A unix socket's path is at most 107 bytes on Linux; the longest that we or Flux make below the run's directory.
 _SOCKET_PATH = 107
 _LONGEST = len("/agent.sock.new")
+#: Held by an instance's outermost process as long as it lives.
+INSTANCE_LOCK = "instance.lock"
 #: Seconds after which the log of a failed instance is removed.
 _KEEP_LOGS = 7 * 86400.0
 
@@ -50,39 +52,37 @@ class RunDirectory:
         self.socket = self.path / "agent.sock"
         self.agent = self.path / "agent.pyz"
         self.log = base / f"{name}.log"
-        self._lock = base / f"{name}.lock"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one client at a time creates or removes this run's instance."""
-        while True:
-            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.fstat(fd).st_ino == os.stat(self._lock).st_ino:
-                    break
-            os.close(fd)  # its last holder removed it while we waited
+        """Only one client at a time creates or removes instances; it takes milliseconds, so one lock does for all."""
+        fd = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
-            if not self.path.exists():
-                self._lock.unlink(missing_ok=True)
             os.close(fd)
 
-    def agent_alive(self) -> bool:
-        """Whether an agent (even one that is ending) holds this directory."""
-        return _is_locked(self.path / "agent.lock")
+    def alive(self) -> bool:
+        """Whether this run has an instance, also one whose agent is being started again, or that is ending."""
+        return _is_locked(self.path / INSTANCE_LOCK)
 
-    def create(self, agent: bytes) -> None:
-        """Make the directory anew, with the agent in it. Raises OSError."""
+    def create(self, agent: bytes) -> int:
+        """Make the directory anew, with the agent in it. The descriptor of the instance's lock, held. Raises OSError.
+
+        The lock is free when all that have inherited the descriptor have closed it.
+        """
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(mode=0o700)
         self.agent.write_bytes(agent)
+        fd = os.open(self.path / INSTANCE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
 
     def remove(self) -> None:
         """Remove the directory of an instance that has ended. Never raises."""
         with contextlib.suppress(OSError), self.locked():
-            if not self.agent_alive():
+            if not self.alive():
                 shutil.rmtree(self.path, ignore_errors=True)
 
     def wait_gone(self, limit: float) -> bool:
@@ -109,10 +109,9 @@ def prune(base: Path) -> None:
     for entry in _entries(base):
         with contextlib.suppress(OSError):
             if entry.is_dir() and not entry.is_symlink():
-                # A directory is young while its agent is being started, and has no lock yet.
-                if time.time() - entry.stat().st_mtime > 600 and not _is_locked(entry / "agent.lock"):
+                # A directory is young while it is being made, and has no lock yet.
+                if time.time() - entry.stat().st_mtime > 600 and not _is_locked(entry / INSTANCE_LOCK):
                     shutil.rmtree(entry, ignore_errors=True)
-                    entry.with_name(entry.name + ".lock").unlink(missing_ok=True)
             elif entry.suffix == ".log" and time.time() - entry.stat().st_mtime > _KEEP_LOGS:
                 entry.unlink()
 

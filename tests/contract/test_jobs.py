@@ -220,7 +220,7 @@ def test_usage_is_measured_when_asked_for(session: Session, need: object) -> Non
     usage = run(session, "python3", "-c", program, measure=True).usage
     assert usage is not None
     assert usage.cpu > 0.01
-    assert 60e6 < usage.max_rss < 500e6
+    assert usage.max_rss is not None and 60e6 < usage.max_rss < 500e6
 
 
 def test_urgent_jobs_start_first(session: Session, tmp_path: Path) -> None:

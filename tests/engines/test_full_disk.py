@@ -73,4 +73,4 @@ def test_a_full_state_directory_is_an_error_and_not_a_wait(engine: str, small: P
         link.unlink()
     assert run.returncode == 1
     assert "flux-operator: no instance could be started in" in run.output and "No space left" in run.output
-    assert sorted(path.name for path in small.rglob("*")) == ["filler", "fluxop"]
+    assert sorted(path.name for path in small.rglob("*")) == ["filler", "fluxop", "lock"]

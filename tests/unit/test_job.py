@@ -106,7 +106,7 @@ def test_what_is_asked_for_is_what_the_jobspec_holds(nodes: int | None, tasks: i
         ({"duration": "60"}, "duration: '60'"),
         ({"urgency": 32}, "urgency: 32"),
         ({"exclusive": True}, "set nodes"),
-        ({"key": ""}, "key: has 0 characters"),
+        ({"key": ""}, "key: '' is not a string of 1 to 256 characters"),
         ({"cwd": "relative"}, "cwd: 'relative' is not an absolute path"),
         ({"stdout": ""}, "stdout: ''"),
         ({"env": {"A=B": "x"}}, "env: 'A=B'"),
