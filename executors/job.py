@@ -53,7 +53,7 @@ class JobRequest:
     urgency: int | None = None
     #: RFC 31 constraint object.
     constraint: Mapping[str, JSONValue] | None = None
-    #: Files for the output streams; the same path for both puts them in one file, in order.
+    #: Files for the output streams; the same path for both puts them in one file.
     stdout: str | None = None
     stderr: str | None = None
     #: More attributes, by dotted path below ``attributes`` (``system.shell.options.mpi``).

@@ -61,10 +61,11 @@ class FluxEngine(Engine):
         self._waiting_output: Dict[int, List[Callable[[], None]]] = {}
         self._secrets: Dict[int, List[str]] = {}
         self._secret_count = 0
-        #: Jobs that this agent was asked for (counted on the loop), that were refused, and that the journal has shown
-        #: (older ones of its history too; both counted in the reactor's thread).
+        #: Jobs that this agent was asked for (counted on the loop); that were refused, that got their id, and that the
+        #: journal has shown, older ones of its history too (counted in the reactor's thread).
         self._asked = 0
         self._refused = 0
+        self._answered = 0
         self._seen = 0
         #: A text that no job can hold, since nobody can guess it.
         self._place = os.urandom(16).hex()
@@ -304,6 +305,7 @@ class FluxEngine(Engine):
                     _unlink(path)
                 answer(result, EngineError(future.error_string() or os.strerror(err.errno or errno.EIO)))
                 return
+            self._answered += 1
             if secrets:
                 self._secrets[job] = secrets
             answer(result, _plain(job))
@@ -410,10 +412,10 @@ class FluxEngine(Engine):
                 _unlink(path)
 
     async def _see_all(self) -> None:
-        """Wait until the journal has shown what was sent a moment ago: it is to be cancelled too."""
+        """Wait until what was sent a moment ago is known: it is to be cancelled too, and its sender told its id."""
         deadline = self._loop.time() + 5.0
-        while self._seen < self._asked - self._refused and self._loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # milliseconds, once in the agent's life; the counts belong to another thread
+        while min(self._seen, self._answered) < self._asked - self._refused and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # once in the life of an agent; the counts belong to another thread
 
 
 class _Follower:

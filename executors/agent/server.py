@@ -93,6 +93,9 @@ class Server:
         if self._server is not None:
             self._server.close()
         await self.engine.stop(cancel_jobs)
+        deadline = self._loop.time() + 5.0
+        while self._submitting and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # a few turns of the loop: whoever has submitted learns the ids first
         self._push_events()
         if self._watch_timer is not None:
             self._watch_timer.cancel()

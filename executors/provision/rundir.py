@@ -110,7 +110,8 @@ def prune(base: Path) -> None:
         with contextlib.suppress(OSError):
             if entry.is_dir() and not entry.is_symlink():
                 # A directory is young while it is being made, and has no lock yet.
-                if time.time() - entry.stat().st_mtime > 600 and not _is_locked(entry / INSTANCE_LOCK):
+                young = time.time() - entry.stat().st_mtime < 600
+                if not young and not _is_locked(entry / INSTANCE_LOCK) and not _is_locked(entry / "agent.lock"):
                     shutil.rmtree(entry, ignore_errors=True)
             elif entry.suffix == ".log" and time.time() - entry.stat().st_mtime > _KEEP_LOGS:
                 entry.unlink()

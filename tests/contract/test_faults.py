@@ -6,11 +6,12 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from executors import JobRequest, Outcome
+from executors import JobRequest, Outcome, Session
 from executors.provision.rundir import base_directory
 from tests.contract.conftest import Opener, environment
 from tests.contract.test_sessions import counted, wait_for
@@ -70,3 +71,101 @@ def test_what_is_asked_of_a_lost_session_is_refused_at_once(opener: Opener) -> N
     result = handle.result(LIMIT)
     assert result.outcome in (Outcome.CANCELLED, Outcome.UNKNOWN) and result.exception is not None
     session.close()
+
+
+def test_jobs_of_an_agent_that_died_do_not_go_on(engine: str, opener: Opener, tmp_path: Path) -> None:
+    session = opener("orphans")
+    script = f"echo $$ > {tmp_path}/pid; (trap '' TERM; sleep 1000) & echo $! > {tmp_path}/child; wait"
+    [handle] = session.submit([JobRequest(argv=["sh", "-c", script])])
+    wait_for(lambda: (tmp_path / "child").exists() and bool((tmp_path / "child").read_text()), "the job runs")
+    # Flux ends the tasks of a job, and not what they leave behind.
+    pids = [int((tmp_path / name).read_text()) for name in (["pid", "child"] if engine == "embedded" else ["pid"])]
+    kill_agent(session.run_name)
+    assert not handle.result(LIMIT).ok
+    wait_for(lambda: not any(alive(pid) for pid in pids), "its processes have ended")
+    if engine == "flux":
+        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    session.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# -- races of clients
+
+
+def test_a_result_from_before_its_acknowledgement_never_answers_a_new_request(session: Session, out: Path) -> None:
+    for count in range(1, 41):
+        [handle] = session.submit([counted(out, key="again and again")])
+        assert handle.result(LIMIT).ok
+        assert out.read_text().count("ran") == count
+
+
+def test_a_key_that_belongs_to_other_work_is_refused(opener: Opener) -> None:
+    session = opener(auto_acknowledge=False)
+    [first] = session.submit([JobRequest(argv=["true"], key="mine")])
+    assert first.result(LIMIT).ok
+    [second] = session.submit([JobRequest(argv=["false"], key="mine")])
+    result = second.result(LIMIT)
+    assert result.outcome is Outcome.REJECTED and result.exception is not None
+    assert "belongs to other work" in result.exception.note
+    session.close()
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_every_handle_ends_whenever_a_session_is_closed(opener: Opener, release: bool) -> None:
+    for index in range(12):
+        session = opener(f"closing-{release}")
+        handles = session.submit([JobRequest(argv=["true"]) for _ in range(150)])
+        time.sleep(index / 1000)
+        session.close(release=release)
+        for handle in handles:
+            handle.result(0)
+        seen: list[object] = []
+        handles[0].add_done_callback(seen.append)
+        assert seen == [handles[0]]
+    opener(f"closing-{release}").close()
+
+
+def test_a_run_that_is_opened_while_it_ends_begins_anew(opener: Opener) -> None:
+    for index in range(8):
+        first = opener("revolving")
+        closing = threading.Thread(target=first.close)
+        closing.start()
+        time.sleep(index * 0.03)
+        second = opener("revolving")
+        [job] = second.submit([JobRequest(argv=["true"])])
+        assert job.result(LIMIT).ok
+        closing.join()
+        second.close()
+        assert not (base_directory(environment()) / second.run_name).exists()
+
+
+def test_a_thousand_and_more_jobs_are_listed(opener: Opener) -> None:
+    session = opener(max_in_flight=3000)
+    handles = session.submit([JobRequest(argv=["true"], urgency=0, name="n" * 100) for _ in range(2500)])
+    wait_for(lambda: all(handle.id for handle in handles), "all are submitted")
+    listed = session.unacknowledged()
+    assert sorted(job["id"] for job in listed) == sorted(str(handle.id) for handle in handles)
+    session.cancel(handles)
+    session.close()
+
+
+def test_one_bad_item_spoils_nothing(session: Session, out: Path) -> None:
+    bad = [
+        JobRequest(argv=["true"], constraint={"ranks": ["9" * 5000]}),
+        JobRequest(argv=["true"], attributes={"system.duration.x": 1}),
+        JobRequest(argv=["true"], attributes={"system": 1}),
+        JobRequest(argv=["true"], duration=10**400),
+        JobRequest(argv=["true"], key=5),  # type: ignore[arg-type]
+        JobRequest(argv=["true"], tasks=200_000, secret_env={"A": "x"}),
+    ]
+    handles = session.submit([*bad, *(counted(out) for _ in range(5))])
+    results = [handle.result(LIMIT) for handle in handles]
+    assert [result.outcome for result in results[: len(bad)]] == [Outcome.REJECTED] * len(bad)
+    assert all(result.ok for result in results[len(bad) :])
+    assert out.read_text().count("ran") == 5

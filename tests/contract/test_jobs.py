@@ -196,13 +196,29 @@ def test_output_files_are_written_where_asked(session: Session, tmp_path: Path) 
 
 def test_output_that_went_to_a_file_can_be_followed_too(session: Session, tmp_path: Path) -> None:
     log, go = tmp_path / "log", tmp_path / "go"
-    script = f"echo first; while [ ! -e {go} ]; do sleep 0.05; done; echo second; printf '\\377' >&2"
+    script = f"echo first; while [ ! -e {go} ]; do sleep 0.05; done; printf 'second\\377'"
     [handle] = session.submit([JobRequest(argv=["sh", "-c", script], stdout=str(log), stderr=str(log))])
     pieces = handle.output()
     assert next(pieces) == b"first\n"
     go.touch()
-    assert b"".join(pieces) == b"second\n\xff" == log.read_bytes()[6:]
-    assert b"".join(handle.output("stderr", offset=6)) == b"second\n\xff"
+    assert b"".join(pieces) == b"second\xff" == log.read_bytes()[6:]
+    assert b"".join(handle.output("stderr", offset=6)) == b"second\xff"
+
+
+def test_output_can_be_read_after_the_result(session: Session) -> None:
+    [handle] = session.submit([JobRequest(argv=["echo", "there"])])
+    assert handle.result(LIMIT).ok
+    assert b"".join(handle.output()) == b"there\n"
+
+
+def test_output_into_something_that_is_no_file_holds_nobody_up(session: Session, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("fifo", ""):
+        [handle] = session.submit([JobRequest(argv=["echo", "x"], stdout=str(tmp_path / name))])
+        assert session.request("info")["active"] >= 0  # the agent answers
+        handle.cancel()
+        handle.result(LIMIT)
+        assert b"".join(handle.output()) == b""
 
 
 def test_all_tasks_of_a_job_run(session: Session, tmp_path: Path) -> None:

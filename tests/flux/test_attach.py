@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,6 +98,16 @@ def test_a_guest_never_drains(instance: Instance) -> None:
     with attach(instance, "drain") as session, pytest.raises(AgentError, match="not created by us"):
         session.request("drain", ranks="0")
     assert "drain" not in instance.flux("resource", "drain", "-no", "{ranks} {state}")
+
+
+def test_closing_right_after_submitting_leaves_no_job_behind(instance: Instance) -> None:
+    for delay in (0.0, 0.01, 0.03, 0.1):
+        session = attach(instance, f"quick-{delay}")
+        handles = session.submit([JobRequest(argv=["sleep", "300"]) for _ in range(100)])
+        time.sleep(delay)
+        session.close()
+        assert {handle.result(0).outcome.name for handle in handles} <= {"CANCELLED"}
+        assert instance.flux("jobs", "-no", "{id}") == ""
 
 
 def test_two_runs_share_an_instance(instance: Instance) -> None:
