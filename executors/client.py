@@ -151,8 +151,8 @@ class Client:
         """
         try:
             hello = self._open()
-        except EndingError:
-            raise
+        except ConnectionError as err:  # its socket was there a moment ago
+            raise EndingError(f"the agent is ending: {err}") from err
         except OSError as err:
             raise TransportError(f"the agent cannot be reached: {err}") from err
         self.hello = hello

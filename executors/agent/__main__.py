@@ -94,7 +94,7 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
     if arguments.engine == "flux":
         from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
 
-        return FluxEngine(arguments.run, arguments.directory, lambda reason: holder[0].lost(reason))
+        return FluxEngine(arguments.run, arguments.directory, lambda reason: holder[0].lost(reason), arguments.guest)
     from .embedded_engine import EmbeddedEngine
 
     spool = os.path.join(arguments.directory, "spool")

@@ -20,6 +20,7 @@ from .embedded_plan import Plan, idset, read_jobspec, unsatisfiable
 from .ending import Ending
 from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
 from .follow import FileFollower
+from .wire import MARK
 
 #: Seconds from TERM to KILL, as Flux's kill-timeout.
 GRACE = 5.0
@@ -313,7 +314,7 @@ class EmbeddedEngine(Engine):
             FLUX_JOB_SIZE=str(job.plan.tasks),
             FLUX_JOB_NNODES="1",
         )
-        env[process_tree.MARK] = process_tree.mark_value(self.epoch)
+        env[MARK] = process_tree.mark_value(self.epoch)
         if self._gpu_ids and job.plan.gpu_affinity != "off":
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.gpus)) or "-1"
         return env

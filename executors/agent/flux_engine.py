@@ -29,7 +29,7 @@ from flux.job.output import output_event_watch_async
 
 from . import launch
 from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
-from .wire import CHUNK_BYTES
+from .wire import CHUNK_BYTES, MARK
 
 _USER = "fxo"
 #: Seconds in which a job that was sent shows up, where no sentinel can tell.
@@ -41,7 +41,7 @@ class FluxEngine(Engine):
 
     name = "flux"
 
-    def __init__(self, run: str, state_dir: str, on_lost: Callable[[str], None]) -> None:
+    def __init__(self, run: str, state_dir: str, on_lost: Callable[[str], None], guest: bool = False) -> None:
         self._run = run
         self._state_dir = state_dir
         self._on_lost = on_lost
@@ -67,6 +67,7 @@ class FluxEngine(Engine):
         self._refused = 0
         self._answered = 0
         self._seen = 0
+        self._mark = "" if guest else os.environ.get(MARK, "")
         #: A text that no job can hold, since nobody can guess it.
         self._place = os.urandom(16).hex()
         self._stopping = False
@@ -338,11 +339,16 @@ class FluxEngine(Engine):
             base = os.path.join(self._state_dir, "env-%d-%d" % (os.getpid(), self._secret_count))
             launch.write_secrets(base, submission.secret_env, _task_count(spec), secrets)
             task["command"] = launch.with_secrets(task["command"], base)
-        if submission.environment is None:
+        shared = submission.environment
+        if self._mark:
+            # If the broker is killed, its job shells go and leave the tasks behind, with nothing else to know them by.
+            values = shared.values if shared is not None else spec["attributes"]["system"].setdefault("environment", {})
+            values[MARK] = self._mark
+        if shared is None:
             return json.dumps(spec)
         # The environment is most of a jobspec, and jobs share it: encode it once, and put it where it belongs.
         spec["attributes"]["system"]["environment"] = self._place
-        return json.dumps(spec).replace('"%s"' % self._place, submission.environment.text(), 1)
+        return json.dumps(spec).replace('"%s"' % self._place, shared.text(), 1)
 
     def cancel(self, job_id: str, note: str) -> Awaitable[None]:
         return self._unless_ended(self._rpc(lambda h: flux.job.cancel_async(h, _number(job_id), note), _nothing))

@@ -12,8 +12,7 @@ import os
 import signal
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
-#: The engine's mark in the environment of its jobs: its epoch, after those of the engines around it.
-MARK = "FLUX_EMBEDDED_EPOCH"
+from .wire import MARK
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -108,8 +107,21 @@ def marked_job(pid: int, epoch: str) -> str:
 
 
 def marked(epoch: str) -> List[Process]:
-    """Live processes of all jobs of an engine, by their environment alone: for when the engine itself is gone."""
-    return [process for process in snapshot().values() if process.state not in "ZX" and marked_job(process.pid, epoch)]
+    """Live processes that carry a mark, and their descendants: for when the engine itself is gone.
+
+    Tasks under Flux carry none, but the job shells that are their parents have the broker's environment.
+    """
+    processes = snapshot()
+    children: Dict[int, List[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.ppid, []).append(process.pid)
+    seen: Set[int] = set()
+    found: List[Process] = []
+    for pid in processes:
+        if marked_job(pid, epoch):
+            found += [processes[member] for member in _descend(pid, children, seen)]
+    me = os.getpid()
+    return [process for process in found if process.state not in "ZX" and process.pid != me]
 
 
 def mark_value(epoch: str) -> str:

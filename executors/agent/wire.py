@@ -27,6 +27,9 @@ CHUNK_BYTES = 256 * 1024
 PING_INTERVAL = 20.0
 SILENCE_LIMIT = 60.0
 
+#: Marks the processes of an instance in their environment, by epochs with colons between; how leftovers are found.
+MARK = "FXO_EPOCH"
+
 STATES = ("NEW", "DEPEND", "PRIORITY", "SCHED", "RUN", "CLEANUP", "INACTIVE")
 
 ERROR_CODES = (

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from executors.agent.wire import MARK
 from executors.config import RunConfig
 from executors.errors import GuestError, ProvisionError
 from executors.provision.package import agent_archive
@@ -54,6 +55,7 @@ class _AgentHere:
         self._directory = RunDirectory(base, self._directory_name())
         self._process: subprocess.Popen[bytes] | None = None
         self._adopted = False
+        self._epoch = os.urandom(6).hex()
         self._scratch: Path | None = None
         self._listener: socket.socket | None = None
 
@@ -66,8 +68,11 @@ class _AgentHere:
         return self._name
 
     def _sweeper(self) -> str:
-        """The Python that ends jobs which an agent that died has left; "" where Flux does that."""
+        """The Python that ends what a dead instance has left; "" for an instance that is not ours."""
         return ""
+
+    def _after_create(self) -> None:
+        """Put more into the new directory."""
 
     def _process_environment(self) -> dict[str, str]:
         return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX}
@@ -125,6 +130,7 @@ class _AgentHere:
             *command,
         ]
         with open(lock, "rb") as held, self._directory.log.open("wb") as log:
+            self._after_create()
             self._process = subprocess.Popen(
                 argv,
                 stdin=held,
@@ -280,7 +286,17 @@ class LocalProvisioner(_AgentHere):
         return f"flux start with {count} broker{'s' if count > 1 else ''}"
 
     def _sweeper(self) -> str:
-        return sys.executable if self._engine() == "embedded" else ""
+        return sys.executable
+
+    def _process_environment(self) -> dict[str, str]:
+        environ = super()._process_environment()
+        if self._engine() == "flux":  # the embedded engine makes its own
+            outer = environ.get(MARK)
+            environ[MARK] = f"{outer}:{self._epoch}" if outer else self._epoch
+        return environ
+
+    def _after_create(self) -> None:
+        (self._directory.path / "epoch").write_text(self._epoch)
 
     def _command(self) -> list[str]:
         if self._engine() == "embedded":

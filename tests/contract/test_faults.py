@@ -73,18 +73,15 @@ def test_what_is_asked_of_a_lost_session_is_refused_at_once(opener: Opener) -> N
     session.close()
 
 
-def test_jobs_of_an_agent_that_died_do_not_go_on(engine: str, opener: Opener, tmp_path: Path) -> None:
+def test_jobs_of_an_instance_that_died_do_not_go_on(opener: Opener, tmp_path: Path) -> None:
     session = opener("orphans")
     script = f"echo $$ > {tmp_path}/pid; (trap '' TERM; sleep 1000) & echo $! > {tmp_path}/child; wait"
     [handle] = session.submit([JobRequest(argv=["sh", "-c", script])])
     wait_for(lambda: (tmp_path / "child").exists() and bool((tmp_path / "child").read_text()), "the job runs")
-    # Flux ends the tasks of a job, and not what they leave behind.
-    pids = [int((tmp_path / name).read_text()) for name in (["pid", "child"] if engine == "embedded" else ["pid"])]
+    pids = [int((tmp_path / name).read_text()) for name in ("pid", "child")]
     kill_agent(session.run_name)
     assert not handle.result(LIMIT).ok
     wait_for(lambda: not any(alive(pid) for pid in pids), "its processes have ended")
-    if engine == "flux":
-        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
     session.close()
 
 

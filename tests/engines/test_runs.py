@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import LIMIT, Snakemake, command, environment
+from tests.engines.conftest import LIMIT, Snakemake, command, environment, run_snakemake
 
 SLOW = """
 rule all:
@@ -241,6 +241,17 @@ def test_a_changed_job_replaces_the_running_one(background: Callable[..., Backgr
     assert (tmp_path / "a").read_text() == "changed\n"
 
 
+def test_a_job_whose_config_changed_is_not_taken_up(background: Callable[..., Background], tmp_path: Path) -> None:
+    text = 'rule a:\n    output: "a"\n    shell: "echo x >> ran; sleep 3; echo {config[value]} > {output}"\n'
+    first = background(text, "--config", "value=old")
+    wait_for(lambda: (tmp_path / "ran").exists(), "the job runs")
+    first.process.kill()
+    first.process.wait()
+    second = background("", "--rerun-incomplete", "--config", "value=new")
+    assert second.wait() == 0, second.output()
+    assert (tmp_path / "a").read_text() == "new\n"
+
+
 def test_an_old_failure_does_not_answer_for_a_new_run(background: Callable[..., Background], tmp_path: Path) -> None:
     text = 'rule a:\n    output: "a"\n    shell: "echo x >> tries; sleep 1; test -e fixed; touch {output}"\n'
     first = background(text)
@@ -293,6 +304,21 @@ def test_the_instance_can_be_kept_after_a_failure(snakemake: Snakemake, tmp_path
     assert "is kept until its idle time-out" in run.output
     assert instances(tmp_path)
     wait_for(lambda: not instances(tmp_path), "it ends by its idle time-out")
+
+
+def test_a_log_directory_that_cannot_be_is_said_and_nothing_is_left(snakemake: Snakemake, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = snakemake('rule a:\n    output: "a"\n    shell: "touch {output}"\n', "--flux-operator-logdir", "file/logs")
+    assert run.returncode == 1
+    assert "--flux-operator-logdir: logs cannot be written there" in run.output
+    assert not instances(tmp_path) and not (tmp_path / ".snakemake" / "flux_operator_run.json").exists()
+
+
+def test_mpi_by_flux_without_flux_is_refused_with_the_cure(tmp_path: Path) -> None:
+    text = 'rule a:\n    output: "a"\n    resources: mpi="flux run", tasks=2\n    shell: "touch {output}"\n'
+    run = run_snakemake(tmp_path, text, engine="embedded")
+    assert run.returncode == 1
+    assert "the embedded engine has no Flux to start tasks with" in run.output
 
 
 def test_logs_go_where_asked(snakemake: Snakemake, tmp_path: Path) -> None:

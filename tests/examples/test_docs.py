@@ -54,7 +54,7 @@ def test_the_config_example_is_a_config(tmp_path: Path) -> None:
     text = indented((ROOT / "docs" / "install.md").read_text(), "apiVersion:")
     (tmp_path / "config.yaml").write_text(text)
     config = load_config(tmp_path / "config.yaml", environ={})
-    assert config.run.idle_timeout == 300 and config.job_defaults.queue == "batch"
+    assert config.run.idle_timeout == 300 and config.job_defaults.duration == 3600
 
 
 def test_every_option_is_in_the_table_with_its_default_and_no_other_is() -> None:
