@@ -304,7 +304,9 @@ class LocalProvisioner(_AgentHere):
         flux = self._flux()
         if flux is None:
             raise ProvisionError("run.engine is flux, but no flux is on PATH; install Flux, or use embedded")
-        size = [] if self._config.run.brokers == 1 else ["-s", str(self._config.run.brokers)]
+        # A single broker's sockets go where the keeper tidies up; for several, `flux start` wants a place of its own.
+        one = self._config.run.brokers == 1
+        size = [f"-Srundir={self._directory.path}"] if one else ["-s", str(self._config.run.brokers)]
         agent = [flux, "python", *self._agent_arguments("flux", "supervise")]
         return [flux, "start", *size, f"-Sstatedir={self._directory.path}", *agent]
 
