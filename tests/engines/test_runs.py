@@ -338,13 +338,16 @@ def test_logs_go_where_asked(snakemake: Snakemake, tmp_path: Path) -> None:
         (["--flux-operator-job-step", "fast"], "'fast'"),
         (["--flux-operator-idle-timeout", "-5"], "idleTimeout"),
         (["--flux-operator-config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--flux-operator-provisioner", "attach"], "FLUX_URI is not set"),
+        (
+            ["--flux-operator-provisioner", "attach"],
+            r"FLUX_URI is not set|embedded cannot be used with the provisioner attach",
+        ),
     ],
 )
 def test_a_wrong_option_is_named_before_anything_runs(snakemake: Snakemake, arguments: list[str], words: str) -> None:
     run = snakemake('rule a:\n    output: "a"\n    shell: "touch {output}"\n', *arguments)
     assert run.returncode != 0
-    assert words in run.output
+    assert re.search(words, run.output)
     assert "Traceback" not in run.output
     assert not (run.directory / "a").exists()
 
