@@ -1,4 +1,4 @@
-"""Command line: all measurements, or the named ones; docs/benchmarks.md is rewritten by a whole run only."""
+"""Command line: all measurements, or the named ones, whose rows then replace their old ones in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -51,15 +51,25 @@ def machine() -> str:
     )
 
 
+def line_of(row: Row) -> str:
+    reached = {True: "yes", False: "**no**", None: ""}[row.reached]
+    note = f" ({'; '.join(row.notes)})" if row.notes else ""
+    return f"| {row.what} | {row.measured}{note} | {row.target} | {reached} |"
+
+
 def page(rows: list[Row], missing: list[str]) -> str:
     lines = ["# Benchmarks", "", f"Machine: {machine()}.", ""]
-    lines += ["| what | measured | to reach | reached |", "|---|---|---|---|"]
-    for row in rows:
-        reached = {True: "yes", False: "**no**", None: ""}[row.reached]
-        note = f" ({'; '.join(row.notes)})" if row.notes else ""
-        lines.append(f"| {row.what} | {row.measured}{note} | {row.target} | {reached} |")
+    lines += ["| what | measured | to reach | reached |", "|---|---|---|---|", *map(line_of, rows)]
     lines += ["", *(f"Not measured here: {one}." for one in missing), MARK]
     return "\n".join(lines)
+
+
+def replace_rows(text: str, rows: list[Row]) -> str:
+    """The page with the rows of a partial run in place of the older ones."""
+    fresh = {row.what: line_of(row) for row in rows}
+    return "\n".join(
+        next((new for what, new in fresh.items() if line.startswith(f"| {what} |")), line) for line in text.split("\n")
+    )
 
 
 def main() -> int:
@@ -92,6 +102,8 @@ def main() -> int:
         kept = PAGE.read_text().split(MARK, 1)[1] if PAGE.exists() and MARK in PAGE.read_text() else "\n"
         PAGE.write_text(page(rows, missing) + kept)
         print(f"written: {PAGE.relative_to(ROOT)}")
+    elif PAGE.exists() and rows:
+        PAGE.write_text(replace_rows(PAGE.read_text(), rows))
     return 1 if failed else 0
 
 
