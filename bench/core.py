@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.common import ROOT, Row, environment, need_flux, rss
 from executors import JobHandle, JobRequest, RunId, Session, load_config, open_session
+from tests.processes import of_run
 
 INGEST = 2000
 MOCK = {"system.exec.test.run_duration": "0.001s"}
@@ -92,18 +93,11 @@ def measure_ingest(repeats: int = 3) -> list[Row]:
 def processes(run: str) -> dict[str, int]:
     """Pids of a run's agent and lead broker."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(run.encode() in word for word in words):
-            if b"serve" in words:
-                found["agent"] = int(entry.name)
-            elif b"broker" in words[0] or (len(words) > 1 and b"flux-broker" in words[0]):
-                found["broker"] = int(entry.name)
+    for process, argv in of_run(run):
+        if "serve" in argv:
+            found["agent"] = process.pid
+        elif any("broker" in word for word in argv[:2]):
+            found["broker"] = process.pid
     return found
 
 

@@ -35,7 +35,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
         command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
     sweeping = commands.add_parser("sweep")
-    sweeping.add_argument("--directory", required=True, help="directory of a run whose embedded engine has died")
+    sweeping.add_argument("--directory", required=True, help="directory of a run whose instance has died")
     relaying = commands.add_parser("relay")
     relaying.add_argument("socket")
     arguments = parser.parse_args(argv)
@@ -100,15 +100,13 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
     spool = os.path.join(arguments.directory, "spool")
     os.makedirs(spool, mode=0o700, exist_ok=True)
     gpus = [int(word) for word in arguments.gpus.split(",") if word]
-    cores = {"cores": arguments.cores} if arguments.cores > 0 else {}
-    engine = EmbeddedEngine(gpus=gpus, spool=spool, **cores)
-    with open(os.path.join(arguments.directory, "epoch"), "w", encoding="ascii") as mark:
-        mark.write(engine.epoch)
-    return engine
+    if arguments.cores > 0:
+        return EmbeddedEngine(cores=arguments.cores, gpus=gpus, spool=spool)
+    return EmbeddedEngine(gpus=gpus, spool=spool)
 
 
 def sweep(directory: str) -> int:
-    """End what the jobs of an embedded engine that died have left: TERM, a grace, KILL. 1 if something remains."""
+    """End what an instance that died has left: TERM, a grace, KILL. 1 if something remains."""
     try:
         with open(os.path.join(directory, "epoch"), encoding="ascii") as mark:
             epoch = mark.read()

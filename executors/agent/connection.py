@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
             except LookupError:
                 # It read too slowly: its place is no longer kept. It gets the state of every job and goes on.
                 self._watching = table.sequence
-                jobs = self._send_in_parts({"resync_part": None}, "resync_part", table.snapshot())
+                jobs = self._send_in_parts({}, "resync_part", table.snapshot())
                 self.send({"resync": jobs, "cursor": list(table.cursor())})
                 return
             if not events:
@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
         return self._send_in_parts({"re": request["id"]}, "part", jobs)
 
     def _send_in_parts(self, message: wire.Message, field: str, jobs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
-        whole = len(jobs) // JOBS_IN_PART * JOBS_IN_PART if len(jobs) > JOBS_IN_PART else 0
+        whole = len(jobs) // JOBS_IN_PART * JOBS_IN_PART
         for start in range(0, whole, JOBS_IN_PART):
             self.send(dict(message, **{field: jobs[start : start + JOBS_IN_PART]}))
         return jobs[whole:]

@@ -20,7 +20,7 @@ from .embedded_plan import Plan, idset, read_jobspec, unsatisfiable
 from .ending import Ending
 from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
 from .follow import FileFollower
-from .wire import MARK
+from .wire import MARK, mark_value
 
 #: Seconds from TERM to KILL, as Flux's kill-timeout.
 GRACE = 5.0
@@ -88,7 +88,7 @@ class EmbeddedEngine(Engine):
         self._memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._host = os.uname().nodename
         #: The mark of this engine's jobs, see `process_tree`.
-        self.epoch = os.urandom(6).hex()
+        self._epoch = os.urandom(6).hex()
         self._free_cores = self._cores
         self._free_gpus = list(gpus)
         self._drained = False
@@ -112,7 +112,7 @@ class EmbeddedEngine(Engine):
     async def start(self, emit: Emit, known: Callable[[Known], None]) -> str:
         self._emit = emit
         self._subreaper = process_tree.become_subreaper()
-        return "embedded-%s-%s" % (self._host, self.epoch)
+        return "embedded-%s-%s" % (self._host, self._epoch)
 
     def submit(self, submissions: List[Submission]) -> List[Awaitable[str]]:
         answers: List[Awaitable[str]] = []
@@ -207,7 +207,7 @@ class EmbeddedEngine(Engine):
         plan = read_jobspec(submission.jobspec, "/")
         refusal = unsatisfiable(plan, self._host, self._cores, len(self._gpu_ids))
         self._count += 1
-        job = _Job("e%s-%d" % (self.epoch[:4], self._count), plan, submission)
+        job = _Job("e%s-%d" % (self._epoch[:4], self._count), plan, submission)
         self._jobs[job.id] = job
         self._active += 1
         self._tell(job, "submit", {"urgency": job.urgency})
@@ -314,7 +314,7 @@ class EmbeddedEngine(Engine):
             FLUX_JOB_SIZE=str(job.plan.tasks),
             FLUX_JOB_NNODES="1",
         )
-        env[MARK] = process_tree.mark_value(self.epoch)
+        env[MARK] = mark_value(self._epoch, os.environ)
         if self._gpu_ids and job.plan.gpu_affinity != "off":
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.gpus)) or "-1"
         return env
@@ -417,7 +417,7 @@ class EmbeddedEngine(Engine):
             await gone.wait()
 
     def _census(self) -> Dict[str, List[process_tree.Process]]:
-        return process_tree.members(process_tree.snapshot(), self._pids, self.epoch)
+        return process_tree.members(process_tree.snapshot(), self._pids, self._epoch)
 
     # -- events and answers
 

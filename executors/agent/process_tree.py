@@ -124,12 +124,6 @@ def marked(epoch: str) -> List[Process]:
     return [process for process in found if process.state not in "ZX" and process.pid != me]
 
 
-def mark_value(epoch: str) -> str:
-    """An engine inside a job of another engine keeps the outer mark, so that the outer one can end all of it."""
-    outer = os.environ.get(MARK, "")
-    return outer + ":" + epoch if outer else epoch
-
-
 def send(processes: Iterable[Process], signum: int) -> None:
     """Signal each; one that is gone or that belongs to another user is passed over."""
     for process in processes:

@@ -13,7 +13,7 @@ a version only changes when the meaning of a field does. Event names and job sta
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 VERSION = 1
 
@@ -45,6 +45,12 @@ ERROR_CODES = (
 )
 
 Message = Dict[str, Any]
+
+
+def mark_value(epoch: str, environ: Mapping[str, str]) -> str:
+    """The value of `MARK` for an instance started in ``environ``: outer ones can end all that is inside them."""
+    outer = environ.get(MARK, "")
+    return outer + ":" + epoch if outer else epoch
 
 
 class Cursor(NamedTuple):

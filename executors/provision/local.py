@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from executors.agent.wire import MARK
+from executors.agent.wire import MARK, mark_value
 from executors.config import RunConfig
 from executors.errors import GuestError, ProvisionError
 from executors.provision.package import agent_archive
@@ -288,17 +288,14 @@ class LocalProvisioner(_AgentHere):
     def _sweeper(self) -> str:
         return sys.executable
 
-    def _process_environment(self) -> dict[str, str]:
-        environ = super()._process_environment()
-        if self._engine() == "flux":  # the embedded engine makes its own
-            outer = environ.get(MARK)
-            environ[MARK] = f"{outer}:{self._epoch}" if outer else self._epoch
-        return environ
-
     def _after_create(self) -> None:
         (self._directory.path / "epoch").write_text(self._epoch)
 
     def _command(self) -> list[str]:
+        # Everything but the keeper and its sweeper carries the mark: what has it is swept.
+        return ["env", f"{MARK}={mark_value(self._epoch, self._environ)}", *self._instance()]
+
+    def _instance(self) -> list[str]:
         if self._engine() == "embedded":
             return [sys.executable, *self._agent_arguments("embedded", "serve")]
         flux = self._flux()

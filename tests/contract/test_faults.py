@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -15,28 +12,9 @@ from executors import JobRequest, Outcome, Session
 from executors.provision.rundir import base_directory
 from tests.contract.conftest import Opener, environment
 from tests.contract.test_sessions import counted, wait_for
+from tests.processes import alive, kill_agent, of_run
 
 LIMIT = 60.0
-
-
-def processes(run: str, *words: bytes) -> list[int]:
-    """Pids whose command line names the run and one of the words; any process of the run where none are given."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                argv = (entry / "cmdline").read_bytes().split(b"\0")
-                if any(run.encode() in word for word in argv) and (not words or set(words) & set(argv[:6])):
-                    found.append(int(entry.name))
-    return found
-
-
-def kill_agent(run: str) -> None:
-    # The supervisor first, or it would start another one.
-    for word in (b"supervise", b"serve"):
-        for pid in processes(run, word):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
@@ -59,7 +37,7 @@ def test_an_agent_that_dies_at_any_moment_never_makes_a_success(opener: Opener, 
     assert session.lost
     killer.join()
     session.close()
-    wait_for(lambda: not processes(session.run_name), "all processes of the run have ended")
+    wait_for(lambda: not list(of_run(session.run_name)), "all processes of the run have ended")
     assert not (base_directory(environment()) / session.run_name).exists()
 
 
@@ -85,11 +63,14 @@ def test_jobs_of_an_instance_that_died_do_not_go_on(opener: Opener, tmp_path: Pa
     session.close()
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+def test_a_dead_instance_tidies_up_without_any_client(opener: Opener, tmp_path: Path) -> None:
+    session = opener("nobody")
+    session.submit([JobRequest(argv=["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 1000"])])
+    wait_for(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()), "the job runs")
+    session.close(release=False)
+    kill_agent(session.run_name)
+    directory = base_directory(environment()) / session.run_name
+    wait_for(lambda: not directory.exists() and not alive(int((tmp_path / "pid").read_text())), "nothing is left")
 
 
 # -- races of clients

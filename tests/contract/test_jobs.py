@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from executors import AgentError, JobHandle, JobRequest, JobResult, Outcome, Session
+from tests.processes import alive
 
 LIMIT = 60.0
 
@@ -70,7 +71,7 @@ def test_a_job_over_its_time_limit_is_ended_with_its_children(session: Session, 
     assert result.outcome is Outcome.TIMEOUT
     child = int(pid_file.read_text())
     deadline = time.monotonic() + LIMIT
-    while _alive(child):
+    while alive(child):
         assert time.monotonic() < deadline, "the job's child outlives its time limit"
         time.sleep(0.05)
 
@@ -274,11 +275,3 @@ def test_a_thousand_jobs_are_cancelled_at_once(session: Session) -> None:
     session.cancel(handles)
     assert {handle.result(LIMIT * 2).outcome for handle in handles} == {Outcome.CANCELLED}
     assert run(session, "true").ok
-
-
-def _alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

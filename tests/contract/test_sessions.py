@@ -20,6 +20,7 @@ from executors.names import run_name
 from executors.provision.rundir import RunDirectory, base_directory
 from tests.contract.conftest import Opener, environment
 from tests.contract.test_jobs import LIMIT, wait_running
+from tests.processes import alive
 
 
 def wait_for(condition: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
@@ -171,7 +172,7 @@ def test_nothing_is_left_after_a_session(opener: Opener) -> None:
     wait_for(lambda: handle.id is not None, "the job is taken")
     session.close()
     assert handle.result(0).outcome is Outcome.CANCELLED
-    assert not _alive(pid)
+    assert not alive(pid)
     directory = directory_of("tidy")
     assert not directory.path.exists() and not directory.log.exists()
     with pytest.raises(SessionClosedError):
@@ -222,7 +223,7 @@ def test_after_kill_9_of_the_client_nothing_outlives_the_orphan_time_out(engine:
     _kill_client(engine, "orphan", 1.0, f"echo $$ > {tmp_path}/pid; exec sleep 600")
     wait_for(lambda: not directory_of("orphan").path.exists(), "the instance ends and tidies up")
     if (tmp_path / "pid").exists():
-        assert not _alive(int((tmp_path / "pid").read_text() or 0))
+        assert not alive(int((tmp_path / "pid").read_text() or 0))
 
 
 def test_after_kill_9_of_the_client_the_next_one_finds_the_job(engine: str, opener: Opener, tmp_path: Path) -> None:
@@ -393,10 +394,3 @@ def test_a_drained_node_starts_nothing_until_it_is_undrained(session: Session) -
 
 
 # -- secrets
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

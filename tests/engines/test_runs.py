@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.engines.conftest import LIMIT, Snakemake, command, environment, run_snakemake
+from tests.processes import kill_agent, of_run
 
 SLOW = """
 rule all:
@@ -68,19 +70,20 @@ def background(engine: str, tmp_path: Path) -> Iterator[Callable[..., Background
         one.process.wait()
 
 
+def run_of(directory: Path) -> str:
+    """The id of the run that a workflow directory has now."""
+    return re.findall(r'"id": "(\w+)"', (directory / ".snakemake" / "flux_operator_run.json").read_text())[0]
+
+
 def instances(directory: Path) -> list[str]:
     """Processes (agents, brokers, jobs) that work in or for a directory."""
-    run_id = re.compile(r'"id": "(\w+)"')
-    found = []
-    marker = directory / ".snakemake" / "flux_operator_run.json"
-    name = run_id.findall(marker.read_text())[0] if marker.exists() else "none-such"
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                cwd = os.readlink(entry / "cwd")
-                if name in words or (cwd == str(directory) and "pytest" not in words):
-                    found.append(words)
+    found: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        found += [" ".join(argv) for _, argv in of_run(run_of(directory))]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.cwd() == str(directory) and process.pid != os.getpid():
+                found.append(" ".join(process.cmdline()))
     return found
 
 
@@ -270,29 +273,11 @@ def test_a_lost_agent_ends_the_run_with_its_reason(
 ) -> None:
     run = background(SLOW)
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
-    for pid in _pids(b"supervise" if engine == "flux" else b"serve", tmp_path):
-        os.kill(pid, signal.SIGKILL)
+    assert kill_agent(run_of(tmp_path))
     assert run.wait() == 1
     assert "has an unknown end" in run.output() or "was cancelled" in run.output() or "was lost" in run.output()
     assert not (tmp_path / "a").exists()
     (tmp_path / "go").touch()
-
-
-def _pids(word: bytes, directory: Path) -> list[int]:
-    run = re.findall(r'"id": "(\w+)"', (directory / ".snakemake/flux_operator_run.json").read_text())[0].encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if (
-                    word in words
-                    and any(run in one for one in words)
-                    and not words[0].endswith(b"sh")
-                    and b"start" not in words
-                ):
-                    found.append(int(entry.name))
-    return found
 
 
 def test_the_instance_can_be_kept_after_a_failure(snakemake: Snakemake, tmp_path: Path) -> None:
