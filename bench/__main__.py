@@ -66,10 +66,15 @@ def page(rows: list[Row], missing: list[str]) -> str:
 
 def replace_rows(text: str, rows: list[Row]) -> str:
     """The page with the rows of a partial run in place of the older ones."""
-    fresh = {row.what: line_of(row) for row in rows}
-    return "\n".join(
-        next((new for what, new in fresh.items() if line.startswith(f"| {what} |")), line) for line in text.split("\n")
-    )
+    lines = text.split("\n")
+    for row in rows:
+        table = [index for index, line in enumerate(lines[: lines.index(MARK)]) if line.startswith("| ")]
+        old = next((index for index in table if lines[index].startswith(f"| {row.what} |")), None)
+        if old is None:
+            lines.insert(table[-1] + 1, line_of(row))
+        else:
+            lines[old] = line_of(row)
+    return "\n".join(lines)
 
 
 def main() -> int:

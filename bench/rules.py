@@ -54,7 +54,7 @@ def inside(repeats: int, with_peer: bool) -> dict[str, float]:
         def peer(jobs: int) -> float:
             return snakemake_seconds(jobs, "--executor", "flux", "--jobs", "1000", env=env, python=python)
 
-        rates["peer"] = marginal(peer, 20, 40, 1)
+        rates["peer"] = marginal(peer, 20, 40, repeats)
     return rates
 
 

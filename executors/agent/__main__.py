@@ -46,7 +46,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if arguments.command == "supervise":
         words = list(sys.argv[1:] if argv is None else argv)
         words[words.index("supervise")] = "serve"
-        return supervisor.supervise(supervisor.agent_command(words))
+        return supervisor.supervise(supervisor.agent_command(words), arguments.guest)
     return serve(arguments)
 
 

@@ -181,7 +181,7 @@ class EmbeddedEngine(Engine):
             if path.startswith(self._spool + os.sep):
                 _unlink(path)
 
-    async def stop(self, cancel_jobs: bool) -> None:
+    async def stop(self, cancel_jobs: bool) -> bool:
         self._stopped = True
         kind, note = ("cancel", "the instance is shutting down") if cancel_jobs else ("lost", "the agent was ended")
         for job in list(self._jobs.values()):
@@ -196,6 +196,7 @@ class EmbeddedEngine(Engine):
         self._reaper.finish()
         if self._subreaper:
             process_tree.resign_subreaper()
+        return True
 
     # -- taking and starting
 

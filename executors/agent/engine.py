@@ -128,5 +128,5 @@ class Engine(ABC):
         """Drop what is kept for an ended job whose result was acknowledged long ago. Nothing by default."""
 
     @abstractmethod
-    def stop(self, cancel_jobs: bool) -> Awaitable[None]:
-        """End: with ``cancel_jobs`` cancel what is active and wait until it is gone. Never raises."""
+    def stop(self, cancel_jobs: bool) -> Awaitable[bool]:
+        """End: with ``cancel_jobs`` cancel what is active and wait until it is gone; whether it is. Never raises."""

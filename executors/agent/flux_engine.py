@@ -400,7 +400,7 @@ class FluxEngine(Engine):
         self._call(call)
         return follower.stop
 
-    async def stop(self, cancel_jobs: bool) -> None:
+    async def stop(self, cancel_jobs: bool) -> bool:
         self._stopping = True
         if cancel_jobs and self._thread.is_alive():
             await self._see_all()
@@ -411,11 +411,13 @@ class FluxEngine(Engine):
             if self._active:
                 # Flux itself ends a job that ignores its signals (kill-timeout); this bound is for a stuck node.
                 await asyncio.wait([self._idle], timeout=60)
+        ended = self._thread.is_alive() and not self._active
         self._call(lambda handle: handle.reactor_stop())
         await self._loop.run_in_executor(None, self._thread.join, 5.0)
         for paths in self._secrets.values():
             for path in paths:
                 _unlink(path)
+        return ended
 
     async def _see_all(self) -> None:
         """Wait until what was sent a moment ago is known: it is to be cancelled too, and its sender told its id."""

@@ -15,6 +15,7 @@ from .connection import Connection
 from .engine import Engine, EngineError, Entry, Environment, Known, Sink, Submission
 from .follow import FileFollower
 from .jobs import Job, JobTable
+from .supervisor import JOBS_LEFT
 
 log = logging.getLogger("agent")
 
@@ -92,7 +93,8 @@ class Server:
         log.info("stopping: %s", reason)
         if self._server is not None:
             self._server.close()
-        await self.engine.stop(cancel_jobs)
+        if not await self.engine.stop(cancel_jobs) and exit_code == 0:
+            self.exit_code = JOBS_LEFT
         deadline = self._loop.time() + 5.0
         while self._submitting and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # a few turns of the loop: whoever has submitted learns the ids first

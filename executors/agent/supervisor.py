@@ -16,13 +16,39 @@ from typing import List, Optional
 
 #: Exit code of an agent that cannot work here (see its error file); starting it again would not help.
 REFUSED = 3
+#: Exit code of an agent that was told to end and could not end all jobs before.
+JOBS_LEFT = 4
+#: Seconds for each of the two commands that end them then.
+CLEANUP_LIMIT = 60.0
 #: So many accidents within `WINDOW` seconds are no accidents.
 MAX_RESTARTS = 20
 WINDOW = 60.0
 
 
-def supervise(command: List[str]) -> int:
-    """Run ``command`` until it ends on purpose; the exit code for the instance."""
+def supervise(command: List[str], guest: bool = False) -> int:
+    """Run ``command`` until it ends on purpose; the exit code for the instance.
+
+    An agent ends its jobs before itself. Where it could not, they are ended here, unless the instance is not ours:
+    Flux's own clean-up of jobs is turned off for the instances that we start (see `provision.local`).
+    """
+    code = _keep_alive(command)
+    if code != 0 and not guest and _end_jobs() and code == JOBS_LEFT:
+        return 0
+    return code
+
+
+def _end_jobs() -> bool:
+    """Whether no job is left. What is stuck is swept when the instance has ended with another code than 0."""
+    try:
+        for command in (["flux", "cancel", "--user=all", "--all", "--quiet"], ["flux", "queue", "idle", "--quiet"]):
+            subprocess.run(command, stdin=subprocess.DEVNULL, timeout=CLEANUP_LIMIT, check=True)
+    except (OSError, subprocess.SubprocessError) as err:
+        print("agent supervisor: %s" % err, file=sys.stderr)
+        return False
+    return True
+
+
+def _keep_alive(command: List[str]) -> int:
     stopping: List[int] = []
     child: Optional[subprocess.Popen[bytes]] = None
 
@@ -37,7 +63,7 @@ def supervise(command: List[str]) -> int:
     starts: List[float] = []
     while True:
         if stopping:
-            return 0
+            return JOBS_LEFT
         starts = [moment for moment in starts if time.monotonic() - moment < WINDOW] + [time.monotonic()]
         if len(starts) > MAX_RESTARTS:
             print("agent supervisor: the agent died %d times in %d s" % (MAX_RESTARTS, WINDOW), file=sys.stderr)
@@ -48,9 +74,11 @@ def supervise(command: List[str]) -> int:
         code = child.wait()
         child = None
         if code == REFUSED and len(starts) > 1:
-            return 0  # it worked here before, so it is the instance that has gone
-        if code in (0, REFUSED) or stopping:
-            return code if code == REFUSED else 0
+            return JOBS_LEFT  # it worked here before, so it is the instance that has gone
+        if code in (0, REFUSED, JOBS_LEFT):
+            return code
+        if stopping:
+            return JOBS_LEFT
         print("agent supervisor: the agent ended with %d and is started again" % code, file=sys.stderr)
         sys.stderr.flush()
 

@@ -305,7 +305,10 @@ class LocalProvisioner(_AgentHere):
         one = self._config.run.brokers == 1
         size = [f"-Srundir={self._directory.path}"] if one else ["-s", str(self._config.run.brokers)]
         agent = [flux, "python", *self._agent_arguments("flux", "supervise")]
-        return [flux, "start", *size, f"-Sstatedir={self._directory.path}", *agent]
+        # The agent has ended all jobs when the instance ends; Flux's four commands to do so, one after the other,
+        # would take most of the time of its end (0.6 of 0.8 s). A Flux that does not know the variable runs them.
+        without_cleanup = ["env", "FLUX_DISABLE_JOB_CLEANUP=1"]
+        return [*without_cleanup, flux, "start", *size, f"-Sstatedir={self._directory.path}", *agent]
 
 
 class AttachProvisioner(_AgentHere):

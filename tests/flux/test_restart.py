@@ -8,11 +8,13 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from executors import ExecutorsError, JobRequest
 from tests.contract.conftest import Opener
-from tests.contract.test_sessions import agent_pid, counted, wait_for
+from tests.contract.test_sessions import agent_pid, counted, directory_of, wait_for
+from tests.processes import alive, of_run
 
 LIMIT = 60.0
 
@@ -74,4 +76,30 @@ def test_an_agent_killed_again_and_again_ends_the_instance_with_the_reason(opene
     wait_for(kill, "the supervisor gives up")
     result = job.result(LIMIT)
     assert result.outcome.name in ("UNKNOWN", "CANCELLED") and result.exception is not None
+    session.close()
+
+
+def test_jobs_that_an_agent_could_not_end_are_ended_by_its_supervisor(opener: Opener, tmp_path: Path) -> None:
+    session = opener("left")
+    [job] = session.submit([JobRequest(argv=["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000"])])
+    session.submit([JobRequest(argv=["sleep", "1000"], cores_per_task=os.cpu_count() or 1)])  # one that waits
+    wait_for(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()), "the job runs")
+    agent = agent_pid(session)
+    [supervisor] = [one for one, argv in of_run(session.run_name) if one.pid == psutil.Process(agent).ppid()]
+    os.kill(agent, signal.SIGSTOP)
+    supervisor.send_signal(signal.SIGTERM)  # which the agent cannot follow any more
+    os.kill(agent, signal.SIGKILL)
+    assert job.result(LIMIT).outcome.name in ("UNKNOWN", "CANCELLED")
+    session.close()
+    directory = directory_of("left")
+    wait_for(lambda: not directory.path.exists(), "the instance has ended")
+    assert not alive(int((tmp_path / "pid").read_text()))
+    assert not directory.log.exists()  # it ended in good order
+
+
+def test_what_is_said_to_the_instance_is_not_said_to_jobs(opener: Opener) -> None:
+    session = opener("env")
+    [job] = session.submit([JobRequest(argv=["env"])])
+    assert job.result(LIMIT).ok
+    assert b"FLUX_DISABLE_JOB_CLEANUP" not in b"".join(job.output())  # an instance inside it cleans up
     session.close()
