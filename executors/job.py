@@ -23,6 +23,9 @@ JSONValue = Any  # a JSON value; mypy's recursive aliases make every use of one 
 _ENV_NAME = re.compile(r"[^=\0]+\Z")
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
+#: Urgencies are 0 (held) to 31 (RFC 14).
+DEFAULT_URGENCY = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
@@ -73,7 +76,7 @@ class Defaults:
     cores_per_task: int = 1
     gpus_per_task: int = 0
     duration: float = 0.0
-    urgency: int = 16
+    urgency: int = DEFAULT_URGENCY
     env: Mapping[str, str] = field(default_factory=dict)
 
 

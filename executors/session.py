@@ -6,6 +6,9 @@ wait (``result``, ``close``).
 
 Flow control: at most ``max_in_flight`` jobs of a session are in the instance at once, the others wait here, urgent
 ones first. The lead broker's memory grows with what it holds, and Flux runs no job sooner for being told of it early.
+Room is filled a quarter of that at a time: Flux keeps jobs in a directory with one entry for each 256 ms in which a
+job was submitted (its ids begin with the time, RFC 19), and writes all of it with every change of a job. Jobs that
+trickle in one by one make it grow with the time that the run takes, and each job then costs more than the one before.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from executors.agent.wire import BATCH_BYTES, MAX_LINE, Cursor, JobEvent
 from executors.client import Client, Hello
 from executors.config import RunConfig
 from executors.errors import AgentError, ExecutorsError, RequestError, SessionClosedError
-from executors.job import Defaults, Environment, Environments, Item, JobRequest, make_item
+from executors.job import DEFAULT_URGENCY, Defaults, Environment, Environments, Item, JobRequest, make_item
 from executors.lifecycle import Lifecycle
 from executors.names import RunId, run_name
 from executors.results import JobResult, Outcome
@@ -170,6 +173,7 @@ class Session:
         self._waiting: list[tuple[int, int, JobHandle, bytes, Environment]] = []
         self._sequence = 0
         self._in_flight = 0
+        self._full = False
         self._unanswered = 0
         self._to_ack: list[str] = []
         self._lost: str | None = None
@@ -517,7 +521,7 @@ class Session:
     def _submit_forever(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting or self._in_flight >= self._max_in_flight:
+                while not self._waiting or not self._room():
                     if self._closed or self._lost is not None:
                         return
                     self._changed.wait()
@@ -528,11 +532,21 @@ class Session:
             reply = self._client.submit(items, [environment.encoded for environment in environments])
             reply.add_done_callback(partial(self._answered, batch))
 
+    def _room(self) -> int:
+        """How many of the waiting jobs may go now."""
+        room = self._max_in_flight - self._in_flight
+        if room <= 0:
+            self._full = True
+        elif room >= self._max_in_flight // 4:
+            self._full = False
+        urgent = -self._waiting[0][0] > DEFAULT_URGENCY if self._waiting else False
+        return 0 if self._full and not urgent else room
+
     def _take_batch(self) -> tuple[list[JobHandle], list[bytes], list[Environment]]:
         batch: list[JobHandle] = []
         items: list[bytes] = []
         places: dict[Environment, int] = {}
-        room = min(_BATCH_JOBS, self._max_in_flight - self._in_flight)
+        room = min(_BATCH_JOBS, self._room())
         size = 0
         while self._waiting and len(batch) < room:
             _, _, handle, line, environment = self._waiting[0]

@@ -155,6 +155,23 @@ def test_waiting_has_a_time_out(session: Session) -> None:
     handle.result(LIMIT)
 
 
+def test_a_full_instance_is_filled_again_in_bursts_but_urgent_jobs_go_at_once(opener: Opener, tmp_path: Path) -> None:
+    session = opener(max_in_flight=8)
+    gates = [tmp_path / str(index) for index in range(8)]
+    scripts = [f"until [ -e {gate} ]; do sleep 0.05; done" for gate in gates]
+    held = session.submit([JobRequest(argv=["sh", "-c", script]) for script in scripts])
+    waiting = session.submit([JobRequest(argv=["true"]) for _ in range(4)])
+    wait_for(lambda: all(handle.id for handle in held), "the instance is full")
+    gates[0].touch()
+    assert held[0].result(LIMIT).ok
+    [urgent] = session.submit([JobRequest(argv=["true"], urgency=20)])
+    wait_for(lambda: urgent.id is not None, "the urgent job is submitted")
+    assert not any(handle.id for handle in waiting)
+    for gate in gates:
+        gate.touch()
+    assert all(handle.result(LIMIT).ok for handle in [*held, *waiting, urgent])
+
+
 def test_more_jobs_than_may_be_in_flight_all_run(opener: Opener) -> None:
     session = opener(max_in_flight=3)
     handles = session.submit([JobRequest(argv=["true"]) for _ in range(20)])
