@@ -408,6 +408,3 @@ def test_a_drained_node_starts_nothing_until_it_is_undrained(session: Session) -
         handle.result(0.5)
     session.request("drain", ranks="0", undo=True)
     assert handle.result(LIMIT).ok
-
-
-# -- secrets

@@ -14,7 +14,7 @@ import pytest
 from executors import ExecutorsError, JobRequest
 from tests.contract.conftest import Opener
 from tests.contract.test_sessions import agent_pid, counted, directory_of, wait_for
-from tests.processes import alive, of_run
+from tests.processes import alive
 
 LIMIT = 60.0
 
@@ -85,7 +85,8 @@ def test_jobs_that_an_agent_could_not_end_are_ended_by_its_supervisor(opener: Op
     session.submit([JobRequest(argv=["sleep", "1000"], cores_per_task=os.cpu_count() or 1)])  # one that waits
     wait_for(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()), "the job runs")
     agent = agent_pid(session)
-    [supervisor] = [one for one, argv in of_run(session.run_name) if one.pid == psutil.Process(agent).ppid()]
+    supervisor = psutil.Process(agent).parent()
+    assert supervisor is not None
     os.kill(agent, signal.SIGSTOP)
     supervisor.send_signal(signal.SIGTERM)  # which the agent cannot follow any more
     os.kill(agent, signal.SIGKILL)
