@@ -162,7 +162,7 @@ class Session:
         self._lifecycle = lifecycle
         self._auto_acknowledge = auto_acknowledge
         self._max_in_flight = max_in_flight
-        self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else {})
+        self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else None)
         self._making = threading.Lock()
         self._acking = threading.Lock()
         self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"

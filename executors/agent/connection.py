@@ -131,6 +131,9 @@ class Connection(asyncio.Protocol):
             self.send(wire.error_reply(request_id, "closing", "the agent is shutting down"))
             return
         self._greeted = True
+        # One that only looks does not keep an instance alive.
+        if not message.get("observer"):
+            self._server.greeted(self)
         self.send(wire.ok_reply(request_id, self._server.describe()))
 
     async def _run(self, request_id: int, op: str, work: Awaitable[Dict[str, Any]]) -> None:

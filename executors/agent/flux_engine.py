@@ -27,7 +27,7 @@ import flux.job
 from flux.job.journal import JournalConsumer
 from flux.job.output import output_event_watch_async
 
-from . import launch
+from . import launch, secret_service
 from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
 from .wire import CHUNK_BYTES, MARK
 
@@ -41,7 +41,10 @@ class FluxEngine(Engine):
 
     name = "flux"
 
-    def __init__(self, run: str, state_dir: str, on_lost: Callable[[str], None], guest: bool = False) -> None:
+    def __init__(
+        self, run: str, state_dir: str, on_lost: Callable[[str], None], guest: bool = False, everywhere: bool = False
+    ) -> None:
+        """``everywhere``: this program is at the same path on every node, but its directory is not."""
         self._run = run
         self._state_dir = state_dir
         self._on_lost = on_lost
@@ -61,6 +64,8 @@ class FluxEngine(Engine):
         self._waiting_output: Dict[int, List[Callable[[], None]]] = {}
         self._secrets: Dict[int, List[str]] = {}
         self._secret_count = 0
+        self._everywhere = everywhere
+        self._secret_watcher: Any = None
         #: Jobs that this agent was asked for (counted on the loop); that were refused, that got their id, and that the
         #: journal has shown, older ones of its history too (counted in the reactor's thread).
         self._asked = 0
@@ -106,6 +111,8 @@ class FluxEngine(Engine):
             watcher = handle.fd_watcher_create(self._wake_r, self._on_wake, flux.constants.FLUX_POLLIN)
             watcher.start()
             self._watch_broker(handle)
+            if self._everywhere:
+                self._secret_watcher = secret_service.serve(handle, self._state_dir)
             self._sentinel(handle, instance)
             handle.reactor_run()
         except EngineError as err:
@@ -336,9 +343,11 @@ class FluxEngine(Engine):
             task["command"] = launch.with_meter(task["command"], self._usage_path)
         if submission.secret_env:
             self._secret_count += 1
-            base = os.path.join(self._state_dir, "env-%d-%d" % (os.getpid(), self._secret_count))
+            name = "env-%d-%d-%s" % (os.getpid(), self._secret_count, os.urandom(16).hex())
+            base = os.path.join(self._state_dir, name)
             launch.write_secrets(base, submission.secret_env, _task_count(spec), secrets)
-            task["command"] = launch.with_secrets(task["command"], base)
+            bring = launch.with_sent_secrets if self._everywhere else launch.with_secrets
+            task["command"] = bring(task["command"], base)
         shared = submission.environment
         if self._mark:
             # If the broker is killed, its job shells go and leave the tasks behind, with nothing else to know them by.
@@ -550,7 +559,16 @@ def _task_count(spec: Dict[str, Any]) -> int:
 
 
 def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Of this machine, or of the control group that limits us to less, in bytes."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [whole]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path, encoding="ascii") as text:
+                limits.append(int(text.read()))
+        except (OSError, ValueError):
+            pass  # the other version of control groups, or no limit ("max")
+    return min(limits)
 
 
 def _nothing(future: Any) -> None:

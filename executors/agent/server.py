@@ -30,6 +30,7 @@ class Settings:
         idle_timeout: float = 300.0,
         orphan_timeout: float = 3600.0,
         guest: bool = False,
+        environment: Optional[Dict[str, str]] = None,
     ) -> None:
         self.run = run
         #: Private (0700) directory of this run: socket, state, acknowledged jobs.
@@ -38,6 +39,8 @@ class Settings:
         self.orphan_timeout = orphan_timeout
         #: Attached to an instance that somebody else created: never drain it.
         self.guest = guest
+        #: What every job's environment is laid over, where the client's own is of no use.
+        self.environment = environment or {}
 
 
 class Server:
@@ -49,6 +52,8 @@ class Server:
         self.table = JobTable(os.urandom(8).hex())
         self.instance = ""
         self.connections: Set[Connection] = set()
+        #: Those that have greeted and keep the instance alive: neither liveness probes nor observers.
+        self.clients: Set[Connection] = set()
         self.closing: Optional[str] = None
         #: Asked to end: nobody may come, nothing may be submitted any more.
         self.ending = False
@@ -117,9 +122,9 @@ class Server:
     def _schedule_watchdog(self) -> None:
         """One timer, set to the earliest moment at which a limit can be reached."""
         now = self._clock()
-        if self.connections or self._submitting:
+        if self.clients or self._submitting:
             self._lonely_since = now
-        if self.connections or self.table.active or self._submitting:
+        if self.clients or self.table.active or self._submitting:
             self._quiet_since = now
         idle, orphan = self.settings.idle_timeout, self.settings.orphan_timeout
         due = []
@@ -140,9 +145,15 @@ class Server:
     def connected(self, connection: Connection) -> None:
         self.connections.add(connection)
 
+    def greeted(self, connection: Connection) -> None:
+        self.clients.add(connection)
+
     def disconnected(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        if not self.connections:
+        if connection not in self.clients:
+            return
+        self.clients.discard(connection)
+        if not self.clients:
             self._lonely_since = self._clock()
             if not self.table.active:
                 self._quiet_since = self._clock()
@@ -162,7 +173,7 @@ class Server:
             self.table.apply(job_id, name, timestamp, context)
         if before and not self.table.active:
             self._quiet_since = self._clock()
-            if not self.connections and self.closing is None:
+            if not self.clients and self.closing is None:
                 self._schedule_watchdog()
         if not self._events_due:
             self._events_due = True
@@ -184,7 +195,12 @@ class Server:
         if self.ending:
             raise EngineError("the agent is shutting down: %s" % (self.closing or "its last client ends it"), "closing")
         shared = (
-            [Environment(one) for one in _list_of(request, "environments", dict)] if "environments" in request else []
+            [
+                Environment(launch.merged(self.settings.environment, one))
+                for one in _list_of(request, "environments", dict)
+            ]
+            if "environments" in request
+            else []
         )
         answers: List[Any] = [None] * len(items)
         fresh: List[Submission] = []
@@ -284,7 +300,9 @@ class Server:
             "version": wire.VERSION, "engine": self.engine.name, "engine_version": self.engine.version,
             "instance": self.instance, "run": self.settings.run, "cursor": list(self.table.cursor()),
             "host": os.uname().nodename, "pid": os.getpid(), "guest": self.settings.guest,
-            "active": self.table.active, "clients": len(self.connections),
+            "active": self.table.active, "clients": len(self.clients),
+            "lonely": 0.0 if self.clients else self._clock() - self._lonely_since,
+            "quiet": 0.0 if self.clients or self.table.active else self._clock() - self._quiet_since,
             "idle_timeout": self.settings.idle_timeout, "orphan_timeout": self.settings.orphan_timeout,
             "uri": self.engine.uri,
         }  # fmt: skip
@@ -387,7 +405,7 @@ class Server:
 
     async def op_shutdown(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         """End the agent (and the instance that it belongs to). ``only_if_last``: not while others are connected."""
-        if request.get("only_if_last") and self.connections - {connection}:
+        if request.get("only_if_last") and self.clients - {connection}:
             return {"stopping": False}
         reason = str(request.get("reason") or "asked to shut down")
         self.ending = True

@@ -38,7 +38,7 @@ class Lifecycle:
                 if not announced:
                     announce(self._provisioner.describe())
                     announced = True
-                client = Client(self._provisioner.wait_ready(), handler, gone=self._provisioner.gone)
+                client = Client(self._provisioner.wait_ready(announce), handler, gone=self._provisioner.gone)
                 try:
                     hello = client.connect()
                 except EndingError:  # its last client has just left: wait until it is gone, and begin anew

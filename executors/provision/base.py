@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,8 +20,11 @@ class Provisioner(Protocol):
     def ensure(self) -> None:
         """Create the instance, or find the one that this run has already. Raises ProvisionError."""
 
-    def wait_ready(self) -> Endpoint:
-        """Wait until its agent answers. Raises ProvisionError with the reason as soon as that is impossible."""
+    def wait_ready(self, announce: Callable[[str], None]) -> Endpoint:
+        """Wait until its agent can be reached; ``announce`` is told why it takes long.
+
+        Raises ProvisionError with the reason as soon as that is impossible.
+        """
 
     def inherits_environment(self) -> bool:
         """Whether jobs run on this machine, so that they inherit the client's environment and working directory."""
@@ -75,4 +78,12 @@ def make_provisioner(run_name: str, config: RunConfig, environ: Mapping[str, str
             return LocalProvisioner(run_name, config, environ, choice.reason)
         case "attach":
             return AttachProvisioner(run_name, config, environ, choice.reason)
-    raise ConfigError([f"run.provisioner: {choice.name!r} is not known; give local or attach"])
+        case "direct":
+            from executors.provision.direct import DirectProvisioner
+
+            return DirectProvisioner(run_name, config, choice.reason)
+        case "operator":
+            from executors.provision.operator import OperatorProvisioner
+
+            return OperatorProvisioner(run_name, config, choice.reason)
+    raise ConfigError([f"run.provisioner: {choice.name!r} is not known; give local, attach, direct or operator"])
