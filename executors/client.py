@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Requests that may be sent a second time after a cut: doing them twice is doing them once. (A submission is one
 #: because every item has a key.)
-_REPEATABLE = frozenset(["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "shutdown", "drain"])
+_REPEATABLE = frozenset(
+    ["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "stat", "shutdown", "drain"]
+)
 
 
 class Handler(Protocol):

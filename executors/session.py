@@ -203,6 +203,11 @@ class Session:
         return self._lifecycle.run_name
 
     @property
+    def remote(self) -> bool:
+        """Whether jobs run elsewhere: they inherit neither this machine's environment nor its files."""
+        return not self._lifecycle.inherits_environment
+
+    @property
     def lost(self) -> str | None:
         """Why the agent is gone; None while it is there."""
         return self._lost
@@ -301,6 +306,11 @@ class Session:
     def resources(self) -> dict[str, Any]:
         """Nodes of the instance: {"nodes": [{rank, host, cores, gpus, memory (bytes or None), up, drained}]}."""
         return self._client.request("resources")
+
+    def path_kinds(self, paths: Sequence[str]) -> list[str | None]:
+        """What each path is on the instance's lead node: "file", "directory", "other", or None: not there."""
+        kinds: list[str | None] = self._client.request("stat", paths=list(paths))["kinds"]
+        return kinds
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Any other request of the agent (put, get, drain, info ...). Raises AgentError."""

@@ -371,6 +371,10 @@ class Server:
             raise EngineError("%s: only %d of %d bytes were written" % (path, written, len(data)))
         return {"path": path, "size": offset + written}
 
+    async def op_stat(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        """What each path is on the agent's node: "file", "directory", "other" or null."""
+        return {"kinds": [_kind_of(path) for path in _list_of(request, "paths", str)]}
+
     async def op_get(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         path = self._path(request)
         offset = _integer(request, "offset", 0, 1 << 62, 0)
@@ -510,6 +514,14 @@ def _bytes(request: Dict[str, Any], field: str) -> bytes:
         return base64.b64decode(_string(request, field) if request.get(field) != "" else "", validate=True)
     except ValueError:
         raise EngineError("%s: is not base64" % field, "bad-request") from None
+
+
+def _kind_of(path: str) -> Optional[str]:
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 def _must_be_regular(fd: int, path: str) -> None:
