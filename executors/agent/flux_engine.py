@@ -34,6 +34,8 @@ from .wire import CHUNK_BYTES, MARK
 _USER = "fxo"
 #: Seconds in which a job that was sent shows up, where no sentinel can tell.
 _SENTINEL_WAIT = 2.0
+#: Submissions of one job, should Flux refuse it with EEXIST.
+_TRIES = 3
 
 
 class FluxEngine(Engine):
@@ -304,10 +306,16 @@ class FluxEngine(Engine):
             if len(answers) == 1:
                 self._to_loop(flush_answers)
 
-        def done(future: Any, result: asyncio.Future[str], secrets: List[str]) -> None:
+        def done(future: Any, result: asyncio.Future[str], secrets: List[str], again: Callable[[], Any]) -> None:
             try:
                 job = int(future.get_id())
             except OSError as err:
+                if err.errno == errno.EEXIST:
+                    # Nothing of the job was stored; seen once in 100,000 submissions.
+                    later = again()
+                    if later is not None:
+                        later.then(done, result, secrets, again)
+                        return
                 self._refused += 1
                 for path in secrets:
                     _unlink(path)
@@ -323,7 +331,8 @@ class FluxEngine(Engine):
                 secrets: List[str] = []
                 try:
                     text = self._jobspec_text(submission, secrets)
-                    flux.job.submit_async(handle, text, urgency=submission.urgency).then(done, result, secrets)
+                    again = _resubmission(handle, text, submission.urgency)
+                    again().then(done, result, secrets, again)
                 except Exception as err:  # this thread serves all clients: nothing in one item may end it
                     self._refused += 1
                     for path in secrets:
@@ -379,12 +388,13 @@ class FluxEngine(Engine):
         for ranks in status.get("drain") or {}:
             drained.update(flux.idset.IDset(ranks))
         down = {rank for rank, _, _, _ in _lines_of(sched.get("down"))}
+        busy = {rank for rank, _, _, _ in _lines_of(sched.get("allocated"))}
         here = os.uname().nodename
         nodes = []
         for rank, host, cores, gpus in _lines_of(sched.get("all")):
             nodes.append({
                 "rank": rank, "host": host, "cores": cores, "gpus": gpus, "up": rank not in down,
-                "drained": rank in drained, "memory": _memory() if host == here else None,
+                "drained": rank in drained, "busy": rank in busy, "memory": _memory() if host == here else None,
             })  # fmt: skip
         return {"nodes": nodes}
 
@@ -477,6 +487,17 @@ class _Follower:
         if eof:
             self._stopped = True
         self._to_loop(lambda: self._sink(self._stream, where, data, eof))
+
+
+def _resubmission(handle: flux.Flux, text: str, urgency: int) -> Callable[[], Any]:
+    """A function that submits a job each time it is called, and gives None when it has done so `_TRIES` times."""
+    tries = [0]
+
+    def submit() -> Any:
+        tries[0] += 1
+        return flux.job.submit_async(handle, text, urgency=urgency) if tries[0] <= _TRIES else None
+
+    return submit
 
 
 def _connect() -> flux.Flux:

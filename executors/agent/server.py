@@ -68,6 +68,7 @@ class Server:
         self._lonely_since = clock()
         self._quiet_since = clock()
         self._events_due = False
+        self._ended_job: Optional[asyncio.Future[None]] = None
         self._watch_timer: Optional[asyncio.TimerHandle] = None
 
     # -- life
@@ -171,6 +172,8 @@ class Server:
             if name == "submit" and job_id not in self.table.jobs:
                 self.table.add(Job(job_id))
             self.table.apply(job_id, name, timestamp, context)
+        if self._ended_job is not None and any(name in ("free", "clean") for _, name, _, _ in entries):
+            _settle(self._ended_job, None)
         if before and not self.table.active:
             self._quiet_since = self._clock()
             if not self.clients and self.closing is None:
@@ -406,6 +409,23 @@ class Server:
         reason = str(request.get("reason") or "drained")
         await self.engine.drain(_string(request, "ranks"), reason, bool(request.get("undo", False)))
         return {}
+
+    async def op_vacate(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Drain ranks, and wait for their jobs to end, ``seconds`` at most; which ranks are busy still."""
+        ranks = _string(request, "ranks")
+        deadline = self._loop.time() + _integer(request, "seconds", 0, 1 << 31, 0)
+        await self.op_drain(_connection, request)
+        first, _, last = ranks.partition("-")
+        wanted = range(int(first), int(last or first) + 1)
+        while True:
+            nodes = (await self.engine.resources())["nodes"]
+            busy = [node["rank"] for node in nodes if node.get("busy") and node["rank"] in wanted]
+            left = deadline - self._loop.time()
+            if not busy or left <= 0:
+                return {"busy": busy}
+            self._ended_job = self._loop.create_future()
+            # The scheduler hears of a job's end a moment after the journal tells it; nothing says when.
+            await asyncio.wait([self._ended_job], timeout=min(left, 1.0))
 
     async def op_shutdown(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         """End the agent (and the instance that it belongs to). ``only_if_last``: not while others are connected."""

@@ -32,6 +32,8 @@ Object = dict[str, Any]
 SPEC_ANNOTATION = "flux-operator-executors/spec"
 #: Seconds to wait for an object that is being deleted, or that we deleted, to be gone.
 DELETE_LIMIT = 120.0
+#: Seconds for the agent of a MiniCluster that was there already: its supervisor may be starting it again.
+_FOUND_PATIENCE = 15.0
 
 
 class ClusterProvisioner:
@@ -55,12 +57,18 @@ class ClusterProvisioner:
         self._uid = ""
         self._created = False
         self._adopted = False
+        self._found = False
         self._lead: Object | None = None
+        #: Seconds for an agent that is starting.
+        self._patience = run.start_timeout or 3600.0
 
     # -- for the two kinds
 
     #: Where the agent's socket and state are, in the lead broker's container.
     agent_directory: str
+
+    def _size_change(self, size: int) -> Object:
+        raise NotImplementedError
 
     def _relay(self, patience: float) -> list[str]:
         """The argv of the agent's relay in that container; ``patience``: seconds for an agent that is starting."""
@@ -114,10 +122,39 @@ class ClusterProvisioner:
             if time.monotonic() > deadline:
                 raise ProvisionError(f"{self._where()} is being deleted and is not gone after {DELETE_LIMIT:g} s")
 
+    def find(self) -> None:
+        try:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+        except NotFoundError:
+            raise ProvisionError(f"there is no MiniCluster {self._namespace}/{self._name} (mode {self.mode})") from None
+        over = self._over(owner)
+        if over is not None or owner["metadata"].get("deletionTimestamp"):
+            raise ProvisionError(f"{self._where()} has ended: {over or 'it is being deleted'}")
+        self._uid = owner["metadata"]["uid"]
+        self._adopted = self._found = True
+        self._patience = _FOUND_PATIENCE
+        given = owner["metadata"].get("annotations", {}).get(SPEC_ANNOTATION)
+        if given is not None:
+            self._spec = parse_spec(json.loads(given))
+
+    def size(self) -> tuple[int, int]:
+        """How many pods are wanted, and how many there may be at most. After `find` or `ensure`."""
+        job = self.api.get(JOBS, self._namespace, self._name)
+        return int(job["spec"]["completions"]), self._spec.max_size
+
+    def resize(self, size: int) -> None:
+        """Ask for another number of pods. Raises ConfigError for one that brokers have no place for."""
+        if not 1 <= size <= self._spec.max_size:
+            limit = f"from 1 to {self._spec.max_size}, the minicluster.maxSize of its start"
+            raise ConfigError([f"size: {size} is not {limit}"])
+        self.api.patch(self.owner_kind, self._namespace, self._name, self._size_change(size))
+
     def wait_ready(self, announce: Callable[[str], None] = log.info) -> Endpoint:
         pods: dict[str, Object] = {}
         events: dict[str, Object] = {}
         run = self._config.run
+        # A MiniCluster that was there may have been made smaller since.
+        wanted_pods = self._spec.size
         wait = Waiting(run.start_timeout, run.schedule_timeout, self.job_limit, announce)
         wanted = [
             Wanted(PODS, labels=f"job-name={self._name}"),
@@ -141,13 +178,14 @@ class ClusterProvisioner:
                     finding = Fatal(f"{self._where()} was deleted by somebody else while it started")
                 else:
                     wait.job_is_there()
+                    wanted_pods = int(change.object["spec"]["completions"])
                     finding = diagnosis.of_job(change.object)
                 about = [one for one in events.values() if diagnosis.relevant(one, self._name, pods)]
                 try:
                     wait.look([finding, *map(diagnosis.of_pod, _current(pods)), *map(diagnosis.of_event, about)])
                 except ProvisionError as err:
                     raise self._failed(str(err), pods, about) from None
-                if self._enough(pods):
+                if self._enough(pods, wanted_pods):
                     return self._endpoint(pods)
         raise AssertionError("the changes never end by themselves")
 
@@ -271,11 +309,12 @@ class ClusterProvisioner:
 
     # -- waiting
 
-    def _enough(self, pods: Mapping[str, Object]) -> bool:
-        """Whether the lead broker's pod runs, and as many others as the spec wants before work begins."""
+    def _enough(self, pods: Mapping[str, Object], wanted: int) -> bool:
+        """Whether the lead broker's pod runs, and as many others as work is to wait for."""
         running = [pod for pod in pods.values() if diagnosis.is_running(pod)]
         lead = any(diagnosis.index_of(pod) == 0 for pod in running)
-        return lead and len(running) >= min(self._spec.min_size or self._spec.size, self._spec.size)
+        needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
+        return lead and len(running) >= needed
 
     def _endpoint(self, pods: Mapping[str, Object]) -> Endpoint:
         self._lead = next(pod for pod in pods.values() if diagnosis.index_of(pod) == 0 and diagnosis.is_running(pod))
@@ -284,7 +323,7 @@ class ClusterProvisioner:
             namespace=self._namespace,
             pod=diagnosis.name_of(self._lead),
             container=self._container(),
-            argv=tuple(self._relay(self._config.run.start_timeout or 3600.0)),
+            argv=tuple(self._relay(self._patience)),
         )
 
     def _container(self) -> str:

@@ -31,6 +31,9 @@ class DirectProvisioner(ClusterProvisioner):
         self._check_version()
         super().ensure()
 
+    def _size_change(self, size: int) -> Object:
+        return {"spec": {"completions": size, "parallelism": size}}
+
     def _relay(self, patience: float) -> list[str]:
         return relay_command(patience)
 

@@ -141,6 +141,11 @@ class _AgentHere:
                 start_new_session=True,  # a Ctrl-C is for the client, which then decides
             )
 
+    def find(self) -> None:
+        if not self._directory.alive():
+            raise ProvisionError(f"there is no instance {self._name} on this machine")
+        self._adopted = True
+
     def wait_ready(self, announce: Callable[[str], None]) -> Endpoint:
         try:
             if self._adopted:

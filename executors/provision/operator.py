@@ -23,6 +23,9 @@ class OperatorProvisioner(ClusterProvisioner):
     agent_directory = "/tmp/flux_operator_agent"
     job_limit = 20.0
 
+    def _size_change(self, size: int) -> Object:
+        return {"spec": {"size": size}}
+
     def _relay(self, patience: float) -> list[str]:
         socket = f"{self.agent_directory}/agent.sock"
         return ["flux", "python", OPERATOR_AGENT, "relay", socket, "--wait", str(patience)]
