@@ -1,0 +1,101 @@
+"""A whole cluster: the control plane, one node with the image loaded, and upstream's parts where they are given."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.cluster.testbed.control_plane import ControlPlane
+from tests.cluster.testbed.image import Image, node_image
+from tests.cluster.testbed.keeper import make_cgroups
+from tests.cluster.testbed.missing import Missing, need_commands
+from tests.cluster.testbed.node import CNI_PLUGINS, USER, Node
+from tests.cluster.testbed.processes import Program
+
+CRD, OPERATOR = "FLUXOP_TEST_CRD", "FLUXOP_TEST_OPERATOR"
+
+
+class Cluster(ControlPlane):
+    """A ControlPlane with a node. Pods use ``image.name``; their uid is that of the image's user, 1000."""
+
+    _isolated = True
+    image: Image
+    node: Node
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def restart_kubelet(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
+        """Ends kubelet, starts it again, and returns when the node is ready. Pods go on meanwhile."""
+        self.node.kubelet.stop(with_signal)
+        self.node.start_kubelet(self.api)
+
+    @property
+    def crd(self) -> Path | None:
+        """The MiniCluster CRD that ``FLUXOP_TEST_CRD`` names, for ``install_crd``; None when it is not given."""
+        return _given(CRD)
+
+    @property
+    def operator(self) -> Path | None:
+        """The Flux Operator's program that ``FLUXOP_TEST_OPERATOR`` names; None when it is not given."""
+        return _given(OPERATOR)
+
+    def start_operator(self) -> Program:
+        """Starts the operator as a process of the bed, as the administrator; its CRD has to be there."""
+        assert self.operator is not None, f"{OPERATOR} is not set"
+        program = Program(self.place, "operator", [str(self.operator)], {"KUBECONFIG": str(self.kubeconfig)})
+        program.start()
+        return program
+
+    def _prepare(self) -> None:
+        need_commands("containerd", "ctr", "runc", "ip", "unshare", "nsenter", "mount")
+        if not (CNI_PLUGINS / "bridge").exists():
+            raise Missing(f"no {CNI_PLUGINS}/bridge; install it (on Debian: apt install containernetworking-plugins)")
+        self.image = node_image()
+
+    def _start(self) -> None:
+        make_cgroups(self.directory)
+        kubelet = self.user_kubeconfig("kubelet", USER, "system:nodes")
+        coredns = self.user_kubeconfig("coredns", "system:coredns")
+        self.node = Node(self.place, self.binaries, self.pki.directory, kubelet, coredns)
+        with ThreadPoolExecutor(1) as pool:
+            # Beside the control plane's own start, of which half is waiting.
+            runtime = pool.submit(self._start_runtime)
+            super()._start()
+            self._let_coredns_read()
+            self.node.start(self.api)
+            runtime.result()
+
+    def _start_runtime(self) -> None:
+        self.node.start_runtime()
+        self.node.load_image(self.image.archive)
+
+    def _let_coredns_read(self) -> None:
+        rbac = "/apis/rbac.authorization.k8s.io/v1"
+        rules = [
+            {
+                "apiGroups": [""],
+                "resources": ["endpoints", "services", "pods", "namespaces"],
+                "verbs": ["list", "watch"],
+            },
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+        ]
+        self.api.post(f"{rbac}/clusterroles", {"metadata": {"name": "coredns"}, "rules": rules})
+        binding = {
+            "metadata": {"name": "coredns"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "coredns"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:coredns"}],
+        }
+        self.api.post(f"{rbac}/clusterrolebindings", binding)
+
+
+def _given(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    path = Path(value).absolute()
+    if not path.is_file():
+        raise Missing(f"{variable}={value}: no such file")
+    return path
