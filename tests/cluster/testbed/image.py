@@ -16,14 +16,15 @@ from tests.cluster.testbed.oci import write_archive
 
 SUITE = "bookworm"
 # What Flux's programs, bindings and scripts load, and what a person who looks into a pod wants.
-PACKAGES = (
-    "ca-certificates liblua5.1-0 lua-posix libarchive13 libhwloc15 libjansson4 liblz4-1 libncursesw6 libpython3.11 "
-    "libsqlite3-0 libuuid1 libzmq5 procps python3 python3-cffi python3-ply python3-yaml"
-).split()
+PACKAGES = [
+    *("ca-certificates", "liblua5.1-0", "lua-posix", "libarchive13", "libhwloc15", "libjansson4", "liblz4-1"),
+    *("libncursesw6", "libpython3.11", "libsqlite3-0", "libuuid1", "libzmq5"),
+    *("procps", "python3", "python3-cffi", "python3-ply", "python3-yaml"),
+]
 USER = "fluxuser"
 UID = 1000
 # Part of the digest: to be raised when the same inputs have to give another image.
-RECIPE = 1
+RECIPE = 2
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,18 @@ class Image:
 
 @dataclass(frozen=True)
 class _Flux:
-    """The machine's Flux: where it is, its version, and the minor version of its Python."""
+    """The machine's Flux: where it is, its version, its Python packages, and that Python's minor version."""
 
     prefix: Path
     version: str
-    bindings: Path
+    bindings: tuple[Path, ...]
     python: str
+
+
+_ASK = """
+import flux, _flux, json, sys
+print(json.dumps([sys.executable, sys.version_info[:2], [flux.__file__, _flux.__file__]]))
+"""
 
 
 def node_image() -> Image:
@@ -64,14 +71,14 @@ def _machine_flux() -> _Flux:
     command = shutil.which("flux")
     if command is None:
         raise Missing("the image of the pods needs this machine's Flux: no flux on PATH, see docs/install.md")
-    ask = "import flux, json, sys; print(json.dumps([sys.executable, list(sys.version_info[:2]), flux.__file__]))"
-    executable, version, bindings = json.loads(output_of([command, "python", "-c", ask], what="flux python"))
+    executable, version, bindings = json.loads(output_of([command, "python", "-c", _ASK], what="flux python"))
     if Path(executable).parent != Path("/usr/bin"):
         raise Missing(f"Flux runs with {executable}, which an image of Debian has not; build it with /usr/bin/python3")
     return _Flux(
         prefix=Path(command).resolve().parent.parent,
         version=output_of([command, "version"], what="flux version"),
-        bindings=Path(bindings).parent,
+        # Where they really are: Flux reaches them by links.
+        bindings=tuple(Path(file).resolve().parent for file in bindings),
         python=".".join(map(str, version)),
     )
 
@@ -110,7 +117,7 @@ def _make(directory: Path, name: str, flux: _Flux) -> None:
     output_of([*chroot, "ldconfig"], what="ldconfig in the image")
     # One that does not start would be found only in a pod's log. It asks /proc where it is.
     with_proc = ["unshare", "--pid", "--fork", f"--mount-proc={root / 'proc'}"]
-    output_of([*with_proc, *chroot, "flux", "version"], what="Flux in the image")
+    output_of([*with_proc, *chroot, "flux", "python", "-c", _ASK], what="Flux in the image")
     output_of(["tar", "--numeric-owner", "-C", str(root), "-cf", str(layer), "."], what="packing the image")
     write_archive(name, layer, directory / "image.tar")
     shutil.rmtree(root)
@@ -119,7 +126,7 @@ def _make(directory: Path, name: str, flux: _Flux) -> None:
 
 def _copy_flux(flux: _Flux, root: Path) -> None:
     prefix = flux.prefix
-    found = [*prefix.glob("bin/flux*"), *prefix.glob("lib/libflux*.so*"), flux.bindings]
+    found = [*prefix.glob("bin/flux*"), *prefix.glob("lib/libflux*.so*"), *flux.bindings]
     found += [prefix / "lib" / "flux", prefix / "lib" / "lua", prefix / "libexec" / "flux"]
     found += [prefix / "share" / "flux", prefix / "share" / "lua", prefix / "etc" / "flux", Path("/etc/flux")]
     paths = [str(path) for path in found if path.exists()]

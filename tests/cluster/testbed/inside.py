@@ -1,7 +1,7 @@
 """Process 1 of a bed's own namespaces: makes them private, reaps what falls to it, ends when its input does.
 
-Run as a file by ``keeper``, with nothing of the project on its path. Its end is the end of every process in here: the
-kernel kills them all. Arguments: the directories to cover, then ``--``, then the files of the kernel's settings to cover.
+Run as a file by ``keeper``, with nothing of the project on its path. Its end is the end of every process in here:
+the kernel kills them all. Arguments: the directories to cover, ``--``, the files of the kernel's settings to cover.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Ends a bed with whoever wanted it, however that one ends: ``python -m tests.cluster.testbed.keeper DIRECTORY``.
 
-The keeper's input is a pipe from the process that wants the bed. When it closes, or on SIGTERM, every process of the bed
-is killed, and what the kernel keeps for it (control groups, the network link) and its directory are removed. It holds
-the bed's lock. If it is killed itself, its namespaces' processes end by the kernel's hand, and whoever gets the lock next
-removes the rest.
+The keeper's input is a pipe from the process that wants the bed. When it closes, or on SIGTERM, every process of the
+bed is killed, and what the kernel keeps for it (control groups, the network link) and its directory are removed. It
+holds the bed's lock. If it is killed itself, its namespaces' processes end by the kernel's hand, and whoever gets the
+lock next removes the rest.
 """
 
 from __future__ import annotations

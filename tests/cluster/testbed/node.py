@@ -152,7 +152,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             "failSwapOn": False,
             # A developer's disk may be as full as it likes; the machine's memory is the kernel's to guard.
             "evictionHard": {
-                **{"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
+                **dict.fromkeys(["nodefs.available", "nodefs.inodesFree", "imagefs.available"], "0%"),
                 "memory.available": "100Mi",
             },
             "imageGCHighThresholdPercent": 100,
