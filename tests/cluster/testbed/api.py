@@ -40,20 +40,25 @@ class Api:
         self.request("DELETE", path)
 
     def request(self, method: str, path: str, body: object = None) -> bytes:
-        """The answer's body. Raises ApiError, or OSError when nobody answers."""
+        """The answer's body; ``path`` is the API server's, or a URL. Raises ApiError, or OSError when nobody answers."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.server + path, data, {"Content-Type": "application/json"}, method=method)
+        url = path if "://" in path else self.server + path
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
         try:
             with self._opener.open(request, timeout=10) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
-            raise ApiError(error.code, error.read().decode(errors="replace")) from None
+            with error:
+                raise ApiError(error.code, error.read().decode(errors="replace")) from None
 
     def is_ok(self, url: str) -> bool:
         """Whether a health check, by TLS of the same authority or without, says that all is well."""
         try:
             with self._opener.open(url, timeout=10) as answer:
                 return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
         except OSError:
-            # Refused, cut off, or answered with an error (HTTPError is an OSError): not yet.
+            # Refused or cut off: not yet.
             return False

@@ -10,9 +10,11 @@ from pathlib import Path
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.image import Image, node_image
 from tests.cluster.testbed.keeper import make_cgroups
-from tests.cluster.testbed.missing import Missing, need_commands
-from tests.cluster.testbed.node import CNI_PLUGINS, USER, Node
+from tests.cluster.testbed.missing import Missing
+from tests.cluster.testbed.node import DNS_USER, GROUP, USER, Node
+from tests.cluster.testbed.place import need_namespaces
 from tests.cluster.testbed.processes import Program
+from tests.cluster.testbed.runtime import need_runtime, prepared_store
 
 CRD, OPERATOR = "FLUXOP_TEST_CRD", "FLUXOP_TEST_OPERATOR"
 
@@ -24,8 +26,9 @@ class Cluster(ControlPlane):
     image: Image
     node: Node
 
-    def __enter__(self) -> Cluster:
-        return self
+    def load_image(self, archive: Path) -> None:
+        """Puts the image of another OCI or Docker archive on the node, by the name that it has there."""
+        self.node.runtime.load_image(archive)
 
     def restart_kubelet(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
         """Ends kubelet, starts it again, and returns when the node is ready. Pods go on meanwhile."""
@@ -50,27 +53,23 @@ class Cluster(ControlPlane):
         return program
 
     def _prepare(self) -> None:
-        need_commands("containerd", "ctr", "runc", "ip", "unshare", "nsenter", "mount")
-        if not (CNI_PLUGINS / "bridge").exists():
-            raise Missing(f"no {CNI_PLUGINS}/bridge; install it (on Debian: apt install containernetworking-plugins)")
+        need_namespaces()
+        need_runtime()
         self.image = node_image()
+        self._store = prepared_store(self.image)
 
     def _start(self) -> None:
         make_cgroups(self.directory)
-        kubelet = self.user_kubeconfig("kubelet", USER, "system:nodes")
-        coredns = self.user_kubeconfig("coredns", "system:coredns")
+        kubelet = self.user_kubeconfig("kubelet", USER, GROUP)
+        coredns = self.user_kubeconfig("coredns", DNS_USER)
         self.node = Node(self.place, self.binaries, self.pki.directory, kubelet, coredns)
         with ThreadPoolExecutor(1) as pool:
             # Beside the control plane's own start, of which half is waiting.
-            runtime = pool.submit(self._start_runtime)
+            runtime = pool.submit(self.node.start_runtime, self._store)
             super()._start()
             self._let_coredns_read()
-            self.node.start(self.api)
             runtime.result()
-
-    def _start_runtime(self) -> None:
-        self.node.start_runtime()
-        self.node.load_image(self.image.archive)
+        self.node.start(self.api)
 
     def _let_coredns_read(self) -> None:
         rbac = "/apis/rbac.authorization.k8s.io/v1"
@@ -86,7 +85,7 @@ class Cluster(ControlPlane):
         binding = {
             "metadata": {"name": "coredns"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "coredns"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:coredns"}],
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": DNS_USER}],
         }
         self.api.post(f"{rbac}/clusterrolebindings", binding)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import yaml
 
@@ -74,7 +75,7 @@ class ControlPlane(Objects):
             self.close()
             raise
 
-    def __enter__(self) -> ControlPlane:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -9,6 +9,7 @@ lock next removes the rest.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -36,18 +37,18 @@ LIMIT = 30.0
 
 def main() -> None:
     directory = Path(sys.argv[1])
-    isolated, stays = "--isolated" in sys.argv, "--stay" in sys.argv
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A signal only wakes the select below: it must not cut anything short.
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    wanted = [woken] if "--stay" in sys.argv else [woken, sys.stdin.fileno()]
     try:
-        if isolated:
+        if "--isolated" in sys.argv:
             enter_namespaces(directory)
         print("ready", flush=True)
-        if stays:
-            signal.pause()
-        while os.read(0, 1):
-            pass
+        select.select(wanted, [], [])
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sweep(directory)
 
 
@@ -61,6 +62,8 @@ def enter_namespaces(directory: Path) -> None:
             *("unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child=KILL", "--mount-proc"),
             *(sys.executable, "-I", str(inside), *COVERED, "--", *(s for s in SETTINGS if Path(s).exists())),
         ],
+        # With the mark, so that it is killed with the others; and it ends when we do.
+        env={**os.environ, MARK: str(directory)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -1,39 +1,32 @@
-"""A node: containerd with runc, CoreDNS and kubelet, in the namespaces of a bed's place."""
+"""A node: a container runtime, CoreDNS and kubelet, in the namespaces of a bed's place."""
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import yaml
 
 from tests.cluster.testbed import keeper
 from tests.cluster.testbed.api import Api
-from tests.cluster.testbed.cache import output_of
-from tests.cluster.testbed.oci import write_archive
 from tests.cluster.testbed.place import Place
 from tests.cluster.testbed.processes import Program
+from tests.cluster.testbed.runtime import SOCKET, Runtime
 
 NAME = "testbed"
-USER = f"system:node:{NAME}"
-CNI_PLUGINS = Path("/usr/lib/cni")
-_PAUSE = "localhost/pause:1"
-_SOCKET = "/run/containerd/containerd.sock"
-_CAP_SYS_RESOURCE = 24
+# Who kubelet and CoreDNS are for the API server.
+USER, GROUP = f"system:node:{NAME}", "system:nodes"
+DNS_USER = "system:coredns"
 
 
 class Node:
-    """Of the bed in ``place``; its programs speak to the API server by the kubeconfigs given."""
+    """Of the bed in ``place``; kubelet and CoreDNS speak to the API server by the kubeconfigs given."""
 
     def __init__(self, place: Place, binaries: Path, pki: Path, kubelet: Path, coredns: Path) -> None:
         self._place = place
         self._directory = place.directory
-        self._binaries = binaries
-        self.containerd = Program(place, "containerd", ["containerd", f"--config={self._containerd_config()}"])
-        self.coredns = Program(
-            place, "coredns", [str(binaries / "coredns"), f"-conf={self._corefile(coredns)}", "-dns.port=53"]
-        )
+        self._kubelet_url = f"https://{place.address}:10250"
+        self.runtime = Runtime(place, place.directory / "containerd")
+        self.coredns = Program(place, "coredns", [str(binaries / "coredns"), f"-conf={self._corefile(coredns)}"])
         self.kubelet = Program(
             place,
             "kubelet",
@@ -44,71 +37,23 @@ class Node:
             ],
         )
 
-    def start_runtime(self) -> None:
-        """containerd, with the image that holds a pod's namespaces."""
-        self.containerd.start()
-        self.containerd.wait_for("answering", self._runtime_answers)
-        layer, archive = self._directory / "pause.layer", self._directory / "pause.tar"
-        output_of(["tar", "-C", str(self._binaries), "-cf", str(layer), "pause"], what="packing the pause image")
-        write_archive(_PAUSE, layer, archive, entrypoint=["/pause"])
-        self.load_image(archive)
-
-    def _runtime_answers(self) -> bool:
-        try:
-            self._place.run("ctr", f"--address={_SOCKET}", "version")
-        except RuntimeError:
-            return False
-        return True
-
-    def load_image(self, archive: Path) -> None:
-        """Puts the image of an OCI or Docker archive on the node."""
-        self._place.run("ctr", f"--address={_SOCKET}", "--namespace=k8s.io", "images", "import", str(archive))
+    def start_runtime(self, store: Path) -> None:
+        self.runtime.share(store)
+        self.runtime.start()
 
     def start(self, api: Api) -> None:
-        """The rest, until the node takes pods and names resolve."""
+        """Returns when the node takes pods and names resolve. The runtime is there."""
         self.coredns.start()
         self.start_kubelet(api)
         self.coredns.wait_for("ready", lambda: api.is_ok(f"http://{self._place.address}:8181/ready"))
 
     def start_kubelet(self, api: Api) -> None:
+        """Returns when the node takes pods."""
         self.kubelet.start()
+        self.kubelet.wait_for("answering", lambda: api.is_ok(f"{self._kubelet_url}/healthz"))
         self.kubelet.wait_for("node ready", lambda: _is_ready(api))
-
-    def _containerd_config(self) -> Path:
-        # Pods get a network card at the bed's bridge, and an address above those that the bed has itself.
-        network, _, _ = self._place.network.partition("/")
-        first = re.sub(r"\.0\.0$", ".1.0", network)
-        ipam = {
-            "type": "host-local",
-            "ranges": [[{"subnet": self._place.network, "rangeStart": first, "gateway": self._place.address}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
-        }
-        bridge = {"type": "bridge", "bridge": "pods", "isGateway": False, "ipMasq": False, "ipam": ipam}
-        cni = self._directory / "cni"
-        cni.mkdir()
-        plugins = {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}
-        (cni / "10-pods.conflist").write_text(json.dumps(plugins))
-        return self._write(
-            "containerd.toml",
-            f"""version = 2
-root = "{self._directory / "containerd"}"
-state = "/run/containerd"
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs"]
-[grpc]
-  address = "{_SOCKET}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{_PAUSE}"
-  # Where we may not lower the value, runc must not be asked to.
-  restrict_oom_score_adj = {"false" if _may_lower_oom_score() else "true"}
-  # In the bed's own mounts, and gone with them.
-  netns_mounts_under_state_dir = true
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{CNI_PLUGINS}"
-    conf_dir = "{cni}"
-""",
-        )
+        # After a restart it learns of its pods again, and until then knows none of them.
+        self.kubelet.wait_for("pods known", lambda: _pods(api, "/api/v1") <= _pods(api, self._kubelet_url))
 
     def _corefile(self, kubeconfig: Path) -> Path:
         address = self._place.address
@@ -146,11 +91,11 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             "clusterDomain": "cluster.local",
             "clusterDNS": [self._place.address],
             "resolvConf": str(resolv),
-            "containerRuntimeEndpoint": f"unix://{_SOCKET}",
+            "containerRuntimeEndpoint": f"unix://{SOCKET}",
             "podLogsDir": str(self._directory / "pod-logs"),
             "volumePluginDir": str(self._directory / "volume-plugins"),
             "failSwapOn": False,
-            # A developer's disk may be as full as it likes; the machine's memory is the kernel's to guard.
+            # A developer's disk may be as full as it likes.
             "evictionHard": {
                 **dict.fromkeys(["nodefs.available", "nodefs.inodesFree", "imagefs.available"], "0%"),
                 "memory.available": "100Mi",
@@ -167,14 +112,15 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
         return path
 
 
+def _pods(api: Api, where: str) -> set[str]:
+    """The uids of the node's pods that are known there."""
+    query = f"?fieldSelector=spec.nodeName={NAME}" if where.startswith("/") else ""
+    return {pod["metadata"]["uid"] for pod in api.get(f"{where}/pods{query}")["items"] or []}
+
+
 def _is_ready(api: Api) -> bool:
+    """Ready, and without the taint of one that was not."""
     node = next((n for n in api.get("/api/v1/nodes")["items"] if n["metadata"]["name"] == NAME), None)
     if node is None or node["spec"].get("taints"):
         return False
     return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
-
-
-def _may_lower_oom_score() -> bool:
-    status = Path("/proc/self/status").read_text()
-    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return effective is not None and bool(int(effective[1], 16) >> _CAP_SYS_RESOURCE & 1)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.testbed import keeper
@@ -37,9 +38,7 @@ class Place:
 
     def __init__(self, *, isolated: bool, stays: bool = False) -> None:
         if isolated:
-            need_commands("ip", "unshare", "nsenter", "mount")
-            if os.geteuid() != 0:
-                raise Missing("a Kubernetes node needs root: run the tests as root")
+            need_namespaces()
         self.isolated = isolated
         number, lock = _free_number(isolated)
         self.directory = beds_directory() / str(number)
@@ -48,7 +47,7 @@ class Place:
         self.address = str(_network(number)[1]) if isolated else "127.0.0.1"
         self.network = str(_network(number))
         self._first_port = _first_port(number)
-        self.environment = {**os.environ, keeper.MARK: str(self.directory)}
+        self._spawned: list[subprocess.Popen[bytes]] = []
         self.logs.mkdir(parents=True)
         self._keeper = self._start_keeper(lock, stays)
         if isolated:
@@ -73,14 +72,31 @@ class Place:
         """What a command prints that runs in the bed's namespaces. Raises RuntimeError with its output if it fails."""
         return _run(self.inside(list(argv)), input)
 
+    def spawn(self, argv: list[str], log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Starts a program in the bed's namespaces, which ends with the bed at the latest."""
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                self.inside(argv),
+                cwd=self.directory,
+                # The mark is what the keeper knows it by.
+                env={**os.environ, keeper.MARK: str(self.directory), **env},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._spawned.append(process)
+        return process
+
     def close(self) -> None:
         """Ends every process of the bed and removes all that belongs to it."""
-        if self._keeper.stdin is not None:
-            self._keeper.stdin.close()
         self._keeper.terminate()
-        self._keeper.wait()
-        assert self._keeper.stdout is not None
-        self._keeper.stdout.close()
+        self._keeper.communicate()
+        for process in self._spawned:
+            process.wait()
+        if self._keeper.returncode:
+            log = self.logs / "keeper.log"
+            raise RuntimeError(f"the test bed did not end, see {log}:\n{log.read_text()[-2000:]}")
 
     def _start_keeper(self, lock: int, stays: bool) -> subprocess.Popen[bytes]:
         arguments = [*(["--isolated"] if self.isolated else []), *(["--stay"] if stays else [])]
@@ -112,7 +128,8 @@ class Place:
         _run(["ip", "link", "add", name, "type", "veth", "peer", "name", "host", "netns", str(self._init)])
         self.run(
             *("ip", "-batch", "-"),
-            input=f"""link add pods type bridge
+            # An address of its own: a bridge that takes its cards' lowest one changes it with every pod.
+            input=f"""link add pods address 02:00:00:00:00:01 type bridge
 link set host master pods
 address add {self.address}/16 dev pods
 address add {SERVICE_ADDRESS}/32 dev pods
@@ -121,6 +138,13 @@ link set pods up
 """,
         )
         _run(["ip", "-batch", "-"], f"address add {host_address}/16 dev {name}\nlink set {name} up\n")
+
+
+def need_namespaces() -> None:
+    """Raises Missing without root and the commands that make namespaces. Whether the kernel allows it shows later."""
+    need_commands("ip", "unshare", "nsenter", "mount")
+    if os.geteuid() != 0:
+        raise Missing("a Kubernetes node needs root: run the tests as root")
 
 
 def beds_directory() -> Path:

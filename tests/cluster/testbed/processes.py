@@ -23,20 +23,11 @@ class Program:
         self.log = place.logs / f"{name}.log"
         self._place = place
         self._argv = argv
-        self._env = {**place.environment, **(env or {})}
+        self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._place.inside(self._argv),
-                cwd=self._place.directory,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = self._place.spawn(self._argv, self.log, self._env)
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
         """Sends the signal and returns when the program is gone. Raises NotReached if it stays."""
