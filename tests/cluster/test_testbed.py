@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster.pods import LIMIT, create, output_of_pod, pod_spec, run_pod
@@ -183,9 +184,8 @@ def test_a_bed_whose_owner_is_killed_goes_with_its_pods(cluster: Cluster) -> Non
     assert str(directory) not in Path("/proc/mounts").read_text()
 
 
-def _sleepers() -> list[str]:
-    found = subprocess.run(["pgrep", "--full", "^sleep 7531$"], capture_output=True, text=True, check=False)
-    return found.stdout.split()
+def _sleepers() -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "7531"]]
 
 
 class _Misled(ControlPlane):

@@ -1,5 +1,6 @@
-"""A Kubernetes to try things on: ``python -m tests.cluster.testbed up | down | shell``.
+"""A Kubernetes to try things on: ``python -m tests.cluster.testbed build | up | down | shell``.
 
+    build   makes what is made once and kept, which takes minutes
     up      brings up a cluster that stays, and prints how to use it
     down    ends every cluster that stays, or the one whose number is given
     shell   a shell with a cluster that ends with it
@@ -17,22 +18,24 @@ import sys
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
-from tests.cluster.testbed.place import end, staying
+from tests.cluster.testbed.numbers import Number, end, staying
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m tests.cluster.testbed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("do", choices=["up", "down", "shell"])
+    parser.add_argument("do", choices=["build", "up", "down", "shell"])
     parser.add_argument("number", type=int, nargs="?", help="of the cluster to end")
     parser.add_argument("--control-plane", action="store_true", help="without a node")
     arguments = parser.parse_args()
     kind = ControlPlane if arguments.control_plane else Cluster
     try:
         if arguments.do == "down":
-            for number in staying() if arguments.number is None else [arguments.number]:
+            for number in staying() if arguments.number is None else [Number(arguments.number)]:
                 end(number)
+        elif arguments.do == "build":
+            kind.prepare()
         elif arguments.do == "up":
             for name, value in exports(kind(stays=True)).items():
                 print(f"export {name}={value}")

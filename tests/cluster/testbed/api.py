@@ -40,7 +40,7 @@ class Api:
         self.request("DELETE", path)
 
     def request(self, method: str, path: str, body: object = None) -> bytes:
-        """The answer's body; ``path`` is the API server's, or a URL. Raises ApiError, or OSError when nobody answers."""
+        """The answer's body; ``path`` is the API server's, or a URL. Raises ApiError, or OSError if nobody answers."""
         data = None if body is None else json.dumps(body).encode()
         url = path if "://" in path else self.server + path
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)

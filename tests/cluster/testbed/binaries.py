@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from tests.cluster.testbed.cache import cache_root, made_once, output_of
+from tests.cluster.testbed.cache import made_once, output_of
 from tests.cluster.testbed.missing import need_commands
 
 # The last minor version whose kubelet runs on cgroup v1 too.
@@ -59,12 +60,13 @@ func main() {
 """
 
 
+@cache
 def binaries() -> Path:
     """The directory that holds PROGRAMS, ``coredns`` and ``pause``; minutes the first time.
 
     Raises Missing when Go is absent, its proxy refuses a module, or a build fails.
     """
-    return made_once(cache_root() / f"k8s-{KUBERNETES}-coredns-{COREDNS}-{RECIPE}", _build)
+    return made_once("k8s", f"{KUBERNETES}-coredns-{COREDNS}-{RECIPE}", _build)
 
 
 def _build(directory: Path) -> None:

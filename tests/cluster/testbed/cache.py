@@ -6,11 +6,15 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.testbed.missing import Missing
+
+# Seconds. Longer than a bed that stays is of use, since it reads from here.
+_KEPT = 30 * 24 * 3600
 
 
 def cache_root() -> Path:
@@ -31,27 +35,35 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def made_once(directory: Path, make: Callable[[Path], None]) -> Path:
-    """``directory``, filled by ``make`` if it is not there.
+def made_once(kind: str, version: str, make: Callable[[Path], None]) -> Path:
+    """The directory of that version of a kind of thing, filled by ``make`` if it is not there.
 
     ``make`` gets another directory, which takes the name at its end: a build that was cut off leaves only what the next
-    one throws away.
+    one throws away. Versions that nobody has used for a month go.
     """
-    if directory.is_dir():
-        return directory
-    with locked(directory.with_name(f"{directory.name}.lock")):
-        # Somebody else may have made it while we waited.
-        if not directory.is_dir():
-            part = directory.with_name(f"{directory.name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            try:
-                make(part)
-            except BaseException:
+    directory = cache_root() / f"{kind}-{version}"
+    if not directory.is_dir():
+        with locked(directory.with_name(f"{kind}.lock")):
+            # Somebody else may have made it while we waited.
+            if not directory.is_dir():
+                part = directory.with_name(f"{kind}.part")
                 shutil.rmtree(part, ignore_errors=True)
-                raise
-            part.rename(directory)
+                part.mkdir()
+                try:
+                    make(part)
+                except BaseException:
+                    shutil.rmtree(part, ignore_errors=True)
+                    raise
+                _forget_unused(kind)
+                part.rename(directory)
+    os.utime(directory)
     return directory
+
+
+def _forget_unused(kind: str) -> None:
+    for old in cache_root().glob(f"{kind}-*"):
+        if old.stat().st_mtime < time.time() - _KEPT:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def output_of(argv: list[str], *, what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:

@@ -23,16 +23,26 @@ class Cluster(ControlPlane):
     """A ControlPlane with a node. Pods use ``image.name``; their uid is that of the image's user, 1000."""
 
     _isolated = True
-    image: Image
     node: Node
+
+    @classmethod
+    def prepare(cls) -> None:
+        need_namespaces()
+        need_runtime()
+        super().prepare()
+        prepared_store(node_image())
+
+    @property
+    def image(self) -> Image:
+        return node_image()
 
     def load_image(self, archive: Path) -> None:
         """Puts the image of another OCI or Docker archive on the node, by the name that it has there."""
         self.node.runtime.load_image(archive)
 
-    def restart_kubelet(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
-        """Ends kubelet, starts it again, and returns when the node is ready. Pods go on meanwhile."""
-        self.node.kubelet.stop(with_signal)
+    def restart_kubelet(self) -> None:
+        """Kills kubelet, starts it again, and returns when it knows its pods. They go on meanwhile."""
+        self.node.kubelet.stop(signal.SIGKILL)
         self.node.start_kubelet(self.api)
 
     @property
@@ -52,12 +62,6 @@ class Cluster(ControlPlane):
         program.start()
         return program
 
-    def _prepare(self) -> None:
-        need_namespaces()
-        need_runtime()
-        self.image = node_image()
-        self._store = prepared_store(self.image)
-
     def _start(self) -> None:
         make_cgroups(self.directory)
         kubelet = self.user_kubeconfig("kubelet", USER, GROUP)
@@ -65,7 +69,7 @@ class Cluster(ControlPlane):
         self.node = Node(self.place, self.binaries, self.pki.directory, kubelet, coredns)
         with ThreadPoolExecutor(1) as pool:
             # Beside the control plane's own start, of which half is waiting.
-            runtime = pool.submit(self.node.start_runtime, self._store)
+            runtime = pool.submit(self.node.start_runtime, prepared_store(self.image))
             super()._start()
             self._let_coredns_read()
             runtime.result()

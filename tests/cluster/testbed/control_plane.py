@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from pathlib import Path
 from types import TracebackType
@@ -59,13 +61,12 @@ class ControlPlane(Objects):
     _isolated = False
 
     def __init__(self, *, stays: bool = False) -> None:
-        need_commands("etcd", "openssl")
+        self.prepare()
         self.binaries = binaries()
-        self._prepare()
         self.place = Place(isolated=self._isolated, stays=stays)
         try:
             self.directory = self.place.directory
-            self.server = f"https://{self.place.address}:{443 if self._isolated else self.place.port(0)}"
+            self.server = f"https://{self.place.address}:{443 if self._isolated else self.place.ports[0]}"
             self.audit_log = self.place.logs / "audit.log"
             self.kubeconfig = self.directory / "admin.kubeconfig"
             self._make_credentials()
@@ -74,6 +75,12 @@ class ControlPlane(Objects):
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Makes what is made once and kept, minutes the first time. Raises Missing."""
+        need_commands("etcd", "openssl")
+        binaries()
 
     def __enter__(self) -> Self:
         return self
@@ -84,24 +91,25 @@ class ControlPlane(Objects):
         self.close()
 
     def close(self) -> None:
-        """Ends all and removes it, logs included."""
+        """Ends all and removes it. Its logs are kept in the directory that ``FLUXOP_TEST_LOGS`` names, if it does."""
+        keep = os.environ.get("FLUXOP_TEST_LOGS")
+        if keep:
+            shutil.copytree(self.place.logs, Path(keep, f"{type(self).__name__}-{os.getpid()}"), dirs_exist_ok=True)
         self.place.close()
 
-    def stop_api_server(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
-        """Ends the API server, which cuts every connection; SIGTERM lets it finish requests, for seconds."""
-        self._api_server.stop(with_signal)
+    def stop_api_server(self) -> None:
+        """Kills the API server, which cuts every connection. (Asked kindly, it waits a minute for its watchers.)"""
+        self._api_server.stop(signal.SIGKILL)
 
     def start_api_server(self) -> None:
         """Starts the API server, and returns when it is ready."""
         self._api_server.start()
         self._api_server.wait_for("ready", lambda: self.api.is_ok(f"{self.server}/readyz"))
 
-    def restart_api_server(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
-        self.stop_api_server(with_signal)
+    def restart_api_server(self) -> None:
+        """Returns when the new one is ready."""
+        self.stop_api_server()
         self.start_api_server()
-
-    def _prepare(self) -> None:
-        """What has to be there before anything is started."""
 
     def _start(self) -> None:
         self._etcd.start()
@@ -109,7 +117,7 @@ class ControlPlane(Objects):
         self._controllers.start()
         self._scheduler.start()
         for program, offset in ((self._controllers, 3), (self._scheduler, 4)):
-            url = f"https://{self.place.address}:{self.place.port(offset)}/healthz"
+            url = f"https://{self.place.address}:{self.place.ports[offset]}/healthz"
             program.wait_for("healthy", lambda url=url: self.api.is_ok(url))  # type: ignore[misc]
 
     def _make_credentials(self) -> None:
@@ -133,7 +141,7 @@ class ControlPlane(Objects):
         return self.pki.directory / name
 
     def _programs(self) -> tuple[Program, Program, Program, Program]:
-        etcd, peers = (f"http://127.0.0.1:{self.place.port(offset)}" for offset in (1, 2))
+        etcd, peers = (f"http://127.0.0.1:{self.place.ports[offset]}" for offset in (1, 2))
         policy = self.directory / "audit-policy.yaml"
         policy.write_text(yaml.safe_dump(_AUDIT_POLICY))
         ca, certificate, key = self.pki.certificate, self._file("server.crt"), self._file("server.key")
@@ -171,7 +179,7 @@ class ControlPlane(Objects):
             self._program(
                 "kube-controller-manager",
                 *(f"{self.binaries / 'kube-controller-manager'}", *serving, "--leader-elect=false"),
-                *(f"--bind-address={self.place.address}", f"--secure-port={self.place.port(3)}"),
+                *(f"--bind-address={self.place.address}", f"--secure-port={self.place.ports[3]}"),
                 f"--kubeconfig={self.directory / 'controllers.kubeconfig'}",
                 *(f"--service-account-private-key-file={accounts}", f"--root-ca-file={ca}"),
                 "--use-service-account-credentials=true",
@@ -180,7 +188,7 @@ class ControlPlane(Objects):
             self._program(
                 "kube-scheduler",
                 *(f"{self.binaries / 'kube-scheduler'}", *serving, "--leader-elect=false"),
-                *(f"--bind-address={self.place.address}", f"--secure-port={self.place.port(4)}"),
+                *(f"--bind-address={self.place.address}", f"--secure-port={self.place.ports[4]}"),
                 f"--kubeconfig={self.directory / 'scheduler.kubeconfig'}",
             ),
         )

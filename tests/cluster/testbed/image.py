@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.cluster.testbed import image_python
-from tests.cluster.testbed.cache import cache_root, made_once, output_of
+from tests.cluster.testbed.cache import made_once, output_of
 from tests.cluster.testbed.missing import Missing, need_commands
 from tests.cluster.testbed.oci import write_archive
 
@@ -52,6 +53,7 @@ print(json.dumps([sys.executable, sys.version_info[:2], [flux.__file__, _flux.__
 """
 
 
+@cache
 def node_image() -> Image:
     """The image ``localhost/fluxop-test:DIGEST``; a minute the first time.
 
@@ -60,7 +62,7 @@ def node_image() -> Image:
     flux = _machine_flux()
     digest = _digest(flux)
     name = f"localhost/fluxop-test:{digest}"
-    directory = made_once(cache_root() / f"image-{digest}", lambda part: _make(part, name, flux))
+    directory = made_once("image", digest, lambda part: _make(part, name, flux))
     return Image(name, directory / "image.tar", image_python.why_not(flux.python))
 
 

@@ -8,13 +8,15 @@ lock next removes the rest.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -43,19 +45,45 @@ def main() -> None:
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGTERM, lambda *_: None)
     wanted = [woken] if "--stay" in sys.argv else [woken, sys.stdin.fileno()]
-    try:
-        if "--isolated" in sys.argv:
-            enter_namespaces(directory)
-        print("ready", flush=True)
-        select.select(wanted, [], [])
-    finally:
-        sweep(directory)
+    isolated = "--isolated" in sys.argv
+    with covered(directory.with_name("covered")) if isolated else nullcontext():
+        try:
+            if isolated:
+                enter_namespaces(directory)
+            print("ready", flush=True)
+            select.select(wanted, [], [])
+        finally:
+            sweep(directory)
+
+
+@contextmanager
+def covered(record: Path) -> Iterator[None]:
+    """Makes what is missing of COVERED, which the last bed of all removes again. ``record`` holds what was made.
+
+    Not any but the last: to remove a directory takes away what another bed has mounted over it.
+    """
+    with record.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        for path in COVERED:
+            with suppress(FileExistsError):
+                os.makedirs(path)
+                file.write(f"{path}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.seek(0)
+                for path in file.read().split():
+                    # Whatever else has put something in there keeps it.
+                    with suppress(OSError):
+                        os.rmdir(path)
+                file.truncate(0)
 
 
 def enter_namespaces(directory: Path) -> None:
     """Starts process 1 of new namespaces; its pid, as seen from here, is in ``directory/init.pid``."""
-    for covered in COVERED:
-        Path(covered).mkdir(parents=True, exist_ok=True)
     inside = Path(__file__).with_name("inside.py")
     unshare = subprocess.Popen(
         [
@@ -80,10 +108,11 @@ def sweep(directory: Path) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     wait_until(f"the end of the processes of {directory}", lambda: not list(marked(directory)), LIMIT)
-    name = link_name(directory)
-    if Path("/sys/class/net", name).exists():
-        subprocess.run(["ip", "link", "delete", name], check=False)
-    wait_until(f"the end of the control groups of {name}", lambda: remove_cgroups(name), LIMIT)
+    if (directory / "init.pid").exists():
+        name = link_name(directory)
+        if Path("/sys/class/net", name).exists():
+            subprocess.run(["ip", "link", "delete", name], check=False)
+        wait_until(f"the end of the control groups of {name}", lambda: remove_cgroups(name), LIMIT)
     shutil.rmtree(directory, ignore_errors=True)
 
 

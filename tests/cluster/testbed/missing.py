@@ -23,5 +23,5 @@ _PACKAGES = {
     "ip": "iproute2",
     "unshare": "util-linux",
     "nsenter": "util-linux",
-    "go": "golang-go",
+    "go": "golang-go, 1.24 or newer",
 }

@@ -7,10 +7,11 @@ import json
 import re
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from tests.cluster.testbed.binaries import binaries
-from tests.cluster.testbed.cache import cache_root, made_once, output_of
+from tests.cluster.testbed.cache import made_once, output_of
 from tests.cluster.testbed.image import Image
 from tests.cluster.testbed.missing import Missing, need_commands
 from tests.cluster.testbed.oci import write_archive
@@ -120,11 +121,12 @@ def need_runtime() -> None:
         raise Missing(f"no {_CNI_PLUGINS}/bridge; install it (on Debian: apt install containernetworking-plugins)")
 
 
+@cache
 def prepared_store(image: Image) -> Path:
     """A store of containerd with the image and the pods' own one in it, unpacked; made once."""
     version = output_of(["containerd", "--version"], what="containerd --version")
     digest = hashlib.sha256(f"{image.name} {binaries()} {version}".encode()).hexdigest()[:12]
-    return made_once(cache_root() / f"store-{digest}", lambda part: _prepare(part, image))
+    return made_once("store", digest, lambda part: _prepare(part, image))
 
 
 def _prepare(part: Path, image: Image) -> None:
