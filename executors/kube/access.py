@@ -71,7 +71,9 @@ class Credentials:
         configuration = self._configuration
         if urlsplit(self.server).scheme != "https":
             return None
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data)
+        # The library has it as a file, newer versions of it as text too.
+        data = getattr(configuration, "ca_cert_data", None)
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=data)
         if not configuration.verify_ssl:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

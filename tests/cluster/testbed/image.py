@@ -20,7 +20,7 @@ SUITE = "bookworm"
 PACKAGES = [
     *("ca-certificates", "liblua5.1-0", "lua-posix", "libarchive13", "libhwloc15", "libjansson4", "liblz4-1"),
     *("libncursesw6", "libpython3.11", "libsqlite3-0", "libuuid1", "libzmq5"),
-    *("procps", "python3", "python3-cffi", "python3-ply", "python3-yaml"),
+    *("procps", "rsync", "python3", "python3-cffi", "python3-ply", "python3-yaml"),
 ]
 USER = "fluxuser"
 UID = 1000
