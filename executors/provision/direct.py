@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from executors.errors import ProvisionError
+from executors.errors import ConfigError, ProvisionError
 from executors.kube import ConflictError
 from executors.kube.api import JOBS, kind_of
 from executors.provision import diagnosis
@@ -12,6 +12,7 @@ from executors.provision.certificate import make_certificate
 from executors.provision.cluster import ClusterProvisioner
 from executors.render import AGENT_DIRECTORY, owned_by, render_direct
 from executors.render.entry import relay_command
+from executors.validation import direct_problems, name_problems
 
 #: ``successPolicy`` and ``backoffLimitPerIndex`` are on by default since then.
 _OLDEST = (1, 31)
@@ -28,6 +29,9 @@ class DirectProvisioner(ClusterProvisioner):
     agent_directory = AGENT_DIRECTORY
 
     def ensure(self) -> None:
+        problems = [*direct_problems(self._spec), *name_problems(self._name, self._spec)]
+        if problems:
+            raise ConfigError(problems)
         self._check_version()
         super().ensure()
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.cluster.runs import Runs, runs_on
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
@@ -50,3 +51,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(func_only=True))
+
+
+@pytest.fixture
+def runs(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Runs]:
+    """Sessions in a namespace of the test's own, as its administrator; what it leaves open is closed."""
+    found = runs_on(cluster, namespace, tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def module_runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """The same for all tests of a module."""
+    name = cluster.create_namespace()
+    found = runs_on(cluster, name, tmp_path_factory.mktemp("runs"))
+    yield found
+    found.close()
+    cluster.delete_namespace(name)
