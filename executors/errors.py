@@ -2,6 +2,7 @@
 
     ExecutorsError
     |-- ConfigError          a config file, an environment variable or an option is wrong (all problems at once)
+    |   `-- SpecError        a MiniCluster spec is wrong, or asks for what direct mode cannot do (all problems at once)
     |-- RequestError         a JobRequest is wrong (all problems at once)
     |-- RunNameError         a run id from which no legal name can be made
     |-- ProvisionError       an instance could not be created, found or reached
@@ -41,6 +42,10 @@ class _Problems(ExecutorsError):
 
 class ConfigError(_Problems):
     """A config is wrong. ``problems`` has one text per problem: field, value, cure."""
+
+
+class SpecError(ConfigError):
+    """A MiniCluster spec is wrong. ``problems`` has one text per problem: field path, value, what is allowed."""
 
 
 class RequestError(_Problems):

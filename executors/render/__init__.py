@@ -1,0 +1,33 @@
+"""A MiniCluster as Kubernetes objects: from values to values, and nothing else.
+
+`render_direct` gives plain objects (an Indexed Job and what belongs to it), `render_resource` the MiniCluster resource
+for a Flux Operator. What must not live here: any I/O, the API client, waiting, randomness (the certificate is given),
+and rules about what is allowed (`executors.validation`).
+"""
+
+from executors.render.direct import owned_by, render_direct, spec_hash
+from executors.render.minicluster import MiniCluster, Program
+from executors.render.names import (
+    AGENT_ARCHIVE,
+    AGENT_DIRECTORY,
+    BROKER_URI,
+    HASH_ANNOTATION,
+    LABELS,
+    STATE_DIRECTORY,
+)
+from executors.render.resource import render_resource
+
+__all__ = [
+    "AGENT_ARCHIVE",
+    "AGENT_DIRECTORY",
+    "BROKER_URI",
+    "HASH_ANNOTATION",
+    "LABELS",
+    "STATE_DIRECTORY",
+    "MiniCluster",
+    "Program",
+    "owned_by",
+    "render_direct",
+    "render_resource",
+    "spec_hash",
+]

@@ -1,0 +1,140 @@
+"""broker.toml and the broker's command line: which brokers there are, what each may use, and how they start.
+
+Sources: flux-config-bootstrap(5), flux-config-resource(5), flux-config-ingest(5), flux-broker-attributes(7).
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from typing import Any
+
+from executors.render.command import initial_program, words_of
+from executors.render.minicluster import MiniCluster, Program
+from executors.render.names import (
+    BROKER_CONFIG,
+    BROKER_PORT,
+    BROKER_STATE,
+    BROKER_URI,
+    CERTIFICATE,
+    service_name,
+)
+from executors.render.toml import toml_text
+from executors.schema import quantity
+from executors.spec import Container, MiniClusterSpec
+
+#: Seconds that a broker takes for an attempt to reach its parent, before it looks the name up anew.
+_CONNECT_TIMEOUT = "1s"
+
+
+def broker_config(cluster: MiniCluster) -> str:
+    """The text of broker.toml: ours, or the spec's own with what only we know put into it."""
+    spec = cluster.spec
+    made = _defaults(cluster)
+    if spec.flux.broker_config:
+        made = _merged(tomllib.loads(spec.flux.broker_config), made, spec.flux.container.mount_path)
+    return toml_text(made)
+
+
+def _defaults(cluster: MiniCluster) -> dict[str, Any]:
+    spec = cluster.spec
+    hosts = broker_hosts(cluster)
+    return {
+        "bootstrap": {
+            "curve_cert": CERTIFICATE,
+            "default_port": BROKER_PORT,
+            "default_bind": "tcp://*:%p",
+            "default_connect": f"tcp://%h.{service_name(cluster)}:%p",
+            "hosts": [{"host": host} for host in hosts],
+        },
+        "resource": {"noverify": True, "config": [{"hosts": ",".join(hosts), **rank_resources(spec.flux_container)}]},
+        **_scheduler(spec),
+        "ingest": {"validator": {"plugins": ["jobspec", "feasibility"]}},
+    }
+
+
+def _scheduler(spec: MiniClusterSpec) -> dict[str, Any]:
+    flux = spec.flux
+    if flux.queue_policy:  # Fluxion's word, so Fluxion it is
+        return {"sched-fluxion-qmanager": {"queue-policy": flux.queue_policy}}
+    name = "sched-simple" if flux.simple_scheduler else "sched-backfill"
+    return {"modules": {"alternatives": {"sched": name}}}
+
+
+def _merged(given: dict[str, Any], ours: dict[str, Any], view: str) -> dict[str, Any]:
+    made = dict(given)
+    made["bootstrap"] = {**ours["bootstrap"], **given.get("bootstrap", {}), "curve_cert": CERTIFICATE}
+    resource = given.get("resource", {})
+    # A path below the view is where upstream's operator would have put an R of its own; nobody does here.
+    if "config" not in resource and resource.get("path", view).startswith(view):
+        rest = {name: value for name, value in resource.items() if name != "path"}
+        made["resource"] = {**rest, **ours["resource"]}
+    for name in ours:
+        made.setdefault(name, ours[name])
+    return made
+
+
+def broker_hosts(cluster: MiniCluster) -> list[str]:
+    """Hostlists (RFC 29) of all brokers that may ever join, in the order of their ranks."""
+    spec = cluster.spec
+    if spec.flux.burst_hostlist:
+        return [spec.flux.burst_hostlist]
+    hosts = [_range(cluster.name, spec.max_size)]
+    for at, burst in enumerate(spec.flux.burst_clusters):
+        hosts.append(_range(burst.name or f"burst-{at}", burst.size or spec.size))
+    return hosts
+
+
+def _range(prefix: str, count: int) -> str:
+    return f"{prefix}-0" if count == 1 else f"{prefix}-[0-{count - 1}]"
+
+
+def rank_resources(container: Container) -> dict[str, str]:
+    """Core and GPU ids (RFC 22) that a rank offers: its container's, never the node's.
+
+    Cores are the CPU request (which is what the Kubernetes scheduler has set aside), else the limit, rounded up; 1
+    where neither is given. GPUs are the sum of all extended resources that are named ``<vendor>/gpu``.
+    """
+    requests, limits = container.resources.requests, container.resources.limits
+    cores = max(1, math.ceil(quantity(requests.get("cpu", limits.get("cpu", 1)))))
+    # A request of an extended resource must equal its limit.
+    given = {**limits, **requests}
+    gpus = sum(math.ceil(quantity(amount)) for name, amount in given.items() if name.endswith("/gpu"))
+    found = {"cores": _ids(cores)}
+    if gpus > 0:
+        found["gpus"] = _ids(gpus)
+    return found
+
+
+def _ids(count: int) -> str:
+    return "0" if count == 1 else f"0-{count - 1}"
+
+
+def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
+    """The argv of every broker; only the lead runs what follows the options, its initial program."""
+    spec, flux = cluster.spec, cluster.spec.flux
+    prefix = words_of(spec.flux_container.commands.prefix) + [word for word in flux.wrap.split(",") if word]
+    quorum = 1 if program is not None else (spec.min_size or spec.size)
+    attributes = {
+        "broker.quorum": quorum,
+        "tbon.connect_timeout": flux.connect_timeout or _CONNECT_TIMEOUT,
+        "local-uri": BROKER_URI,
+        "statedir": BROKER_STATE,
+        # What the agent could not end in time is cut short: a pod's grace period is not to be waited for.
+        "broker.cleanup-timeout": "0.5",
+        "broker.shutdown-timeout": "1",
+    }
+    if flux.topology:
+        attributes["tbon.topo"] = flux.topology
+    if flux.log_level is not None and not spec.logging.quiet:
+        attributes["log-stderr-level"] = flux.log_level
+    if spec.logging.zeromq:
+        attributes["tbon.zmqdebug"] = 1
+    if spec.archive_path:
+        attributes["content.dump"] = spec.archive_path
+    words = initial_program(spec, program)
+    if not words:
+        attributes["broker.rc2_none"] = 1
+    options = [f"-S{name}={value}" for name, value in attributes.items()]
+    verbose = ["-v"] if spec.logging.debug else []
+    return [*prefix, "flux", "broker", "-c", BROKER_CONFIG, *verbose, *options, *words]

@@ -1,0 +1,69 @@
+"""What the lead broker runs: the run's agent, or the spec's own command in one of upstream's modes.
+
+A command is split into words as a POSIX shell would, and the words stay words. Only where it says things that nothing
+but a shell understands (``$HOME``, pipes, several lines) it becomes one argument of ``sh -c``.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from executors.render.minicluster import Program
+from executors.render.names import AGENT_ARCHIVE, ENTRY, FILES_DIRECTORY
+from executors.spec import MiniClusterSpec
+
+#: Where a batch's output goes if the spec names no place.
+DEFAULT_LOGS = "/tmp/fluxout"
+
+_SHELL_ONLY = re.compile(r"[$`;&|<>(){}*?~#!\n\[\]]")
+
+
+def words_of(text: str) -> list[str]:
+    """Words of a text by the shell's rules of quoting, without any expansion. Raises ValueError for an open quote."""
+    return shlex.split(text)
+
+
+def command_words(text: str) -> list[str]:
+    """The argv of a command that a user wrote as one text."""
+    text = text.strip()
+    return ["sh", "-c", text] if _SHELL_ONLY.search(text) else words_of(text)
+
+
+def hook_file(container: int, name: str) -> str:
+    """Key of a user's shell text in the ConfigMap, and its file's name."""
+    return f"{container}-{name}"
+
+
+def initial_program(spec: MiniClusterSpec, program: Program | None) -> list[str]:
+    """The argv of the lead's initial program; empty: the broker waits for whoever comes (interactive)."""
+    if program is not None:
+        return ["flux", "python", AGENT_ARCHIVE, "supervise", *program.arguments]
+    container = spec.flux_container
+    at = spec.flux_index
+    if spec.interactive:
+        return []
+    if container.batch_raw:
+        return _script(hook_file(at, "batch"), container.command)
+    if container.batch:
+        logs = container.logs or DEFAULT_LOGS
+        return ["sh", ENTRY, "batch", f"{FILES_DIRECTORY}/{hook_file(at, 'batch')}", logs, *_flags(spec)]
+    if container.commands.script:
+        words = _script(hook_file(at, "script"), container.commands.script)
+    else:
+        words = command_words(container.command)
+    if not words or container.launcher:
+        return words
+    submit = words_of(spec.flux.submit_command) or ["flux", "run"]
+    tasks = max(spec.tasks, spec.size)
+    return [*submit, "-N", str(spec.size), "-n", str(tasks), *_flags(spec), *words]
+
+
+def _script(key: str, text: str) -> list[str]:
+    file = f"{FILES_DIRECTORY}/{key}"
+    return [file] if text.startswith("#!") else ["sh", file]
+
+
+def _flags(spec: MiniClusterSpec) -> list[str]:
+    # Ranks of several pods on one node would all bind their tasks to the node's first cores.
+    return ["-o", "cpu-affinity=off", *words_of(spec.flux.option_flags)]

@@ -1,0 +1,222 @@
+"""The entry script of all our containers: one constant text, the same for every MiniCluster.
+
+Everything that varies reaches it by environment variables and arguments, so that nothing a user gives is pasted into a
+shell text. It is POSIX sh; hooks (shell texts of the user's, files in the ConfigMap) are sourced by the shell that runs
+it, which is bash where there are any, since upstream's users write them for bash.
+
+    entry.sh broker ARGV...             the main container: ARGV is the whole broker command
+    entry.sh beside ARGV...             a sidecar or service: hooks, then ARGV, if any
+    entry.sh view                       init container: copies the view's Flux to the shared volume
+    entry.sh batch FILE LOGS OPTION...  the lead's initial program of mode "batch": each line a job
+    entry.sh probe                      liveness of the agent, on the lead
+
+What each exit code of `broker` means to the Job is in `objects.py`.
+"""
+
+from __future__ import annotations
+
+from executors.render import names
+
+#: Environment variables of the script.
+FAILURES = "FLUXOP_INDEX_FAILURES"
+CONTAINER = "FLUXOP_CONTAINER"
+VIEW = "FLUXOP_VIEW"
+ARCHIVE = "FLUXOP_ARCHIVE"
+STRICT = "FLUXOP_STRICT"
+TIMED = "FLUXOP_TIMED"
+NO_WAIT = "FLUXOP_NO_WAIT"
+
+#: Seconds that a follower which is told to end leaves to its lead. When a whole MiniCluster is deleted, the lead ends
+#: the jobs, the followers' tasks too, and then the followers; a follower that left at once would take its tasks along.
+_FOLLOWER_PATIENCE = 4
+
+_SCRIPT = r"""#!/bin/sh
+# Start of every container of a MiniCluster. Nothing is filled into this text.
+files=@FILES@ secret=@SECRET@ state=@STATE@
+index=${JOB_COMPLETION_INDEX:-0}
+
+say() { printf 'minicluster: %s\n' "$*" >&2; }
+
+# Source one of the user's shell texts, if there is one.
+hook() {
+    [ -s "$files/${FLUXOP_CONTAINER:-0}-$1" ] || return 0
+    if [ -n "${FLUXOP_STRICT:-}" ]; then
+        set -e
+        . "$files/${FLUXOP_CONTAINER:-0}-$1"
+        set +e
+    else
+        . "$files/${FLUXOP_CONTAINER:-0}-$1" || say "commands.$1 ended with $?"
+    fi
+}
+
+# Flux's commands, from the view where there is one; a home that can be written to.
+prepare() {
+    if [ -n "${FLUXOP_VIEW:-}" ]; then
+        PATH=$FLUXOP_VIEW/view/bin:$PATH
+        export PATH
+    fi
+    if [ "${HOME:-/}" = / ] || [ ! -w "$HOME" ]; then
+        HOME=$state/home
+        mkdir -p -m 700 "$HOME"
+        export HOME
+    fi
+}
+
+broker() {
+    if [ "$index" = 0 ] && [ "${FLUXOP_INDEX_FAILURES:-0}" -gt 0 ]; then
+        say "the lead broker was lost, and its jobs with it; an empty one does not take its place"
+        exit @LEAD_LOST@
+    fi
+    # Never 0: an index that has completed is not started again when its lead still wants it.
+    [ "$index" = 0 ] || trap 'exit @FOLLOWER_ENDED@' EXIT
+    told=
+    child=
+    trap told_to_end TERM INT HUP
+    prepare
+    if ! mkdir -p -m 700 "$state/flux"; then
+        say "$state cannot be written by user $(id -u)"
+        exit 1
+    fi
+    (umask 077 && cat "$secret/@KEY@" >"$state/flux/@KEY@") || exit 1
+    if [ -n "${FLUXOP_VIEW:-}" ]; then
+        printf '%s\n' 'export PATH="$FLUXOP_VIEW/view/bin:$PATH" FLUX_URI=@URI@ fluxsocket=@URI@' \
+            >"$FLUXOP_VIEW/flux-view.sh"
+    fi
+    hook init
+    hook pre
+    if [ "$index" = 0 ]; then hook brokerPre; else hook workerPre; fi
+    # With it, the broker would take itself for a child of its own instance.
+    unset FLUX_URI
+    if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ -e "$FLUXOP_ARCHIVE" ]; then
+        restore "$@"
+    else
+        run "$@"
+    fi
+    hook post
+    if [ -n "$told" ] && [ "$code" = 0 ]; then code=143; fi
+    exit "$code"
+}
+
+# The broker's options, and one more: what the last instance saved.
+restore() {
+    for word; do
+        shift
+        set -- "$@" "$word"
+        if [ "$word" = "-Scontent.dump=$FLUXOP_ARCHIVE" ]; then
+            set -- "$@" "-Scontent.restore=$FLUXOP_ARCHIVE"
+        fi
+    done
+    run "$@"
+}
+
+told_to_end() {
+    told=1
+    [ -n "$child" ] || return 0
+    if [ "$index" = 0 ]; then
+        kill -TERM "$child" 2>/dev/null
+    else
+        # Its lead is told as well, as a rule, and ends it when the jobs have ended.
+        (sleep @PATIENCE@ && kill -TERM "$child") >/dev/null 2>&1 &
+    fi
+}
+
+run() {
+    begin=$(date +%s)
+    if [ -n "$told" ]; then code=143; return; fi
+    "$@" &
+    child=$!
+    # A signal may have come between the two.
+    [ -z "$told" ] || told_to_end
+    # A trap ends `wait` early, with a code of its own.
+    while :; do
+        wait "$child"
+        code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    [ -z "${FLUXOP_TIMED:-}" ] || say "the broker ran for $(($(date +%s) - begin)) s"
+    if [ "$code" != 0 ] && [ -z "$told" ] && [ "$index" = 0 ]; then
+        say "the broker ended with $code; this is $(flux --version 2>&1)"
+    fi
+}
+
+beside() {
+    prepare
+    if [ -n "${FLUXOP_VIEW:-}" ] && [ -z "${FLUXOP_NO_WAIT:-}" ]; then
+        # Nothing tells a shell of a new file.
+        while [ ! -S "$state/flux/local" ]; do sleep 0.2; done
+    fi
+    hook init
+    hook pre
+    hook servicePre
+    code=0
+    if [ $# -gt 0 ]; then
+        "$@"
+        code=$?
+    fi
+    hook post
+    exit "$code"
+}
+
+view() {
+    if [ ! -d /opt/view ] || [ ! -d /opt/software ]; then
+        say "this image has no Flux in /opt/view and /opt/software; name a flux-view image in flux.container.image"
+        exit 1
+    fi
+    mkdir -p "$FLUXOP_VIEW/view" &&
+        cp -RPp /opt/view/. "$FLUXOP_VIEW/view/" && cp -RPp /opt/software "$FLUXOP_VIEW/"
+}
+
+# Each line of a file is a job; all run at once, and the worst exit code is the code.
+batch() {
+    file=$1 logs=$2
+    shift 2
+    mkdir -p "$logs" || exit 1
+    number=0
+    ids=
+    while IFS= read -r line || [ -n "$line" ]; do
+        [ -n "$line" ] || continue
+        id=$(flux submit "$@" --output="$logs/job-$number.out" --error="$logs/job-$number.err" sh -c "$line") || exit 1
+        ids="$ids $id"
+        number=$((number + 1))
+    done <"$file"
+    worst=0
+    for id in $ids; do
+        flux job status "$id" || { code=$?; [ "$code" -le "$worst" ] || worst=$code; }
+    done
+    exit "$worst"
+}
+
+# Before there is an agent, while its supervisor starts a new one, and on followers there is nothing to complain of.
+probe() {
+    [ "$index" = 0 ] && [ -S @AGENT@/agent.sock ] || exit 0
+    prepare
+    exec flux python -S -E -c '
+import socket, sys
+agent = socket.socket(socket.AF_UNIX)
+agent.settimeout(10)
+agent.connect(sys.argv[1])
+agent.sendall(b"{\"ping\":1}\n")
+sys.exit(not agent.recv(64))
+' @AGENT@/agent.sock
+}
+
+role=$1
+shift
+case $role in
+broker | beside | view | batch | probe) "$role" "$@" ;;
+*) say "unknown role $role"; exit 1 ;;
+esac
+"""
+
+#: The text. What is filled in are constants of this package.
+ENTRY_SCRIPT = (
+    _SCRIPT.replace("@FILES@", names.FILES_DIRECTORY)
+    .replace("@SECRET@", names.SECRET_DIRECTORY)
+    .replace("@STATE@", names.STATE_DIRECTORY)
+    .replace("@KEY@", names.CERTIFICATE_KEY)
+    .replace("@URI@", names.BROKER_URI)
+    .replace("@AGENT@", names.AGENT_DIRECTORY)
+    .replace("@LEAD_LOST@", str(names.LEAD_LOST))
+    .replace("@FOLLOWER_ENDED@", str(names.FOLLOWER_ENDED))
+    .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
+)

@@ -1,0 +1,34 @@
+"""What is rendered: a named spec, and the program that its lead broker runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from executors.spec import MiniClusterSpec
+
+
+@dataclass(frozen=True)
+class MiniCluster:
+    """A spec with a name in a namespace. ``labels`` go on every object and pod (cost reports group by them)."""
+
+    name: str
+    namespace: str
+    spec: MiniClusterSpec
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: On the owner of all objects only: raw run ids and the like, never a secret.
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A run's agent, which the lead broker runs as its initial program. Times are seconds; 0 turns a limit off."""
+
+    #: The zipapp.
+    agent: bytes = field(repr=False)
+    #: What follows ``supervise`` on its command line.
+    arguments: tuple[str, ...]
+    #: Kubernetes ends the MiniCluster then.
+    max_lifetime: float
+    #: Kubernetes removes what is left so long after the end.
+    ttl: float

@@ -1,0 +1,62 @@
+"""Names and places that objects, the entry script and the provisioners share."""
+
+from __future__ import annotations
+
+from executors.render.minicluster import MiniCluster
+
+#: Ours among an object's labels; the name of the MiniCluster is in app.kubernetes.io/name.
+LABELS = {"app.kubernetes.io/managed-by": "flux-operator-executors"}
+NAME_LABEL = "app.kubernetes.io/name"
+HASH_ANNOTATION = "flux-operator-executors/spec-hash"
+
+#: Read-only files of ours in the pods: entry script, broker.toml, agent, hooks.
+FILES_DIRECTORY = "/flux_operator"
+ENTRY = f"{FILES_DIRECTORY}/entry.sh"
+AGENT_ARCHIVE = f"{FILES_DIRECTORY}/agent.pyz"
+BROKER_CONFIG = f"{FILES_DIRECTORY}/broker.toml"
+#: Where the Secret is mounted. Flux refuses a certificate that others may read, so the entry script copies it.
+SECRET_DIRECTORY = "/flux_operator_curve"
+CERTIFICATE_KEY = "curve.cert"
+
+#: An emptyDir: what the brokers and the agent write. Its directories belong to the pod's user.
+STATE_DIRECTORY = "/run/flux_operator"
+#: The agent's ``--directory``; its socket is agent.sock in it.
+AGENT_DIRECTORY = f"{STATE_DIRECTORY}/agent"
+CERTIFICATE = f"{STATE_DIRECTORY}/flux/{CERTIFICATE_KEY}"
+BROKER_URI = f"local://{STATE_DIRECTORY}/flux/local"
+#: The database of the broker's content (lead only).
+BROKER_STATE = f"{STATE_DIRECTORY}/flux/state"
+
+#: Port of the brokers' overlay network.
+BROKER_PORT = 8050
+
+#: Exit code of a lead that finds that it is not the first one (podFailurePolicy makes the Job fail).
+LEAD_LOST = 75
+#: Exit code of every follower, so that its index never counts as completed.
+FOLLOWER_ENDED = 76
+
+
+def config_map_name(cluster: MiniCluster) -> str:
+    return f"{cluster.name}-entrypoint"
+
+
+def secret_name(cluster: MiniCluster) -> str:
+    return f"{cluster.name}-curve"
+
+
+def service_name(cluster: MiniCluster) -> str:
+    """The headless Service, which is also the pods' subdomain."""
+    return cluster.spec.headless_name or cluster.name
+
+
+def services_pod_name(cluster: MiniCluster) -> str:
+    return f"{cluster.name}-services"
+
+
+def agent_config_map_name(cluster: MiniCluster) -> str:
+    """Operator mode."""
+    return f"{cluster.name}-agent"
+
+
+def flux_container_name(cluster: MiniCluster) -> str:
+    return cluster.spec.flux_container.name or cluster.name

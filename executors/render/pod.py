@@ -1,0 +1,303 @@
+"""The pods: brokers (the Job's template) and services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from executors.render import entry, names
+from executors.render.broker import broker_command
+from executors.render.command import command_words
+from executors.render.minicluster import MiniCluster, Program
+from executors.render.security import container_security, pod_security
+from executors.render.volumes import mounts_of, volumes_of
+from executors.spec import DEFAULT_IMAGE, Commands, Container
+
+#: Seconds between the wish that a pod ends and its killing. Brokers need about 2; jobs that trap TERM the rest.
+GRACE_PERIOD = 10
+
+_STATE_VOLUME = "flux-state"
+_SECRET_VOLUME = "flux-curve"
+_VIEW_VOLUME = "flux-view"
+#: Cluster Autoscaler and Karpenter leave such pods where they are.
+_STAY = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+_FAILURES_FIELD = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
+
+
+def pod_template(cluster: MiniCluster, program: Program | None, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The Job's pod template. ``labels`` are those of every object."""
+    spec = cluster.spec
+    main = spec.flux_container
+    sidecars = [_sidecar(cluster, at, one) for at, one in enumerate(spec.containers) if one is not main]
+    made = _pod_spec(cluster)
+    made |= {
+        "containers": [_main(cluster, program)],
+        "volumes": [*_own_volumes(cluster), *volumes_of(spec.containers)],
+        "restartPolicy": "Never",
+        "subdomain": names.service_name(cluster),
+        "shareProcessNamespace": spec.share_process_namespace,
+    }
+    init = ([] if spec.flux.container.disable else [_view(cluster)]) + sidecars
+    if init:
+        made["initContainers"] = init
+    secrets = [one.image_pull_secret for one in spec.containers]
+    if not spec.flux.container.disable:
+        secrets.append(spec.flux.container.image_pull_secret)
+    _pull_secrets(made, secrets)
+    affinity = _affinity(cluster)
+    if affinity:
+        made["affinity"] = affinity
+    metadata = {
+        "labels": {**spec.job_labels, **spec.pod.labels, **labels},
+        "annotations": {**_STAY, **spec.pod.annotations},
+    }
+    return {"metadata": metadata, "spec": made}
+
+
+def services_pod(cluster: MiniCluster, labels: Mapping[str, str]) -> dict[str, Any] | None:
+    """The pod of ``services``, reached by its host name; None where there are none."""
+    spec = cluster.spec
+    if not spec.services:
+        return None
+    name = names.services_pod_name(cluster)
+    offset = len(spec.containers)
+    made = _pod_spec(cluster)
+    volumes = volumes_of(spec.services)
+    if any(_wrapped(one) for one in spec.services):
+        volumes = [_files_volume(cluster), {"name": _STATE_VOLUME, "emptyDir": {}}, *volumes]
+    made |= {
+        "containers": [_beside(cluster, offset + at, one, has_flux=False) for at, one in enumerate(spec.services)],
+        "restartPolicy": "OnFailure",
+        "hostname": name,
+        "subdomain": names.service_name(cluster),
+    }
+    if volumes:
+        made["volumes"] = volumes
+    _pull_secrets(made, [one.image_pull_secret for one in spec.services])
+    metadata = {
+        "name": name,
+        "namespace": cluster.namespace,
+        "labels": {**labels, "job-name": cluster.name, "job-index": "services"},
+        "annotations": dict(_STAY),
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made}
+
+
+def _pod_spec(cluster: MiniCluster) -> dict[str, Any]:
+    pod = cluster.spec.pod
+    made: dict[str, Any] = {
+        "automountServiceAccountToken": pod.automount_service_account_token,
+        "securityContext": pod_security(pod.security_context),
+        "terminationGracePeriodSeconds": GRACE_PERIOD,
+    }
+    wishes: dict[str, Any] = {
+        "dnsPolicy": pod.dns_policy,
+        "hostIPC": pod.host_ipc,
+        "hostPID": pod.host_pid,
+        "nodeSelector": dict(pod.node_selector),
+        "runtimeClassName": pod.runtime_class_name,
+        "schedulerName": pod.scheduler_name,
+        "serviceAccountName": pod.service_account_name,
+        "tolerations": [dict(one) for one in pod.tolerations],
+    }
+    return {**made, **{name: value for name, value in wishes.items() if value}}
+
+
+def _pull_secrets(made: dict[str, Any], secrets: list[str]) -> None:
+    found = [{"name": name} for name in dict.fromkeys(secrets) if name]
+    if found:
+        made["imagePullSecrets"] = found
+
+
+def _affinity(cluster: MiniCluster) -> dict[str, Any]:
+    """Near each other, but one node each where there is room; and on the nodes that the spec names."""
+    spec = cluster.spec
+    made: dict[str, Any] = {}
+    if not spec.disable_affinity:
+        made["podAffinity"] = _preferred(cluster, "topology.kubernetes.io/zone")
+        made["podAntiAffinity"] = _preferred(cluster, "kubernetes.io/hostname")
+    if spec.pod.node_affinity:
+        expressions = [
+            {"key": key, "operator": "In", "values": list(values)} for key, values in spec.pod.node_affinity.items()
+        ]
+        terms = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
+        made["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+    return made
+
+
+def _preferred(cluster: MiniCluster, topology: str) -> dict[str, Any]:
+    expression = {"key": names.NAME_LABEL, "operator": "In", "values": [cluster.name]}
+    term = {"labelSelector": {"matchExpressions": [expression]}, "topologyKey": topology}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
+
+
+# -- containers
+
+
+def _container(name: str, container: Container) -> dict[str, Any]:
+    """What all containers of the user's have in common."""
+    made: dict[str, Any] = {
+        "name": name,
+        "image": container.image or DEFAULT_IMAGE,
+        "imagePullPolicy": container.image_pull_policy,
+        "resources": _resources(container.resources.requests, container.resources.limits),
+        "securityContext": container_security(container.security_context),
+    }
+    if container.working_dir:
+        made["workingDir"] = container.working_dir
+    if container.ports:
+        made["ports"] = [{"containerPort": port, "protocol": "TCP"} for port in container.ports]
+    hooks = {"postStart": container.post_start, "preStop": container.pre_stop}
+    lifecycle = {name: {"exec": {"command": ["/bin/sh", "-c", text]}} for name, text in hooks.items() if text}
+    if lifecycle:
+        made["lifecycle"] = lifecycle
+    return made
+
+
+def _resources(requests: Mapping[str, str | int], limits: Mapping[str, str | int]) -> dict[str, Any]:
+    found = {"requests": requests, "limits": limits}
+    return {name: {key: str(amount) for key, amount in given.items()} for name, given in found.items() if given}
+
+
+def _env(cluster: MiniCluster, container: Container, ours: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Environment in an order that does not depend on the spec's: users' variables, Secrets, ours."""
+    plain = {**cluster.spec.flux.environment, **container.environment}
+    made: list[dict[str, Any]] = [{"name": name, "value": plain[name]} for name in sorted(plain)]
+    for name in sorted(container.secrets):
+        secret, key = container.secrets[name]
+        made.append({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
+    return made + [{"name": name, "value": value} for name, value in ours.items() if value]
+
+
+def _view_variables(cluster: MiniCluster) -> dict[str, str]:
+    view = cluster.spec.flux.container
+    if view.disable:
+        return {}
+    return {entry.VIEW: view.mount_path, "PYTHONPATH": view.python_path}
+
+
+def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
+    spec = cluster.spec
+    container = spec.flux_container
+    made = _container(names.flux_container_name(cluster), container)
+    made["command"] = _entry(container, "broker", broker_command(cluster, program))
+    ours = {
+        # For whoever looks into the pod; the entry script takes it away from the broker.
+        "FLUX_URI": names.BROKER_URI,
+        entry.CONTAINER: str(spec.flux_index),
+        entry.ARCHIVE: spec.archive_path,
+        entry.STRICT: "1" if spec.logging.strict else "",
+        entry.TIMED: "1" if spec.logging.timed else "",
+        **_view_variables(cluster),
+    }
+    failures = {"name": entry.FAILURES, "valueFrom": {"fieldRef": {"fieldPath": _FAILURES_FIELD}}}
+    made["env"] = [*_env(cluster, container, ours), failures]
+    secret = {"name": _SECRET_VOLUME, "mountPath": names.SECRET_DIRECTORY, "readOnly": True}
+    made["volumeMounts"] = [*_own_mounts(cluster), secret, *mounts_of(container)]
+    if program is not None:
+        made["livenessProbe"] = {
+            "exec": {"command": ["/bin/sh", names.ENTRY, "probe"]},
+            "initialDelaySeconds": 30,
+            "periodSeconds": 30,
+            "timeoutSeconds": 15,
+            "failureThreshold": 4,
+        }
+    return made
+
+
+def _sidecar(cluster: MiniCluster, at: int, container: Container) -> dict[str, Any]:
+    """A container beside the broker's, as one of Kubernetes' own sidecars: it ends when the broker's container ends."""
+    return {**_beside(cluster, at, container, has_flux=True), "restartPolicy": "Always"}
+
+
+def _beside(cluster: MiniCluster, at: int, container: Container, *, has_flux: bool) -> dict[str, Any]:
+    made = _container(container.name, container)
+    mounts = []
+    ours: dict[str, str] = {}
+    if _wrapped(container):
+        made["command"] = _entry(container, "beside", command_words(container.command))
+        ours = {entry.CONTAINER: str(at), entry.STRICT: "1" if cluster.spec.logging.strict else ""}
+        mounts = _own_mounts(cluster) if has_flux else [_files_mount(cluster), _state_mount()]
+        if has_flux:
+            ours |= {"FLUX_URI": names.BROKER_URI, **_view_variables(cluster)}
+            ours |= {entry.NO_WAIT: "1" if cluster.spec.flux.no_wait_socket else ""}
+    env = _env(cluster, container, ours)
+    if env:
+        made["env"] = env
+    mounts += mounts_of(container)
+    if mounts:
+        made["volumeMounts"] = mounts
+    return made
+
+
+def _wrapped(container: Container) -> bool:
+    """Whether ours is what runs in it; else its image's own entry does."""
+    return not container.no_wrap_entrypoint and (bool(container.command) or _has_texts(container.commands))
+
+
+def _has_texts(commands: Commands) -> bool:
+    texts = (commands.init, commands.pre, commands.broker_pre, commands.worker_pre, commands.service_pre, commands.post)
+    return any(texts)
+
+
+def _entry(container: Container, role: str, words: list[str]) -> list[str]:
+    shell = "/bin/bash" if _has_texts(container.commands) else "/bin/sh"
+    # Kubernetes itself would replace $(NAME) in a command, and $$ stands for $.
+    return [shell, names.ENTRY, role, *(word.replace("$", "$$") for word in words)]
+
+
+def _view(cluster: MiniCluster) -> dict[str, Any]:
+    view = cluster.spec.flux.container
+    made: dict[str, Any] = {
+        "name": view.name,
+        "image": view.image,
+        "imagePullPolicy": "Always" if view.pull_always else "IfNotPresent",
+        "command": ["/bin/sh", names.ENTRY, "view"],
+        "env": [{"name": entry.VIEW, "value": view.mount_path}],
+        "resources": _resources(view.resources.requests, view.resources.limits),
+        "securityContext": container_security(view.security_context),
+        "volumeMounts": [_files_mount(cluster), {"name": _VIEW_VOLUME, "mountPath": view.mount_path}],
+    }
+    if view.working_dir:
+        made["workingDir"] = view.working_dir
+    return made
+
+
+# -- our own volumes
+
+
+def _own_volumes(cluster: MiniCluster) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = [
+        _files_volume(cluster),
+        {"name": _STATE_VOLUME, "emptyDir": {}},
+        # Without fsGroup it is root's, so that its readers need the mode; only the broker's container mounts it.
+        {"name": _SECRET_VOLUME, "secret": {"secretName": names.secret_name(cluster), "defaultMode": 0o444}},
+    ]
+    if not cluster.spec.flux.container.disable:
+        made.append({"name": _VIEW_VOLUME, "emptyDir": {}})
+    return made
+
+
+def _files_volume(cluster: MiniCluster) -> dict[str, Any]:
+    name = names.config_map_name(cluster)
+    return {"name": name, "configMap": {"name": name, "defaultMode": 0o555}}
+
+
+def _files_mount(cluster: MiniCluster) -> dict[str, Any]:
+    return {"name": names.config_map_name(cluster), "mountPath": names.FILES_DIRECTORY, "readOnly": True}
+
+
+def _state_mount() -> dict[str, Any]:
+    return {"name": _STATE_VOLUME, "mountPath": names.STATE_DIRECTORY}
+
+
+def _own_mounts(cluster: MiniCluster) -> list[dict[str, Any]]:
+    mounts = [_files_mount(cluster), _state_mount()]
+    view = cluster.spec.flux.container
+    if not view.disable:
+        mounts += [
+            {"name": _VIEW_VOLUME, "mountPath": view.mount_path},
+            # Where the view's programs look for their libraries.
+            {"name": _VIEW_VOLUME, "mountPath": "/opt/software", "subPath": "software"},
+        ]
+    return mounts

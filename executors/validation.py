@@ -1,0 +1,257 @@
+"""What is wrong with a MiniCluster: its document, the names that follow from it, and what direct mode cannot do. Pure.
+
+Each problem is one text: field path, value, cure. Nothing that was asked for is left out without a word.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from executors.errors import SpecError
+from executors.schema import JSONValue, quantity
+from executors.spec import Container, MiniClusterSpec, Volume, parse_spec
+
+#: A DNS label (RFC 1123), which pod names, host names, labels' values and volumes are held to.
+LABEL_LIMIT = 63
+#: ``-`` and five characters, which the Job's controller adds to ``<name>-<index>``.
+_POD_SUFFIX = 6
+_LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?\Z")
+_VOLUME_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
+_ENV_NAME = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*\Z")
+#: RFC 23.
+_DURATION = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)(ms|[smhd])?\Z")
+
+
+def problems_of(document: Mapping[str, JSONValue], path: str = "minicluster") -> list[str]:
+    """Everything wrong with a v1alpha2 spec as such, whoever is to make it."""
+    try:
+        parse_spec(document, path)
+    except SpecError as err:
+        return list(err.problems)
+    return []
+
+
+def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
+    """Names of pods, hosts and labels that would not be legal, for the largest index up to ``max_size``."""
+    found = []
+    if not _LABEL.match(name):
+        found.append(f"name: {name!r} must begin with a letter and hold small letters, digits and - only")
+    last = f"{name}-{spec.max_size - 1}"
+    derived = {
+        "host name": last,
+        "pod name": last + "-" + "x" * (_POD_SUFFIX - 1),
+        "service pod's name": f"{name}-services" if spec.services else "",
+        "ConfigMap and volume name": f"{name}-entrypoint",
+    }
+    # A Service's name is a label of its own, and begins with a letter.
+    derived |= {
+        f"Service of container {one.name}": f"{name}-{one.name}"
+        for one in spec.containers
+        if one.ports and one is not spec.flux_container
+    }
+    for what, text in derived.items():
+        excess = len(text) - LABEL_LIMIT
+        if excess > 0:
+            found.append(
+                f"name: {name!r} makes the {what} {text!r}, {len(text)} characters long; {LABEL_LIMIT} are allowed, "
+                f"so shorten the name by {excess}" + (" or lower maxSize" if text.startswith(last) else "")
+            )
+    if spec.headless_name and (not _LABEL.match(spec.headless_name) or len(spec.headless_name) > LABEL_LIMIT):
+        found.append(
+            f"network.headlessName: {spec.headless_name!r} must begin with a letter, hold small letters, digits and - "
+            f"only, and at most {LABEL_LIMIT} characters"
+        )
+    return found
+
+
+#: Fields that direct mode cannot honour at all, and what to do about each.
+_REFUSED: dict[tuple[str, ...], str] = {
+    ("flux", "arch"): "direct mode downloads no binaries for the entry; leave it out",
+    ("flux", "bursting", "leadBroker"): "direct mode joins no lead broker elsewhere; use the provisioner operator",
+    ("flux", "completeWorkers"): "a follower whose index completes is never started again; leave it out",
+    ("flux", "disableSocket"): "the broker's socket has a fixed place, by which the agent is found; leave it out",
+    ("flux", "mungeSecret"): "direct mode serves one user, without munge; use the provisioner operator",
+    ("pod", "resources"): (
+        "it becomes the pods' overhead, which Kubernetes takes from a RuntimeClass only; give resources to containers[]"
+    ),
+}
+
+
+def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program: bool = True) -> list[str]:
+    """What direct mode cannot honour, or Kubernetes would refuse. ``program``: the lead runs a run's agent."""
+    found = [
+        f"{path}.{'.'.join(field)}: {_short(value)} cannot be honoured by direct mode: {cure}"
+        for field, cure in _REFUSED.items()
+        if (value := _value(spec.document, field))
+    ]
+    policy = spec.document.get("pod", {}).get("restartPolicy", "Never")
+    if policy != "Never":
+        found.append(
+            f"{path}.pod.restartPolicy: {policy!r} cannot be honoured by direct mode: the Job itself replaces "
+            "pods that fail, which needs Never; leave it out"
+        )
+    found += _flux_problems(spec, f"{path}.flux")
+    for at, container in enumerate(spec.containers):
+        found += _container_problems(container, f"{path}.containers[{at}]")
+    for at, container in enumerate(spec.services):
+        where = f"{path}.services[{at}]"
+        found += _container_problems(container, where)
+        if container.run_flux or container.launcher or container.batch:
+            found.append(f"{where}: a service runs no broker; leave out runFlux, launcher and batch")
+    found += _volume_clashes(spec, path)
+    if not program:
+        found += _command_problems(spec, f"{path}.containers[{spec.flux_index}]")
+    return found
+
+
+def replaced_by_program(spec: MiniClusterSpec, path: str = "minicluster") -> list[str]:
+    """Fields of the spec that say what runs, in whose place a run's agent runs. To be shown, not refused."""
+    container = spec.flux_container
+    where = f"{path}.containers[{spec.flux_index}]"
+    given = {
+        f"{path}.interactive": spec.interactive,
+        f"{path}.tasks": "tasks" in spec.document,
+        f"{path}.minSize": spec.min_size is not None,
+        f"{path}.flux.optionFlags": spec.flux.option_flags,
+        f"{path}.flux.submitCommand": spec.flux.submit_command,
+        f"{where}.command": container.command,
+        f"{where}.commands.script": container.commands.script,
+        f"{where}.launcher": container.launcher,
+        f"{where}.batch": container.batch,
+        f"{where}.logs": container.logs,
+    }
+    return [field for field, value in given.items() if value]
+
+
+def _value(document: Mapping[str, Any], field: tuple[str, ...]) -> Any:
+    found: Any = document
+    for name in field:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _flux_problems(spec: MiniClusterSpec, path: str) -> Iterator[str]:
+    flux = spec.flux
+    if flux.broker_config:
+        try:
+            config = tomllib.loads(flux.broker_config)
+        except tomllib.TOMLDecodeError as err:
+            yield f"{path}.brokerConfig: is not valid TOML: {err}"
+        else:
+            for name in ("bootstrap", "resource"):
+                if not isinstance(config.get(name, {}), dict):
+                    yield f"{path}.brokerConfig: {name} must be a table; see flux-config-{name}(5)"
+    if flux.connect_timeout and not _DURATION.match(flux.connect_timeout):
+        yield f"{path}.connectTimeout: {flux.connect_timeout!r} must be a Flux duration such as 5s or 500ms"
+    if flux.minimal_service and flux.topology not in ("", "custom"):
+        yield (
+            f"{path}.topology: {flux.topology!r} needs names of all brokers, and minimalService gives the lead's only; "
+            "leave out one of them"
+        )
+    if flux.queue_policy and flux.simple_scheduler:
+        yield f"{path}.scheduler: queuePolicy is for Fluxion, and simple is another scheduler; leave out one of them"
+    for name, text in (("optionFlags", flux.option_flags), ("submitCommand", flux.submit_command)):
+        yield from _word_problems(f"{path}.{name}", text)
+    if not flux.container.disable:
+        if not flux.container.mount_path.startswith("/"):
+            yield f"{path}.container.mountPath: {flux.container.mount_path!r} must be an absolute path"
+        taken = [one.name for one in spec.containers if one.name == flux.container.name]
+        if taken:
+            yield f"{path}.container.name: {flux.container.name!r} is a name in containers[] too; give it another"
+
+
+def _word_problems(path: str, text: str) -> Iterator[str]:
+    try:
+        shlex.split(text)
+    except ValueError as err:
+        yield f"{path}: {_short(text)} cannot be split into words: {err}; close the quote"
+
+
+def _container_problems(container: Container, path: str) -> Iterator[str]:
+    yield from _word_problems(f"{path}.command", "" if container.batch else container.command)
+    yield from _word_problems(f"{path}.commands.prefix", container.commands.prefix)
+    if container.name and (not _VOLUME_NAME.match(container.name) or len(container.name) > LABEL_LIMIT):
+        yield f"{path}.name: {container.name!r} must hold small letters, digits and - only, at most {LABEL_LIMIT}"
+    for name in [*container.environment, *container.secrets]:
+        if not _ENV_NAME.match(name):
+            yield f"{path}.environment: {name!r} cannot be the name of an environment variable"
+    for name in set(container.environment) & set(container.secrets):
+        yield f"{path}.secrets.{name}: is given in environment too; leave out one of them"
+    if container.working_dir and not container.working_dir.startswith("/"):
+        yield f"{path}.workingDir: {container.working_dir!r} must be an absolute path"
+    for name, request in container.resources.requests.items():
+        limit = container.resources.limits.get(name)
+        if quantity(request) < 0 or (limit is not None and quantity(request) > quantity(limit)):
+            yield f"{path}.resources.requests.{name}: {request} must be from 0 to the limit, {limit}"
+    for volume in container.volumes:
+        yield from _volume_problems(volume, f"{path}.volumes.{volume.name}")
+
+
+_SOURCES = {
+    "claimName": "claim_name",
+    "configMapName": "config_map_name",
+    "csiDriver": "csi_driver",
+    "emptyDir": "empty_dir",
+    "hostPath": "host_path",
+    "secretName": "secret_name",
+}
+
+
+def _volume_problems(volume: Volume, path: str) -> Iterator[str]:
+    if not _VOLUME_NAME.match(volume.name) or len(volume.name) > LABEL_LIMIT:
+        yield f"{path}: the name {volume.name!r} must hold small letters, digits and - only, at most {LABEL_LIMIT}"
+    given = [name for name, attribute in _SOURCES.items() if getattr(volume, attribute)]
+    if len(given) != 1:
+        yield f"{path}: has {' and '.join(given) or 'no source'}; give exactly one of {', '.join(_SOURCES)}"
+    in_memory = volume.empty_dir and volume.empty_dir_medium.lower() == "memory"
+    if not volume.path.startswith("/") and not (in_memory and not volume.path):
+        yield f"{path}.path: {volume.path!r} must be an absolute path, where it is mounted"
+    if volume.items and not volume.config_map_name:
+        yield f"{path}.items: are keys of a ConfigMap; give configMapName, or leave them out"
+    if volume.empty_dir_size_limit:
+        try:
+            quantity(volume.empty_dir_size_limit)
+        except ValueError as err:
+            yield f"{path}.emptyDirSizeLimit: {err}; give one such as 4Gi"
+
+
+#: Volumes and mounts of ours (`executors.render`), which a user's would hide.
+_OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view")
+_OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/run/flux_operator")
+
+
+def _volume_clashes(spec: MiniClusterSpec, path: str) -> Iterator[str]:
+    for group, containers in (("containers", spec.containers), ("services", spec.services)):
+        seen: dict[str, Volume] = {}
+        for at, container in enumerate(containers):
+            for volume in container.volumes:
+                where = f"{path}.{group}[{at}].volumes.{volume.name}"
+                first = seen.setdefault(volume.name, volume)
+                if _source(first) != _source(volume):
+                    yield f"{where}: is another volume than the one of that name before it; rename one of them"
+                if volume.name in _OUR_VOLUMES or volume.name.endswith("-entrypoint"):
+                    yield f"{where}: the name is one of ours; rename it"
+                view = () if spec.flux.container.disable else (spec.flux.container.mount_path, "/opt/software")
+                if volume.path.rstrip("/") in (*_OUR_MOUNTS, *view):
+                    yield f"{where}.path: {volume.path!r} is a directory of ours; mount it elsewhere"
+
+
+def _source(volume: Volume) -> list[Any]:
+    return [
+        getattr(volume, name) for name in (*_SOURCES.values(), "items", "csi_driver_attributes", "empty_dir_medium")
+    ]
+
+
+def _command_problems(spec: MiniClusterSpec, path: str) -> Iterator[str]:
+    container = spec.flux_container
+    if not (spec.interactive or container.command or container.commands.script):
+        yield f"{path}.command: is missing, so there is nothing to run; give one, or set interactive: true"
