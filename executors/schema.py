@@ -250,7 +250,7 @@ _WHAT = {
     "quantity": "a quantity such as 2, 500m or 4Gi",
 }
 #: Kubernetes' quantities (its API concepts, "resource units").
-_QUANTITY_PATTERN = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+))?"
+_QUANTITY_PATTERN = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
 _QUANTITY_RE = re.compile(_QUANTITY_PATTERN + r"\Z")
 
 
@@ -409,8 +409,7 @@ def quantity(value: str | int) -> Fraction:
     suffix = found.group(3) or ""
     number = Fraction(text[: len(text) - len(suffix)])
     if suffix.endswith("i"):
-        return number * 1024 ** (_BINARY.index(suffix[0]) + 1)
-    if len(suffix) > 1:
-        power = int(Fraction(suffix[1:]))
-        return number * Fraction(10 ** max(0, power), 10 ** max(0, -power))
-    return number * Fraction(10 ** max(0, _SUFFIXES[suffix]), 10 ** max(0, -_SUFFIXES[suffix]))
+        return number * Fraction(1 << 10 * (_BINARY.index(suffix[0]) + 1))
+    power = int(suffix[1:]) if len(suffix) > 1 else _SUFFIXES[suffix]
+    scale = int("1" + "0" * abs(power))
+    return number * scale if power >= 0 else number / scale

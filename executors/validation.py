@@ -91,8 +91,8 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
     policy = spec.document.get("pod", {}).get("restartPolicy", "Never")
     if policy != "Never":
         found.append(
-            f"{path}.pod.restartPolicy: {policy!r} cannot be honoured by direct mode: the Job itself replaces pods that "
-            "fail, which needs Never; leave it out"
+            f"{path}.pod.restartPolicy: {policy!r} cannot be honoured by direct mode: the Job itself replaces "
+            "pods that fail, which needs Never; leave it out"
         )
     found += _flux_problems(spec, f"{path}.flux")
     for at, container in enumerate(spec.containers):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from executors.config import RunConfig, load_config
-from executors.errors import ConfigError, ExecutorsError
+from executors.errors import ConfigError, ExecutorsError, ProvisionError
 from executors.lifecycle import Instance, instances
 from executors.names import RunId
 
@@ -80,7 +80,7 @@ def name_in(path: Path) -> str:
 
 
 def find(config: RunConfig, name: str) -> Instance:
-    """The instance of a name, or of the beginning of one. Exits where there is none, or more."""
+    """The instance of a name, or of the beginning of one. Raises ProvisionError where there is none, or more."""
     found = instances(config, os.environ)
     exact = [one for one in found if one.name == name]
     if exact:
@@ -89,7 +89,7 @@ def find(config: RunConfig, name: str) -> Instance:
     if len(near) == 1:
         return near[0]
     known = ", ".join(one.name for one in found) or "there is none"
-    fail(f"{name}: {'is not unique' if near else 'there is no such instance'} ({known})", FAILED)
+    raise ProvisionError(f"{name}: {'is not unique' if near else 'there is no such instance'} ({known})")
 
 
 def say(line: str) -> None:
