@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from executors.agent import wire
 from executors.agent.wire import Cursor, JobEvent
-from executors.errors import AgentError, EndingError, ExecutorsError, ProtocolError, SessionClosedError, TransportError
-from executors.transport import Endpoint, Stream, open_stream
+from executors.errors import (
+    AgentError,
+    AgentSilentError,
+    EndingError,
+    ExecutorsError,
+    ProtocolError,
+    SessionClosedError,
+    TransportError,
+)
+from executors.transport import Endpoint, ProgramEnded, Stream, open_stream
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -32,6 +40,10 @@ log = logging.getLogger(__name__)
 _REPEATABLE = frozenset(
     ["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "stat", "shutdown", "drain"]
 )
+
+
+#: Takes pieces of output, then None, or the error that ended it.
+Sink = Callable[[bytes | BaseException | None], None]
 
 
 class Handler(Protocol):
@@ -92,9 +104,7 @@ class _Pending:
 class _Output:
     __slots__ = ("job", "offset", "path", "sink", "stopped", "stream")
 
-    def __init__(
-        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]
-    ) -> None:
+    def __init__(self, job: str, stream: str, path: str | None, offset: int, sink: Sink) -> None:
         self.job = job
         self.stream = stream
         self.path = path
@@ -163,6 +173,8 @@ class Client:
             hello = self._open()
         except ConnectionError as err:  # its socket was there a moment ago
             raise EndingError(f"the agent is ending: {err}") from err
+        except (ProgramEnded, TimeoutError) as err:
+            raise AgentSilentError(f"the agent does not answer: {err}") from err
         except OSError as err:
             raise TransportError(f"the agent cannot be reached: {err}") from err
         self.hello = hello
@@ -215,10 +227,10 @@ class Client:
             self._send(stream, line)
         return future
 
-    def follow(
-        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]
-    ) -> Callable[[], None]:
-        """Pass output of a job to ``sink`` (None: its end) as it is written; gives a function that stops it.
+    def follow(self, job: str, stream: str, path: str | None, offset: int, sink: Sink) -> Callable[[], None]:
+        """Pass output of a job to ``sink`` (None: its end; an error: there is no more to be had) as it is written.
+
+        Gives a function that stops it.
 
         ``path`` is the file that the job's request sent this stream to, None for none.
         """
@@ -479,7 +491,7 @@ class Client:
             elif isinstance(error, TransportError) and not self._closing.is_set() and self._lost is None:
                 self._subscribe(output)  # the cut came before the answer
             else:
-                output.sink(None)
+                output.sink(error)
 
         self.request_later(
             "output", answered=subscribed,
@@ -500,7 +512,7 @@ class Client:
             output.offset += len(piece)
             output.sink(piece)
         if eof:
-            output.sink(None)
+            output.sink(AgentError("engine", str(message["error"])) if "error" in message else None)
 
     # -- small parts
 
@@ -534,7 +546,7 @@ class Client:
         for pending in failed:
             pending.future.set_exception(error)
         for output in outputs:
-            output.sink(None)
+            output.sink(error)
 
     def _end(self, reason: str) -> None:
         with self._lock:

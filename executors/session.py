@@ -159,7 +159,10 @@ class JobHandle:
         self._session.acknowledge([self])
 
     def output(self, stream: str = "stdout", offset: int = 0) -> Iterator[bytes]:
-        """The job's output from a byte offset on, as it is written, until the job's end."""
+        """The job's output from a byte offset on, as it is written, until the job's end.
+
+        Raises AgentError, SessionClosedError or TransportError when the rest is not to be had.
+        """
         return self._session._output(self, stream, offset)
 
 
@@ -643,10 +646,12 @@ class Session:
             self._changed.wait_for(lambda: handle._id is not None or handle._result is not None)
         if handle._id is None:
             return
-        pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        pieces: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
         stop = self._client.follow(handle._id, stream, handle._files[stream == "stderr"], offset, pieces.put)
         try:
             while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
                 yield piece
         finally:
             stop()

@@ -6,8 +6,10 @@ resource) and in what has to be created; both have an Indexed Job of the MiniClu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 SPEC_ANNOTATION = "flux-operator-executors/spec"
+#: Tells an object that this very attempt has made, though its answer was lost, from another client's.
+ATTEMPT_ANNOTATION = "flux-operator-executors/attempt"
+_HIDDEN = frozenset(["environment", "curveCert"])
 #: Seconds to wait for an object that is being deleted, or that we deleted, to be gone.
 DELETE_LIMIT = 120.0
 #: Seconds for an API server that refuses, or is away, to come to its senses.
@@ -55,6 +60,8 @@ class ClusterProvisioner:
         self._spec: MiniClusterSpec = config.minicluster or parse_spec(default_document())
         self._namespace = ""
         self._uid = ""
+        self._attempt = os.urandom(8).hex()
+        self._creating = False
         self._created = False
         self._adopted = False
         self._found = False
@@ -216,10 +223,22 @@ class ClusterProvisioner:
             self._api.close()
 
     def abandon(self) -> None:
+        if self._creating and not self._created:
+            self._find_lost_creation()
         if self._created:
             self.delete()
         else:
             self.detach()
+
+    def _find_lost_creation(self) -> None:
+        """The answer to the creation may have been lost, or a signal have come before it was noted."""
+        try:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+        except ExecutorsError as err:  # not there, as a rule; else `reap` ends it
+            log.debug("nothing was created: %s", err)
+            return
+        if owner["metadata"].get("annotations", {}).get(ATTEMPT_ANNOTATION) == self._attempt:
+            self._uid, self._created = owner["metadata"]["uid"], True
 
     def delete(self) -> None:
         try:
@@ -257,8 +276,11 @@ class ClusterProvisioner:
             name=self._name,
             namespace=self._namespace,
             spec=self._spec,
-            # For the message that tells what differs, should the same run be asked for with another spec.
-            annotations={SPEC_ANNOTATION: json.dumps(self._spec.document, sort_keys=True)},
+            annotations={
+                # For the message that tells what differs, should the same run be asked for with another spec.
+                SPEC_ANNOTATION: json.dumps(_without_values(self._spec.document), sort_keys=True),
+                ATTEMPT_ANNOTATION: self._attempt,
+            },
         )
 
     def _program(self) -> Program:
@@ -282,6 +304,7 @@ class ClusterProvisioner:
         """The owner, ours or made just now; None when one that was in the way has gone."""
         api = self.api
         try:
+            self._creating = True
             self._create_before()
             owner = api.create(self.owner_kind, self._namespace, self._owner_manifest())
         except ConflictError:
@@ -318,7 +341,7 @@ class ClusterProvisioner:
         if annotations.get(HASH_ANNOTATION) == self._owner_manifest()["metadata"]["annotations"][HASH_ANNOTATION]:
             return
         there = json.loads(annotations.get(SPEC_ANNOTATION, "{}"))
-        differences = list(_differences(there, dict(self._spec.document)))
+        differences = list(_differences(there, _without_values(self._spec.document)))
         raise ConfigError(
             [
                 f"minicluster.{path}: {mine!r} is asked for, but {theirs!r} is running"
@@ -426,9 +449,23 @@ def _current(pods: Mapping[str, Object]) -> list[Object]:
     return list(newest.values())
 
 
+def _without_values(value: Any, hidden: bool = False) -> Any:
+    """A spec with a digest in place of what may be secret: environments, and the brokers' certificate."""
+    if isinstance(value, Mapping):
+        return {name: _without_values(one, hidden or name in _HIDDEN) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_values(one, hidden) for one in value]
+    if not hidden:
+        return value
+    return f"sha256:{hashlib.sha256(str(value).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
 def _differences(theirs: Any, mine: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(theirs, dict) and isinstance(mine, dict):
         for name in sorted({*theirs, *mine}):
             yield from _differences(theirs.get(name), mine.get(name), f"{path}.{name}" if path else str(name))
+    elif isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
+        for at, (one, other) in enumerate(zip(theirs, mine, strict=True)):
+            yield from _differences(one, other, f"{path}[{at}]")
     elif theirs != mine:
         yield path, theirs, mine

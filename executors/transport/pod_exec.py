@@ -23,7 +23,7 @@ from executors.errors import ExecutorsError
 from executors.kube import Api, ApiError, ForbiddenError, connect
 from executors.kube.errors import error_of
 from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, stdin_message
-from executors.transport.base import PodExecEndpoint
+from executors.transport.base import PodExecEndpoint, ProgramEnded
 from executors.transport.guard import Guard, wait_for
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class PodExecStream(Guard):
     def _end(self) -> bytes:
         reason = self._channels.failure()
         if reason is not None:
-            raise StreamRefused(reason)
+            raise ProgramEnded(reason)
         return b""
 
     # -- writing; with _io held

@@ -59,7 +59,7 @@ def test_a_secret_that_is_asked_for_twice_is_given_once(pair: Session) -> None:
     steal = (
         "import flux, os, sys, json\n"
         "spec = os.popen('flux job info $(flux jobs -n -o {id} --filter=inactive --name=holder) jobspec').read()\n"
-        "name = json.loads(spec)['tasks'][0]['command'][4] + '.0'\n"
+        "name = json.loads(spec)['attributes']['user']['fxo']['secret'] + '.0'\n"
         "print(flux.Flux().rpc('fxo.secret', {'name': name}, nodeid=0).get())\n"
     )
     assert job(pair, "true", name="holder", secret_env={"TOKEN": "s"}).ok
