@@ -60,11 +60,33 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
                 f"name: {name!r} makes the {what} {text!r}, {len(text)} characters long; {LABEL_LIMIT} are allowed, "
                 f"so shorten the name by {excess}" + (" or lower maxSize" if text.startswith(last) else "")
             )
+    for field, hosts in _given_hosts(spec).items():
+        if not any(host.startswith(f"{name}-") for host in hosts):
+            found.append(
+                f"{field}: {', '.join(hosts)} does not hold {name}-0, the lead's host name, which follows from the "
+                "MiniCluster's; leave the hosts out, or use that name"
+            )
     if spec.headless_name and (not _LABEL.match(spec.headless_name) or len(spec.headless_name) > LABEL_LIMIT):
         found.append(
             f"network.headlessName: {spec.headless_name!r} must begin with a letter, hold small letters, digits and - "
             f"only, and at most {LABEL_LIMIT} characters"
         )
+    return found
+
+
+def _given_hosts(spec: MiniClusterSpec) -> dict[str, list[str]]:
+    """Hostlists of the user's own, by field."""
+    found = {}
+    if spec.flux.burst_hostlist:
+        found["flux.bursting.hostlist"] = [spec.flux.burst_hostlist]
+    try:
+        config = tomllib.loads(spec.flux.broker_config)
+    except tomllib.TOMLDecodeError:
+        config = {}  # `direct_problems` says so
+    if not list(_config_problems(config, "")):
+        hosts = _value(config, ("bootstrap", "hosts"))
+        if hosts:
+            found["flux.brokerConfig: bootstrap.hosts"] = [one["host"] for one in hosts]
     return found
 
 
@@ -147,9 +169,7 @@ def _flux_problems(spec: MiniClusterSpec, path: str) -> Iterator[str]:
         except tomllib.TOMLDecodeError as err:
             yield f"{path}.brokerConfig: is not valid TOML: {err}"
         else:
-            for name in ("bootstrap", "resource"):
-                if not isinstance(config.get(name, {}), dict):
-                    yield f"{path}.brokerConfig: {name} must be a table; see flux-config-{name}(5)"
+            yield from _config_problems(config, f"{path}.brokerConfig")
     if flux.connect_timeout and not _DURATION.match(flux.connect_timeout):
         yield f"{path}.connectTimeout: {flux.connect_timeout!r} must be a Flux duration such as 5s or 500ms"
     if flux.minimal_service and flux.topology not in ("", "custom"):
@@ -167,6 +187,20 @@ def _flux_problems(spec: MiniClusterSpec, path: str) -> Iterator[str]:
         taken = [one.name for one in spec.containers if one.name == flux.container.name]
         if taken:
             yield f"{path}.container.name: {flux.container.name!r} is a name in containers[] too; give it another"
+
+
+def _config_problems(config: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Only what our own rendering builds on; the rest is Flux's to judge."""
+    for name in ("bootstrap", "resource"):
+        if not isinstance(config.get(name, {}), dict):
+            yield f"{path}: {name} must be a table; see flux-config-{name}(5)"
+    hosts = _value(config, ("bootstrap", "hosts"))
+    if hosts is not None and not (
+        isinstance(hosts, list) and all(isinstance(one, dict) and isinstance(one.get("host"), str) for one in hosts)
+    ):
+        yield f"{path}: bootstrap.hosts must be a list of tables with a host; see flux-config-bootstrap(5)"
+    if not isinstance(_value(config, ("resource", "path")) or "", str):
+        yield f"{path}: resource.path must be a string; see flux-config-resource(5)"
 
 
 def _word_problems(path: str, text: str) -> Iterator[str]:

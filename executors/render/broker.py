@@ -64,11 +64,13 @@ def _scheduler(spec: MiniClusterSpec) -> dict[str, Any]:
 def _merged(given: dict[str, Any], ours: dict[str, Any], view: str) -> dict[str, Any]:
     made = dict(given)
     made["bootstrap"] = {**ours["bootstrap"], **given.get("bootstrap", {}), "curve_cert": CERTIFICATE}
+    hosts = ",".join(one["host"] for one in made["bootstrap"]["hosts"])
     resource = given.get("resource", {})
     # A path below the view is where upstream's operator would have put an R of its own; nobody does here.
     if "config" not in resource and resource.get("path", view).startswith(view):
         rest = {name: value for name, value in resource.items() if name != "path"}
-        made["resource"] = {**rest, **ours["resource"]}
+        config = [{**one, "hosts": hosts} for one in ours["resource"]["config"]]
+        made["resource"] = {**rest, **ours["resource"], "config": config}
     for name in ours:
         made.setdefault(name, ours[name])
     return made

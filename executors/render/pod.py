@@ -188,6 +188,8 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
         entry.ARCHIVE: spec.archive_path,
         entry.STRICT: "1" if spec.logging.strict else "",
         entry.TIMED: "1" if spec.logging.timed else "",
+        # The agent has ended all jobs by then; see `provision.local`.
+        "FLUX_DISABLE_JOB_CLEANUP": "1" if program is not None else "",
         **_view_variables(cluster),
     }
     failures = {"name": entry.FAILURES, "valueFrom": {"fieldRef": {"fieldPath": _FAILURES_FIELD}}}
