@@ -22,7 +22,8 @@ def counts(workflow: Any) -> Counter[Choice]:
     """Jobs by choice; rules that have nothing to run, and local rules, never reach an executor."""
     jobs = [job for job in workflow.dag.jobs if workflow.dag.needrun(job)]
     remote = [job for job in jobs if not job.is_norun and not job.is_local]
-    return Counter(choose(facts_of(job, workflow, custom_jobscript=False), "auto") for job in remote)
+    facts = (facts_of(job, workflow, custom_jobscript=False, meter_missing=False) for job in remote)
+    return Counter(choose(one, "auto") for one in facts)
 
 
 def report(found: Counter[Choice]) -> str:

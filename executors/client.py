@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Requests that may be sent a second time after a cut: doing them twice is doing them once. (A submission is one
 #: because every item has a key.)
-_REPEATABLE = frozenset(["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "shutdown", "drain"])
+_REPEATABLE = frozenset(
+    ["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "stat", "shutdown", "drain"]
+)
 
 
 class Handler(Protocol):
@@ -114,8 +116,12 @@ class Client:
         ping_interval: float = wire.PING_INTERVAL,
         silence_limit: float = wire.SILENCE_LIMIT,
         opener: Callable[[Endpoint], Stream] = open_stream,
+        observer: bool = False,
     ) -> None:
-        """``gone`` tells why the agent can never come back (None: it may); ``patience``: seconds of trying again."""
+        """``gone`` tells why the agent can never come back (None: it may); ``patience``: seconds of trying again.
+
+        An ``observer`` does not count as a client: the agent's time-outs go on as if it were not there.
+        """
         self._endpoint = endpoint
         self._handler = handler
         self._gone = gone
@@ -123,6 +129,7 @@ class Client:
         self._ping_interval = ping_interval
         self._silence_limit = silence_limit
         self._opener = opener
+        self._observer = observer
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._stream: Stream | None = None
@@ -257,7 +264,8 @@ class Client:
             self._lines = wire.LineReader()
             self._queued = deque()
             self._resync = []
-            stream.send(wire.encode({"id": 0, "op": "hello", "versions": [wire.VERSION]}))
+            hello_request = {"id": 0, "op": "hello", "versions": [wire.VERSION], "observer": self._observer}
+            stream.send(wire.encode(hello_request))
             reply = self._await_reply(stream, 0)
             hello = Hello.of(reply)
             if self.hello is not None and hello.instance != self.hello.instance:

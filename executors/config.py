@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.errors import ConfigError
+from executors.spec import MiniClusterSpec, parse_spec
 
 API_VERSION = "flux-operator-executors/v1"
 MINICLUSTER_API_VERSION = "flux-framework.org/v1alpha2"
@@ -39,7 +40,15 @@ class RunSection:
     orphan_timeout: float = 3600.0
     brokers: int = 1
     # Of use on Kubernetes only.
+    #: kubeconfig file and context in it; None: as kubectl would choose.
+    kubeconfig: str | None = None
+    context: str | None = None
+    #: None: the context's.
     namespace: str | None = None
+    #: For all pods to run: autoscalers may have to bring nodes.
+    start_timeout: float = 600.0
+    #: For a pod that no node has room for, while no autoscaler works on it.
+    schedule_timeout: float = 30.0
     max_lifetime: float = 604800.0
     ttl: float = 600.0
 
@@ -63,7 +72,7 @@ class RunConfig:
 
     run: RunSection = RunSection()
     job_defaults: JobDefaults = JobDefaults()
-    minicluster: Mapping[str, Any] | None = None
+    minicluster: MiniClusterSpec | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -109,10 +118,8 @@ def _text(value: object) -> str:
 
 
 def _provisioner(value: object) -> str:
-    if value in ("direct", "operator"):
-        raise _Bad("comes with Kubernetes support, which this version does not have yet; give local or attach")
-    if value not in ("local", "attach"):
-        raise _Bad("must be local or attach")
+    if value not in ("local", "attach", "direct", "operator"):
+        raise _Bad("must be local, attach, direct or operator")
     return str(value)
 
 
@@ -140,7 +147,11 @@ _KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "run.idleTimeout": ("idle_timeout", _seconds),
     "run.orphanTimeout": ("orphan_timeout", _seconds),
     "run.brokers": ("brokers", _whole(1, 1000)),
+    "run.kubeconfig": ("kubeconfig", _text),
+    "run.context": ("context", _text),
     "run.namespace": ("namespace", _text),
+    "run.startTimeout": ("start_timeout", _seconds),
+    "run.scheduleTimeout": ("schedule_timeout", _seconds),
     "run.maxLifetime": ("max_lifetime", _seconds),
     "run.ttl": ("ttl", _seconds),
     "jobDefaults.queue": ("queue", _text),
@@ -194,7 +205,8 @@ def load_config(
     if problems:
         raise ConfigError(problems, source or "config")
     origins = {key: given[key][0] if key in given else "default" for key in _KEYS}
-    return RunConfig(RunSection(**values["run"]), JobDefaults(**values["jobDefaults"]), minicluster, origins)
+    spec = None if minicluster is None else parse_spec(minicluster)
+    return RunConfig(RunSection(**values["run"]), JobDefaults(**values["jobDefaults"]), spec, origins)
 
 
 def describe(config: RunConfig) -> list[str]:

@@ -85,23 +85,26 @@ class Environment:
 
     __slots__ = ("encoded", "values")
 
-    def __init__(self, values: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, str | None]) -> None:
+        #: None: not even if the node has it.
         self.values = values
         #: Its JSON form.
         self.encoded = json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
 class Environments:
-    """Makes the environments of jobs from what they inherit (on this machine the client's, elsewhere nothing).
+    """Makes the environments of jobs from what they inherit: on this machine the client's environment.
 
+    Elsewhere (``base`` is None) they inherit that of the instance's own node, so that what is made here is a delta.
     Not thread-safe.
     """
 
     #: Distinct ones to remember; a workflow has a few (threads, temporary directories), not one per job.
     _KEEP = 64
 
-    def __init__(self, base: Mapping[str, str]) -> None:
-        self._base = dict(base)
+    def __init__(self, base: Mapping[str, str] | None) -> None:
+        self._delta = base is None
+        self._base = dict(base or {})
         self._made: dict[object, Environment] = {}
 
     def of(self, request: JobRequest, defaults: Mapping[str, str]) -> Environment:
@@ -111,7 +114,10 @@ class Environments:
         found = self._made.get(key)
         if found is None:
             merged = {**self._base, **defaults, **request.env}
-            found = Environment({k: v for k, v in merged.items() if v is not None and k not in unset})
+            values: dict[str, str | None] = {k: v for k, v in merged.items() if v is not None and k not in unset}
+            if self._delta:
+                values.update(dict.fromkeys((*unset, *(k for k, v in request.env.items() if v is None))))
+            found = Environment(values)
             if len(self._made) >= self._KEEP:
                 del self._made[next(iter(self._made))]
             self._made[key] = found

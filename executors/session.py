@@ -28,7 +28,7 @@ from functools import partial
 from typing import Any, Self
 
 from executors.agent.wire import BATCH_BYTES, MAX_LINE, Cursor, JobEvent
-from executors.client import Client, Hello
+from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
 from executors.errors import AgentError, ExecutorsError, RequestError, SessionClosedError
 from executors.job import DEFAULT_URGENCY, Defaults, Environment, Environments, Item, JobRequest, make_item
@@ -62,7 +62,23 @@ def open_session(
     """
     environment = dict(os.environ if environ is None else environ)
     lifecycle = Lifecycle(run_name(run), config, environment)
-    return Session(lifecycle, config, environment, announce, max_in_flight, auto_acknowledge)
+    return Session(lifecycle, lifecycle.acquire, config, environment, announce, max_in_flight, auto_acknowledge)
+
+
+def join_session(
+    name: str,
+    config: RunConfig,
+    *,
+    environ: Mapping[str, str] | None = None,
+    announce: Callable[[str], None] = log.info,
+) -> Session:
+    """Connect to an instance that is there, by its name (`Session.run_name`), and never make one.
+
+    Leave it by ``close(release=False)``. Raises ProvisionError when it is not there, and what `open_session` does.
+    """
+    environment = dict(os.environ if environ is None else environ)
+    lifecycle = Lifecycle(name, config, environment)
+    return Session(lifecycle, lifecycle.join, config, environment, announce, MAX_IN_FLIGHT, auto_acknowledge=False)
 
 
 class JobHandle:
@@ -153,6 +169,7 @@ class Session:
     def __init__(
         self,
         lifecycle: Lifecycle,
+        acquire: Callable[[Handler, Callable[[str], None]], Client],
         config: RunConfig,
         environ: Mapping[str, str],
         announce: Callable[[str], None],
@@ -162,7 +179,7 @@ class Session:
         self._lifecycle = lifecycle
         self._auto_acknowledge = auto_acknowledge
         self._max_in_flight = max_in_flight
-        self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else {})
+        self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else None)
         self._making = threading.Lock()
         self._acking = threading.Lock()
         self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"
@@ -180,7 +197,7 @@ class Session:
         self._closed = False
         self._log: deque[JobEvent] = deque(maxlen=_KEEP_EVENTS)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._client: Client = lifecycle.acquire(self, announce)
+        self._client: Client = acquire(self, announce)
         assert self._client.hello is not None  # a connected client has been greeted
         self.hello: Hello = self._client.hello
         self._threads = [
@@ -201,6 +218,11 @@ class Session:
     @property
     def run_name(self) -> str:
         return self._lifecycle.run_name
+
+    @property
+    def remote(self) -> bool:
+        """Whether jobs run elsewhere: they inherit neither this machine's environment nor its files."""
+        return not self._lifecycle.inherits_environment
 
     @property
     def lost(self) -> str | None:
@@ -301,6 +323,15 @@ class Session:
     def resources(self) -> dict[str, Any]:
         """Nodes of the instance: {"nodes": [{rank, host, cores, gpus, memory (bytes or None), up, drained}]}."""
         return self._client.request("resources")
+
+    def output_of(self, job_id: str, stream: str = "stdout", offset: int = 0) -> Iterator[bytes]:
+        """Output of a job that is known by its id only, as `JobHandle.output`; of one that writes to no file."""
+        return self._output(_placeholder(self, job_id), stream, offset)
+
+    def path_kinds(self, paths: Sequence[str]) -> list[str | None]:
+        """What each path is on the instance's lead node: "file", "directory", "other", or None: not there."""
+        kinds: list[str | None] = self._client.request("stat", paths=list(paths))["kinds"]
+        return kinds
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Any other request of the agent (put, get, drain, info ...). Raises AgentError."""

@@ -37,6 +37,7 @@ from executors import (
 from executors.config import describe
 from snakemake_executor_flux import identity, logs
 from snakemake_executor_flux.efficiency import Asked, Efficiency
+from snakemake_executor_flux.places import NotShared, Places, find_places
 from snakemake_executor_flux.resources import Ask, NodeShape, ResourceError, ask_of
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.steps.base import StepCommand
@@ -80,12 +81,13 @@ class Executor(RemoteExecutor):
         self._efficiency = Efficiency(self._logdir)
         self._session = self._open()
         try:
+            self._places = self._find_places()
             self._survivors = self._find_survivors()
             self._shape = self._largest_node()
         except BaseException as err:
             self._session.close()
             self._forget_run()
-            if isinstance(err, ExecutorsError):
+            if isinstance(err, ExecutorsError | NotShared):
                 raise WorkflowError(f"flux-operator: {err}") from err
             raise
         self._reporter = threading.Thread(target=self._report_forever, name="flux-operator-reporter", daemon=True)
@@ -119,6 +121,16 @@ class Executor(RemoteExecutor):
             self._forget_run()
             raise WorkflowError(f"flux-operator: {err}") from err
 
+    def _find_places(self) -> Places:
+        shared = self.workflow.storage_settings.shared_fs_usage
+        return find_places(
+            self._session.path_kinds,
+            self._cwd,
+            remote=self._session.remote,
+            files_shared=SharedFSUsage.INPUT_OUTPUT in shared,
+            software_shared=SharedFSUsage.SOFTWARE_DEPLOYMENT in shared,
+        )
+
     def _find_survivors(self) -> dict[str, list[dict[str, Any]]]:
         """Jobs that an earlier Snakemake has left in the instance, by base key."""
         found: dict[str, list[dict[str, Any]]] = {}
@@ -145,11 +157,9 @@ class Executor(RemoteExecutor):
         return NO_IDLE_EXIT
 
     def get_python_executable(self) -> str:
-        python = str(super().get_python_executable())
-        if SharedFSUsage.SOFTWARE_DEPLOYMENT in self.workflow.storage_settings.shared_fs_usage:
-            # The base class adds "-m snakemake", which that module expects.
-            return f"{python} -m snakemake_executor_flux.steps.nested"
-        return python
+        # The base class adds "-m snakemake", which that module expects.
+        nested = " -m snakemake_executor_flux.steps.nested" if self._places.package else ""
+        return self._places.python + nested
 
     async def _wait_for_jobs(self) -> None:
         """Nothing to wait for: the session reports by itself."""
@@ -233,7 +243,9 @@ class Executor(RemoteExecutor):
             return None
 
     def _prepare_or_raise(self, job: Any) -> tuple[_Submitted, JobRequest]:
-        facts = facts_of(job, self.workflow, custom_jobscript=not self.is_default_jobscript)
+        facts = facts_of(
+            job, self.workflow, custom_jobscript=not self.is_default_jobscript, meter_missing=not self._places.package
+        )
         choice = choose(facts, self._settings.job_step)
         why = f", not shell: {'; '.join(choice.reasons)}" if choice.reasons else ""
         self.logger.debug(f"flux-operator: job {job.jobid} ({job.name}) takes the {choice.step} step{why}")
@@ -293,11 +305,11 @@ class Executor(RemoteExecutor):
                 }
             )
         return JobRequest(
-            argv=argv,
+            argv=self._places.argv(argv),
             name=job.name,
             key=key,
             identity=digest,
-            cwd=self._cwd,
+            cwd=self._cwd if self._places.files else None,
             env=command.env,
             secret_env=secrets,
             nodes=ask.nodes,
@@ -308,8 +320,9 @@ class Executor(RemoteExecutor):
             queue=ask.queue,
             urgency=ask.urgency,
             constraint=ask.constraint,
-            stdout=str(log),
-            stderr=str(log),
+            # Without shared files, the log comes by the stream when the job has ended.
+            stdout=str(log) if self._places.files else None,
+            stderr=str(log) if self._places.files else None,
             attributes=attributes,
             measure=not ask.nested,
         )
@@ -416,6 +429,11 @@ class Executor(RemoteExecutor):
 
     def _after(self, submitted: _Submitted, handle: JobHandle, result: JobResult) -> str | None:
         """Finish what belongs to a job; what to tell the user if it failed."""
+        try:
+            if not self._places.files:
+                logs.save(submitted.log, handle)
+        except OSError as err:
+            self.logger.warning(f"flux-operator: {submitted.log}: the log cannot be written: {err}")
         problem = None if result.ok else _message(result, submitted.log)
         try:
             if submitted.command is not None:

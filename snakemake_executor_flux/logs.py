@@ -15,6 +15,8 @@ import shutil
 import time
 from pathlib import Path
 
+from executors import JobHandle
+
 DEFAULT = Path(".snakemake") / "flux_operator_logs"
 KEEP_DAYS = 10
 _TAIL_BYTES = 16 * 1024
@@ -36,6 +38,17 @@ def log_path(directory: Path, rule: str, wildcards: str, key: str, attempt: int)
     """A job's log. Wildcards make it readable, the key's first digits make it unique."""
     slug = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", wildcards)[:80].strip("._") or "job"
     return directory / re.sub(r"[^A-Za-z0-9_.-]+", "_", rule)[:80] / f"{slug}.{key[:8]}.{attempt}.log"
+
+
+def save(path: Path, handle: JobHandle) -> None:
+    """Write what an ended job's streams hold, stdout before stderr, where it could not write the file itself.
+
+    Raises OSError.
+    """
+    with path.open("wb") as target:
+        for stream in ("stdout", "stderr"):
+            for piece in handle.output(stream):
+                target.write(piece)
 
 
 def tail(path: Path, lines: int = 20) -> str:

@@ -34,10 +34,11 @@ class ExecutorSettings(ExecutorSettingsBase):
 
     provisioner: Optional[str] = _option(
         "Where the Flux instance comes from: 'local' starts one on this machine (the embedded engine where Flux is "
-        "not installed), 'attach' uses the one that FLUX_URI names. "
-        "Default: attach where FLUX_URI is set, else local.",
-        choices=["local", "attach"],
+        "not installed), 'attach' uses the one that FLUX_URI names, 'direct' makes a MiniCluster of plain Kubernetes "
+        "objects, 'operator' by the cluster's Flux Operator. Default: attach where FLUX_URI is set, else local.",
+        choices=["local", "attach", "direct", "operator"],
     )
+    namespace: Optional[str] = _option("Kubernetes namespace of the MiniCluster. Default: the kubeconfig context's.")
     config: Optional[Path] = _option("Pipeline config, a YAML file of kind FluxRun. Default: none.")
     job_step: Optional[str] = _option(
         "How a job's command is run: 'shell' (the rule's own command is the Flux job), 'snakemake' (a nested "
@@ -71,7 +72,7 @@ class ExecutorSettings(ExecutorSettingsBase):
     def check(self) -> None:
         """Raises WorkflowError naming option, value and cure (Snakemake itself does not check choices from the API)."""
         for name, allowed in (
-            ("provisioner", (None, "local", "attach")),
+            ("provisioner", (None, "local", "attach", "direct", "operator")),
             ("job_step", ("auto", "shell", "snakemake")),
             ("memory", ("cores", "ignore")),
         ):
@@ -84,6 +85,7 @@ class ExecutorSettings(ExecutorSettingsBase):
         """What the command line says, by config key; None where it says nothing."""
         return {
             "run.provisioner": self.provisioner,
+            "run.namespace": self.namespace,
             "run.orphanTimeout": self.orphan_timeout,
             "run.idleTimeout": self.idle_timeout,
             "jobDefaults.queue": self.queue,

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
@@ -29,11 +30,15 @@ def need() -> Callable[[str], None]:
 
 
 def require(what: str) -> None:
-    if _has(what):
-        return
+    if not _has(what):
+        missing(what, _CURE[what])
+
+
+def missing(what: str, reason: str) -> NoReturn:
+    """Skips for the reason; fails where REQUIRE names what is missing."""
     if what in os.environ.get("REQUIRE", "").split(","):
-        pytest.fail(f"REQUIRE={what}, but: {_CURE[what]}")
-    pytest.skip(_CURE[what])
+        pytest.fail(f"REQUIRE={what}, but: {reason}")
+    pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

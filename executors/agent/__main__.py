@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional, Set
 
-from . import process_tree, supervisor
+from . import launch, process_tree, supervisor
 from .engine import Engine, EngineError
 from .relay import relay
 from .server import Server, Settings
@@ -31,6 +31,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         command.add_argument("--idle-timeout", type=float, default=300.0, metavar="SECONDS")
         command.add_argument("--orphan-timeout", type=float, default=3600.0, metavar="SECONDS")
         command.add_argument("--notify", default="", metavar="SOCKET", help="report there once, when ready or refusing")
+        command.add_argument(
+            "--in-pod", action="store_true", help="jobs inherit this container's environment; files are not shared"
+        )
+        command.add_argument("--without-env", action="append", default=[], metavar="NAME", help="not inherited")
         command.add_argument("--guest", action="store_true", help="the instance was not created by us")
         command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
         command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
@@ -38,9 +42,17 @@ def main(argv: Optional[List[str]] = None) -> int:
     sweeping.add_argument("--directory", required=True, help="directory of a run whose instance has died")
     relaying = commands.add_parser("relay")
     relaying.add_argument("socket")
+    relaying.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for an agent that is starting")
+    loading = commands.add_parser("secret")
+    loading.add_argument("base")
+    loading.add_argument("argv", nargs=argparse.REMAINDER)
     arguments = parser.parse_args(argv)
     if arguments.command == "relay":
-        return relay(arguments.socket)
+        return relay(arguments.socket, arguments.wait)
+    if arguments.command == "secret":
+        from .secret_service import load  # needs Flux's bindings
+
+        return load(arguments.base, arguments.argv)
     if arguments.command == "sweep":
         return sweep(arguments.directory)
     if arguments.command == "supervise":
@@ -65,7 +77,12 @@ def serve(arguments: Any) -> int:
 
 async def _serve(arguments: Any) -> int:
     settings = Settings(
-        arguments.run, arguments.directory, arguments.idle_timeout, arguments.orphan_timeout, arguments.guest
+        arguments.run,
+        arguments.directory,
+        arguments.idle_timeout,
+        arguments.orphan_timeout,
+        arguments.guest,
+        launch.base_environment(os.environ, arguments.without_env) if arguments.in_pod else None,
     )
     holder: List[Server] = []
     server = Server(_engine(arguments, holder), settings)
@@ -94,7 +111,13 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
     if arguments.engine == "flux":
         from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
 
-        return FluxEngine(arguments.run, arguments.directory, lambda reason: holder[0].lost(reason), arguments.guest)
+        return FluxEngine(
+            arguments.run,
+            arguments.directory,
+            lambda reason: holder[0].lost(reason),
+            arguments.guest,
+            everywhere=arguments.in_pod,
+        )
     from .embedded_engine import EmbeddedEngine
 
     spool = os.path.join(arguments.directory, "spool")

@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_event_loop()
         self._heard = self._loop.time()
         self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)
+        self._server.connected(self)
 
     def connection_lost(self, _exc: Optional[Exception]) -> None:
         if self._keepalive is not None:
@@ -63,8 +64,7 @@ class Connection(asyncio.Protocol):
             stop()
         self._followers.clear()
         self._transport = None
-        if self._greeted:
-            self._server.disconnected(self)
+        self._server.disconnected(self)
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
@@ -130,10 +130,10 @@ class Connection(asyncio.Protocol):
         if self._server.ending:
             self.send(wire.error_reply(request_id, "closing", "the agent is shutting down"))
             return
-        if not self._greeted:
-            self._greeted = True
-            # Not before: a probe that only pings is nobody for whom the instance would have to stay.
-            self._server.connected(self)
+        self._greeted = True
+        # One that only looks does not keep an instance alive.
+        if not message.get("observer"):
+            self._server.greeted(self)
         self.send(wire.ok_reply(request_id, self._server.describe()))
 
     async def _run(self, request_id: int, op: str, work: Awaitable[Dict[str, Any]]) -> None:

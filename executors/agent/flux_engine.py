@@ -27,13 +27,15 @@ import flux.job
 from flux.job.journal import JournalConsumer
 from flux.job.output import output_event_watch_async
 
-from . import launch
+from . import launch, secret_service
 from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
 from .wire import CHUNK_BYTES, MARK
 
 _USER = "fxo"
 #: Seconds in which a job that was sent shows up, where no sentinel can tell.
 _SENTINEL_WAIT = 2.0
+#: Submissions of one job, should Flux refuse it with EEXIST.
+_TRIES = 3
 
 
 class FluxEngine(Engine):
@@ -41,7 +43,10 @@ class FluxEngine(Engine):
 
     name = "flux"
 
-    def __init__(self, run: str, state_dir: str, on_lost: Callable[[str], None], guest: bool = False) -> None:
+    def __init__(
+        self, run: str, state_dir: str, on_lost: Callable[[str], None], guest: bool = False, everywhere: bool = False
+    ) -> None:
+        """``everywhere``: this program is at the same path on every node, but its directory is not."""
         self._run = run
         self._state_dir = state_dir
         self._on_lost = on_lost
@@ -61,6 +66,8 @@ class FluxEngine(Engine):
         self._waiting_output: Dict[int, List[Callable[[], None]]] = {}
         self._secrets: Dict[int, List[str]] = {}
         self._secret_count = 0
+        self._everywhere = everywhere
+        self._secret_watcher: Any = None
         #: Jobs that this agent was asked for (counted on the loop); that were refused, that got their id, and that the
         #: journal has shown, older ones of its history too (counted in the reactor's thread).
         self._asked = 0
@@ -106,6 +113,8 @@ class FluxEngine(Engine):
             watcher = handle.fd_watcher_create(self._wake_r, self._on_wake, flux.constants.FLUX_POLLIN)
             watcher.start()
             self._watch_broker(handle)
+            if self._everywhere:
+                self._secret_watcher = secret_service.serve(handle, self._state_dir)
             self._sentinel(handle, instance)
             handle.reactor_run()
         except EngineError as err:
@@ -297,10 +306,16 @@ class FluxEngine(Engine):
             if len(answers) == 1:
                 self._to_loop(flush_answers)
 
-        def done(future: Any, result: asyncio.Future[str], secrets: List[str]) -> None:
+        def done(future: Any, result: asyncio.Future[str], secrets: List[str], again: Callable[[], Any]) -> None:
             try:
                 job = int(future.get_id())
             except OSError as err:
+                if err.errno == errno.EEXIST:
+                    # Nothing of the job was stored; seen once in 100,000 submissions.
+                    later = again()
+                    if later is not None:
+                        later.then(done, result, secrets, again)
+                        return
                 self._refused += 1
                 for path in secrets:
                     _unlink(path)
@@ -316,7 +331,8 @@ class FluxEngine(Engine):
                 secrets: List[str] = []
                 try:
                     text = self._jobspec_text(submission, secrets)
-                    flux.job.submit_async(handle, text, urgency=submission.urgency).then(done, result, secrets)
+                    again = _resubmission(handle, text, submission.urgency)
+                    again().then(done, result, secrets, again)
                 except Exception as err:  # this thread serves all clients: nothing in one item may end it
                     self._refused += 1
                     for path in secrets:
@@ -336,9 +352,11 @@ class FluxEngine(Engine):
             task["command"] = launch.with_meter(task["command"], self._usage_path)
         if submission.secret_env:
             self._secret_count += 1
-            base = os.path.join(self._state_dir, "env-%d-%d" % (os.getpid(), self._secret_count))
+            name = "env-%d-%d-%s" % (os.getpid(), self._secret_count, os.urandom(16).hex())
+            base = os.path.join(self._state_dir, name)
             launch.write_secrets(base, submission.secret_env, _task_count(spec), secrets)
-            task["command"] = launch.with_secrets(task["command"], base)
+            bring = launch.with_sent_secrets if self._everywhere else launch.with_secrets
+            task["command"] = bring(task["command"], base)
         shared = submission.environment
         if self._mark:
             # If the broker is killed, its job shells go and leave the tasks behind, with nothing else to know them by.
@@ -370,12 +388,13 @@ class FluxEngine(Engine):
         for ranks in status.get("drain") or {}:
             drained.update(flux.idset.IDset(ranks))
         down = {rank for rank, _, _, _ in _lines_of(sched.get("down"))}
+        busy = {rank for rank, _, _, _ in _lines_of(sched.get("allocated"))}
         here = os.uname().nodename
         nodes = []
         for rank, host, cores, gpus in _lines_of(sched.get("all")):
             nodes.append({
                 "rank": rank, "host": host, "cores": cores, "gpus": gpus, "up": rank not in down,
-                "drained": rank in drained, "memory": _memory() if host == here else None,
+                "drained": rank in drained, "busy": rank in busy, "memory": _memory() if host == here else None,
             })  # fmt: skip
         return {"nodes": nodes}
 
@@ -470,6 +489,17 @@ class _Follower:
         self._to_loop(lambda: self._sink(self._stream, where, data, eof))
 
 
+def _resubmission(handle: flux.Flux, text: str, urgency: int) -> Callable[[], Any]:
+    """A function that submits a job each time it is called, and gives None when it has done so `_TRIES` times."""
+    tries = [0]
+
+    def submit() -> Any:
+        tries[0] += 1
+        return flux.job.submit_async(handle, text, urgency=urgency) if tries[0] <= _TRIES else None
+
+    return submit
+
+
 def _connect() -> flux.Flux:
     try:
         return flux.Flux()
@@ -550,7 +580,16 @@ def _task_count(spec: Dict[str, Any]) -> int:
 
 
 def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Of this machine, or of the control group that limits us to less, in bytes."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [whole]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path, encoding="ascii") as text:
+                limits.append(int(text.read()))
+        except (OSError, ValueError):
+            pass  # the other version of control groups, or no limit ("max")
+    return min(limits)
 
 
 def _nothing(future: Any) -> None:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from typing import Dict, List, Optional
+import sys
+from typing import Dict, Iterable, List, Mapping, Optional
+
+from .wire import MARK
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -76,7 +79,54 @@ def write_secrets(base: str, env: Dict[str, str], tasks: int, paths: List[str]) 
 
 def with_secrets(command: List[str], base: str) -> List[str]:
     # Not any sh: some drop what bash has exported, the function `module` of environment modules above all.
-    return [shutil.which("bash") or "/bin/sh", "-c", _SECRET_LOADER, "sh", base] + command
+    return [shell(), "-c", _SECRET_LOADER, "sh", base] + command
+
+
+def with_sent_secrets(command: List[str], base: str) -> List[str]:
+    """Where the file is on the agent's node only: see `secret_service`."""
+    return ["flux", "python", os.path.abspath(sys.argv[0]), "secret", os.path.basename(base)] + command
+
+
+def shell() -> str:
+    return shutil.which("bash") or "/bin/sh"
+
+
+def base_environment(environ: Mapping[str, str], without: Iterable[str]) -> Dict[str, str]:
+    """What jobs inherit from the container that the agent runs in: its own environment less what Flux put there.
+
+    ``without``: names that hold secrets, which have no business in a jobspec.
+    """
+    dropped = set(without) | {
+        MARK,
+        "LUA_PATH",
+        "LUA_CPATH",
+        "JOB_COMPLETION_INDEX",
+        "HOSTNAME",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+    }
+    kept = {}
+    for name, value in environ.items():
+        if name in dropped or name.startswith(("FLUX_", "FLUXOP_")):
+            continue
+        if name == "PYTHONPATH":
+            value = os.pathsep.join(p for p in value.split(os.pathsep) if not re.search(r"/flux/python3\.\d+\Z", p))
+            if not value:
+                continue
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            continue  # JSON has no bytes that are not text
+        kept[name] = value
+    return kept
+
+
+def merged(base: Mapping[str, str], given: Mapping[str, Optional[str]]) -> Dict[str, str]:
+    """A job's environment: ``given`` over ``base``; None removes a variable."""
+    both: Dict[str, Optional[str]] = dict(base)
+    both.update(given)
+    return {name: value for name, value in both.items() if value is not None}
 
 
 def meter_available() -> bool:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
+import select
 import socket
 import sys
+import termios
 import threading
+import time
 
 _PIECE = 256 * 1024
 
 
-def relay(socket_path: str) -> int:
-    """Copy both ways until either side ends; the exit code. It always reads stdin: that is how it notices its end."""
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(socket_path)
-    except OSError as err:
-        print("agent relay: cannot reach %s: %s" % (socket_path, err), file=sys.stderr)
-        return 1
+def relay(socket_path: str, patience: float = 0.0) -> int:
+    """Copy both ways until either side ends; the exit code. It always reads stdin: that is how it notices its end.
+
+    ``patience``: seconds to wait for an agent whose instance is starting.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(socket_path)
+            break
+        except OSError as err:
+            connection.close()
+            if time.monotonic() >= deadline:
+                print("agent relay: cannot reach %s: %s" % (socket_path, err), file=sys.stderr)
+                return 1
+        # The socket appears in a directory that may not be there yet; a poll tells whether the client has gone.
+        if select.select([0], [], [], 0.02)[0] and not _client_is_there():
+            return 1
 
     def upstream() -> None:
         while True:
@@ -40,6 +56,17 @@ def relay(socket_path: str) -> int:
 
     _until_cut(downstream)
     return 0
+
+
+def _client_is_there() -> bool:
+    """Whether stdin has something to read, not its end; waits a little, so that pending bytes cost no spinning."""
+    time.sleep(0.02)
+    waiting = array.array("i", [0])
+    try:
+        fcntl.ioctl(0, termios.FIONREAD, waiting)
+    except OSError:
+        return True  # it cannot tell
+    return waiting[0] > 0
 
 
 def _until_cut(copy) -> None:  # type: ignore[no-untyped-def]  # typing.Callable would be this file's only import of it

@@ -30,6 +30,7 @@ class Settings:
         idle_timeout: float = 300.0,
         orphan_timeout: float = 3600.0,
         guest: bool = False,
+        environment: Optional[Dict[str, str]] = None,
     ) -> None:
         self.run = run
         #: Private (0700) directory of this run: socket, state, acknowledged jobs.
@@ -38,6 +39,8 @@ class Settings:
         self.orphan_timeout = orphan_timeout
         #: Attached to an instance that somebody else created: never drain it.
         self.guest = guest
+        #: What every job's environment is laid over, where the client's own is of no use.
+        self.environment = environment or {}
 
 
 class Server:
@@ -49,6 +52,8 @@ class Server:
         self.table = JobTable(os.urandom(8).hex())
         self.instance = ""
         self.connections: Set[Connection] = set()
+        #: Those that have greeted and keep the instance alive: neither liveness probes nor observers.
+        self.clients: Set[Connection] = set()
         self.closing: Optional[str] = None
         #: Asked to end: nobody may come, nothing may be submitted any more.
         self.ending = False
@@ -63,6 +68,7 @@ class Server:
         self._lonely_since = clock()
         self._quiet_since = clock()
         self._events_due = False
+        self._ended_job: Optional[asyncio.Future[None]] = None
         self._watch_timer: Optional[asyncio.TimerHandle] = None
 
     # -- life
@@ -117,9 +123,9 @@ class Server:
     def _schedule_watchdog(self) -> None:
         """One timer, set to the earliest moment at which a limit can be reached."""
         now = self._clock()
-        if self.connections or self._submitting:
+        if self.clients or self._submitting:
             self._lonely_since = now
-        if self.connections or self.table.active or self._submitting:
+        if self.clients or self.table.active or self._submitting:
             self._quiet_since = now
         idle, orphan = self.settings.idle_timeout, self.settings.orphan_timeout
         due = []
@@ -140,9 +146,15 @@ class Server:
     def connected(self, connection: Connection) -> None:
         self.connections.add(connection)
 
+    def greeted(self, connection: Connection) -> None:
+        self.clients.add(connection)
+
     def disconnected(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        if not self.connections:
+        if connection not in self.clients:
+            return
+        self.clients.discard(connection)
+        if not self.clients:
             self._lonely_since = self._clock()
             if not self.table.active:
                 self._quiet_since = self._clock()
@@ -160,9 +172,11 @@ class Server:
             if name == "submit" and job_id not in self.table.jobs:
                 self.table.add(Job(job_id))
             self.table.apply(job_id, name, timestamp, context)
+        if self._ended_job is not None and any(name in ("free", "clean") for _, name, _, _ in entries):
+            _settle(self._ended_job, None)
         if before and not self.table.active:
             self._quiet_since = self._clock()
-            if not self.connections and self.closing is None:
+            if not self.clients and self.closing is None:
                 self._schedule_watchdog()
         if not self._events_due:
             self._events_due = True
@@ -184,7 +198,12 @@ class Server:
         if self.ending:
             raise EngineError("the agent is shutting down: %s" % (self.closing or "its last client ends it"), "closing")
         shared = (
-            [Environment(one) for one in _list_of(request, "environments", dict)] if "environments" in request else []
+            [
+                Environment(launch.merged(self.settings.environment, one))
+                for one in _list_of(request, "environments", dict)
+            ]
+            if "environments" in request
+            else []
         )
         answers: List[Any] = [None] * len(items)
         fresh: List[Submission] = []
@@ -284,7 +303,9 @@ class Server:
             "version": wire.VERSION, "engine": self.engine.name, "engine_version": self.engine.version,
             "instance": self.instance, "run": self.settings.run, "cursor": list(self.table.cursor()),
             "host": os.uname().nodename, "pid": os.getpid(), "guest": self.settings.guest,
-            "active": self.table.active, "clients": len(self.connections),
+            "active": self.table.active, "clients": len(self.clients),
+            "lonely": 0.0 if self.clients else self._clock() - self._lonely_since,
+            "quiet": 0.0 if self.clients or self.table.active else self._clock() - self._quiet_since,
             "idle_timeout": self.settings.idle_timeout, "orphan_timeout": self.settings.orphan_timeout,
             "uri": self.engine.uri,
         }  # fmt: skip
@@ -353,6 +374,10 @@ class Server:
             raise EngineError("%s: only %d of %d bytes were written" % (path, written, len(data)))
         return {"path": path, "size": offset + written}
 
+    async def op_stat(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        """What each path is on the agent's node: "file", "directory", "other" or null."""
+        return {"kinds": [_kind_of(path) for path in _list_of(request, "paths", str)]}
+
     async def op_get(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         path = self._path(request)
         offset = _integer(request, "offset", 0, 1 << 62, 0)
@@ -385,9 +410,26 @@ class Server:
         await self.engine.drain(_string(request, "ranks"), reason, bool(request.get("undo", False)))
         return {}
 
+    async def op_vacate(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Drain ranks, and wait for their jobs to end, ``seconds`` at most; which ranks are busy still."""
+        ranks = _string(request, "ranks")
+        deadline = self._loop.time() + _integer(request, "seconds", 0, 1 << 31, 0)
+        await self.op_drain(_connection, request)
+        first, _, last = ranks.partition("-")
+        wanted = range(int(first), int(last or first) + 1)
+        while True:
+            nodes = (await self.engine.resources())["nodes"]
+            busy = [node["rank"] for node in nodes if node.get("busy") and node["rank"] in wanted]
+            left = deadline - self._loop.time()
+            if not busy or left <= 0:
+                return {"busy": busy}
+            self._ended_job = self._loop.create_future()
+            # The scheduler hears of a job's end a moment after the journal tells it; nothing says when.
+            await asyncio.wait([self._ended_job], timeout=min(left, 1.0))
+
     async def op_shutdown(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         """End the agent (and the instance that it belongs to). ``only_if_last``: not while others are connected."""
-        if request.get("only_if_last") and self.connections - {connection}:
+        if request.get("only_if_last") and self.clients - {connection}:
             return {"stopping": False}
         reason = str(request.get("reason") or "asked to shut down")
         self.ending = True
@@ -492,6 +534,14 @@ def _bytes(request: Dict[str, Any], field: str) -> bytes:
         return base64.b64decode(_string(request, field) if request.get(field) != "" else "", validate=True)
     except ValueError:
         raise EngineError("%s: is not base64" % field, "bad-request") from None
+
+
+def _kind_of(path: str) -> Optional[str]:
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 def _must_be_regular(fd: int, path: str) -> None:

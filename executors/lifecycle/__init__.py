@@ -1,8 +1,12 @@
-"""One instance per run: get it or create it, release it. Knows provisioners, and nothing of how they work.
+"""One instance per run: get it or create it, release it, find and end those that were left.
 
-What must not live here: jobs (`executors.session`), ways of creating instances (`executors.provision`).
+Knows provisioners, and nothing of how they work. What must not live here: jobs (`executors.session`), ways of creating
+instances (`executors.provision`).
 """
 
 from executors.lifecycle.manager import Lifecycle
+from executors.lifecycle.reap import Reaped, reap
+from executors.provision import Instance
+from executors.provision.inventory import instances
 
-__all__ = ["Lifecycle"]
+__all__ = ["Instance", "Lifecycle", "Reaped", "instances", "reap"]

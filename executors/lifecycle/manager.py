@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from executors.agent.wire import JobEvent
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
-from executors.errors import AgentError, EndingError, SessionClosedError, TransportError
-from executors.provision import Provisioner, make_provisioner
+from executors.errors import AgentError, ConfigError, EndingError, ProvisionError, SessionClosedError, TransportError
+from executors.provision import Provisioner, Resizable, make_provisioner
 
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for the end of an instance that takes no clients any more.
 _ENDING_LIMIT = 60.0
+#: Why ranks are drained that are about to go.
+_SHRUNK = "the MiniCluster is being made smaller"
 
 
 class Lifecycle:
@@ -38,7 +43,7 @@ class Lifecycle:
                 if not announced:
                     announce(self._provisioner.describe())
                     announced = True
-                client = Client(self._provisioner.wait_ready(), handler, gone=self._provisioner.gone)
+                client = Client(self._provisioner.wait_ready(announce), handler, gone=self._provisioner.gone)
                 try:
                     hello = client.connect()
                 except EndingError:  # its last client has just left: wait until it is gone, and begin anew
@@ -52,6 +57,78 @@ class Lifecycle:
             raise
         announce(_describe(hello))
         return client
+
+    def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
+        """A connected client of an instance that is there. Raises ProvisionError or TransportError."""
+        client = self._client(handler, announce)
+        announce(_describe(client.connect()))
+        return client
+
+    def observe(self, *ops: str) -> list[dict[str, Any]]:
+        """What the agent of an instance that is there answers to requests, without keeping the instance alive.
+
+        Raises ProvisionError or TransportError when it does not answer.
+        """
+        client = self._client(_Deaf(), log.debug, observer=True)
+        try:
+            client.connect()
+            return [client.request(op) for op in ops]
+        finally:
+            client.close()
+            self._provisioner.detach()
+
+    def end(self) -> None:
+        """End an instance that is there, whoever uses it, and wait until it is gone; by force where need be."""
+        try:
+            client = self._client(_Deaf(), log.debug, observer=True)
+        except ProvisionError as err:
+            log.debug("ended without its agent: %s", err)
+        else:
+            try:
+                client.connect()
+                client.request("shutdown", reason="asked to end")
+            except (AgentError, SessionClosedError, TransportError) as err:
+                log.debug("the agent of %s does not answer: %s", self.run_name, err)
+            finally:
+                client.close()
+        self._provisioner.delete()
+
+    def resize(self, size: int, grace: float, announce: Callable[[str], None]) -> None:
+        """Change the number of brokers of an instance that is there. Shrinking drains the highest ranks first and waits
+        for their jobs, ``grace`` seconds at most; what then still runs there ends as LOST.
+
+        Raises ConfigError for a size that is not possible, ProvisionError or TransportError.
+        """
+        if not isinstance(self._provisioner, Resizable):
+            raise ConfigError(["size: only MiniClusters on Kubernetes can be resized"])
+        client = self._client(_Deaf(), announce, observer=True)
+        try:
+            client.connect()
+            now, most = self._provisioner.size()
+            if not 1 <= size <= most:
+                raise ConfigError([f"size: {size} is not from 1 to {most}, the minicluster.maxSize of its start"])
+            if size < now:
+                ranks = f"{size}-{now - 1}" if size < now - 1 else str(size)
+                announce(f"draining rank {ranks}")
+                answer = client.request(
+                    "vacate", timeout=grace + 60.0, ranks=ranks, reason=_SHRUNK, seconds=math.ceil(grace)
+                )
+                if answer["busy"]:
+                    announce(f"jobs still run on rank {', '.join(map(str, answer['busy']))}, and are lost")
+            self._provisioner.resize(size)
+            if size > now:
+                # Those that an earlier shrinking drained.
+                drained = [n for n in client.request("resources")["nodes"] if n["drained"] and now <= n["rank"] < size]
+                for node in drained:
+                    client.request("drain", ranks=str(node["rank"]), undo=True)
+        finally:
+            client.close()
+            self._provisioner.detach()
+
+    def _client(self, handler: Handler, announce: Callable[[str], None], *, observer: bool = False) -> Client:
+        self._provisioner.find()
+        endpoint = self._provisioner.wait_ready(announce)
+        return Client(endpoint, handler, gone=self._provisioner.gone, observer=observer)
 
     def release(self, client: Client) -> bool:
         """End the instance unless another client uses it; wait until it is gone. Whether it was ended.
@@ -73,6 +150,19 @@ class Lifecycle:
     def detach(self) -> None:
         """Leave the instance to itself."""
         self._provisioner.detach()
+
+
+class _Deaf:
+    """A handler for who only asks."""
+
+    def on_events(self, events: list[JobEvent]) -> None:
+        pass
+
+    def on_snapshot(self, jobs: list[dict[str, Any]]) -> None:
+        pass
+
+    def on_lost(self, reason: str) -> None:
+        pass
 
 
 def _describe(hello: Hello) -> str:

@@ -4,6 +4,6 @@ A provisioner gives an Endpoint, a value; only `executors.transport` opens it. W
 the agent, sessions, anything of a workflow engine.
 """
 
-from executors.provision.base import Provisioner, choose, make_provisioner
+from executors.provision.base import Instance, Provisioner, Resizable, choose, make_provisioner
 
-__all__ = ["Provisioner", "choose", "make_provisioner"]
+__all__ = ["Instance", "Provisioner", "Resizable", "choose", "make_provisioner"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from executors.config import RunConfig
 from executors.errors import ConfigError
@@ -20,8 +20,14 @@ class Provisioner(Protocol):
     def ensure(self) -> None:
         """Create the instance, or find the one that this run has already. Raises ProvisionError."""
 
-    def wait_ready(self) -> Endpoint:
-        """Wait until its agent answers. Raises ProvisionError with the reason as soon as that is impossible."""
+    def find(self) -> None:
+        """Take the instance that is there. Raises ProvisionError when there is none."""
+
+    def wait_ready(self, announce: Callable[[str], None]) -> Endpoint:
+        """Wait until its agent can be reached; ``announce`` is told why it takes long.
+
+        Raises ProvisionError with the reason as soon as that is impossible.
+        """
 
     def inherits_environment(self) -> bool:
         """Whether jobs run on this machine, so that they inherit the client's environment and working directory."""
@@ -37,6 +43,36 @@ class Provisioner(Protocol):
 
     def delete(self) -> None:
         """Wait for the end of an instance that was told to end; end it by force if it does not. Never raises."""
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """A provisioner whose instances can change their number of brokers."""
+
+    def size(self) -> tuple[int, int]:
+        """How many are wanted, and how many there may be at most."""
+
+    def resize(self, size: int) -> None:
+        """Want another number. Raises ConfigError for one that is not possible."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance of ours, as `executors.provision.inventory` finds it."""
+
+    name: str
+    provisioner: str
+    #: "" on this machine.
+    namespace: str
+    #: starting, running, ending or ended.
+    state: str
+    #: Why it does not run.
+    reason: str
+    #: Brokers (pods) that are wanted, and that run.
+    size: int
+    running: int
+    #: Seconds since the epoch.
+    created: float
 
 
 @dataclass(frozen=True)
@@ -75,4 +111,12 @@ def make_provisioner(run_name: str, config: RunConfig, environ: Mapping[str, str
             return LocalProvisioner(run_name, config, environ, choice.reason)
         case "attach":
             return AttachProvisioner(run_name, config, environ, choice.reason)
-    raise ConfigError([f"run.provisioner: {choice.name!r} is not known; give local or attach"])
+        case "direct":
+            from executors.provision.direct import DirectProvisioner
+
+            return DirectProvisioner(run_name, config, choice.reason)
+        case "operator":
+            from executors.provision.operator import OperatorProvisioner
+
+            return OperatorProvisioner(run_name, config, choice.reason)
+    raise ConfigError([f"run.provisioner: {choice.name!r} is not known; give local, attach, direct or operator"])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from executors.agent.wire import MARK, mark_value
@@ -141,7 +141,12 @@ class _AgentHere:
                 start_new_session=True,  # a Ctrl-C is for the client, which then decides
             )
 
-    def wait_ready(self) -> Endpoint:
+    def find(self) -> None:
+        if not self._directory.alive():
+            raise ProvisionError(f"there is no instance {self._name} on this machine")
+        self._adopted = True
+
+    def wait_ready(self, announce: Callable[[str], None]) -> Endpoint:
         try:
             if self._adopted:
                 self._wait_adopted()

@@ -8,6 +8,7 @@ it, which is bash where there are any, since upstream's users write them for bas
     entry.sh beside ARGV...             a sidecar or service: hooks, then ARGV, if any
     entry.sh view                       init container: copies the view's Flux to the shared volume
     entry.sh batch FILE LOGS OPTION...  the lead's initial program of mode "batch": each line a job
+    entry.sh relay SECONDS              a stream to the agent, which may still be starting
     entry.sh probe                      liveness of the agent, on the lead
 
 What each exit code of `broker` means to the Job is in `objects.py`.
@@ -200,10 +201,16 @@ sys.exit(not agent.recv(64))
 ' @AGENT@/agent.sock
 }
 
+# What an exec from outside starts: a stream to the agent.
+relay() {
+    prepare
+    exec flux python @ARCHIVE@ relay @AGENT@/agent.sock --wait "$1"
+}
+
 role=$1
 shift
 case $role in
-broker | beside | view | batch | probe) "$role" "$@" ;;
+broker | beside | view | batch | probe | relay) "$role" "$@" ;;
 *) say "unknown role $role"; exit 1 ;;
 esac
 """
@@ -215,8 +222,14 @@ ENTRY_SCRIPT = (
     .replace("@STATE@", names.STATE_DIRECTORY)
     .replace("@KEY@", names.CERTIFICATE_KEY)
     .replace("@URI@", names.BROKER_URI)
+    .replace("@ARCHIVE@", names.AGENT_ARCHIVE)
     .replace("@AGENT@", names.AGENT_DIRECTORY)
     .replace("@LEAD_LOST@", str(names.LEAD_LOST))
     .replace("@FOLLOWER_ENDED@", str(names.FOLLOWER_ENDED))
     .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
 )
+
+
+def relay_command(patience: float) -> list[str]:
+    """The argv to start in the lead's container for a stream to its agent, which may take ``patience`` seconds."""
+    return ["/bin/sh", names.ENTRY, "relay", f"{patience:g}"]

@@ -19,6 +19,7 @@ from executors.spec import DEFAULT_IMAGE
 #: Where upstream's pods find the agent.
 _AGENT_MOUNT = "/flux_agent"
 _AGENT_FILE = "agent.pyz"
+OPERATOR_AGENT = f"{_AGENT_MOUNT}/{_AGENT_FILE}"
 #: What of a container's says what runs in it.
 _REPLACED = ("batch", "batchRaw", "command", "logs")
 
@@ -50,9 +51,7 @@ def render_resource(cluster: MiniCluster, program: Program) -> list[Manifest]:
     container.setdefault("image", DEFAULT_IMAGE)
     container["launcher"] = True
     # Upstream's operator puts it into a shell text, so every word that is not plain is quoted.
-    container["command"] = shlex.join(
-        ["flux", "python", f"{_AGENT_MOUNT}/{_AGENT_FILE}", "supervise", *program.arguments]
-    )
+    container["command"] = shlex.join(["flux", "python", OPERATOR_AGENT, "supervise", *program.arguments])
     # Upstream names the volume after the ConfigMap and the mount after this key: they have to be the same.
     volume = {"configMapName": name, "path": _AGENT_MOUNT, "items": {_AGENT_FILE: _AGENT_FILE}}
     container["volumes"] = {**container.get("volumes", {}), name: volume}

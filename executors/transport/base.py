@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from executors.kube.access import ClusterAccess
+
 
 @dataclass(frozen=True)
 class UnixEndpoint:
@@ -20,7 +22,18 @@ class ProcessEndpoint:
     argv: tuple[str, ...]
 
 
-Endpoint = UnixEndpoint | ProcessEndpoint
+@dataclass(frozen=True)
+class PodExecEndpoint:
+    """A program in a container of a pod, started by Kubernetes' exec; its stdin and stdout are the stream."""
+
+    access: ClusterAccess
+    namespace: str
+    pod: str
+    container: str
+    argv: tuple[str, ...]
+
+
+Endpoint = UnixEndpoint | ProcessEndpoint | PodExecEndpoint
 
 
 class Stream(Protocol):

@@ -6,10 +6,9 @@ import contextlib
 import os
 import select
 import socket
-import threading
-from collections.abc import Iterator
 
-from executors.transport.base import Endpoint, ProcessEndpoint, Stream, UnixEndpoint
+from executors.transport.base import Endpoint, PodExecEndpoint, ProcessEndpoint, Stream, UnixEndpoint
+from executors.transport.guard import Guard, wait_for
 
 _PIECE = 256 * 1024
 #: Seconds that a send may make no progress at all before the stream counts as cut.
@@ -23,56 +22,13 @@ def open_stream(endpoint: Endpoint) -> Stream:
             return SocketStream(path)
         case ProcessEndpoint(argv):
             return ProcessStream(argv)
+        case PodExecEndpoint():
+            from executors.transport.pod_exec import PodExecStream  # what a run on this machine never needs
+
+            return PodExecStream(endpoint)
 
 
-class _Guard:
-    """Closes file descriptors only when no other thread waits on them: a closed number may be somebody else's soon."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._closing = False
-
-    @contextlib.contextmanager
-    def using(self) -> Iterator[bool]:
-        """Whether the descriptors are still open; they stay so inside."""
-        with self._lock:
-            usable = not self._closing
-            self._users += usable
-        try:
-            yield usable
-        finally:
-            if usable:
-                with self._lock:
-                    self._users -= 1
-                    last = self._closing and not self._users
-                if last:
-                    self.release()
-
-    def close(self) -> None:
-        with self._lock:
-            first, self._closing = not self._closing, True
-            idle = not self._users
-        if first:
-            self.wake()
-            if idle:
-                self.release()
-
-    def wake(self) -> None:
-        """Make whoever waits return."""
-
-    def release(self) -> None:
-        """Close the descriptors."""
-
-
-def _wait(fd: int, event: int, timeout: float) -> bool:
-    # poll, not select: a client with many files open has descriptors over 1023.
-    poll = select.poll()
-    poll.register(fd, event)
-    return bool(poll.poll(max(0, round(timeout * 1000))))
-
-
-class SocketStream(_Guard):
+class SocketStream(Guard):
     """The agent's unix socket."""
 
     def __init__(self, path: str) -> None:
@@ -95,7 +51,7 @@ class SocketStream(_Guard):
         with self.using() as usable:
             if not usable:
                 return b""
-            return self._socket.recv(_PIECE) if _wait(self._socket.fileno(), select.POLLIN, timeout) else None
+            return self._socket.recv(_PIECE) if wait_for(self._socket.fileno(), select.POLLIN, timeout) else None
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):  # not connected any more
@@ -105,7 +61,7 @@ class SocketStream(_Guard):
         self._socket.close()
 
 
-class ProcessStream(_Guard):
+class ProcessStream(Guard):
     """The pipes of a process of ours."""
 
     def __init__(self, argv: tuple[str, ...]) -> None:
@@ -126,7 +82,7 @@ class ProcessStream(_Guard):
             if not usable:
                 raise BrokenPipeError("the stream is closed")
             while view:
-                if not _wait(self._in.fileno(), select.POLLOUT, _SEND_TIMEOUT):
+                if not wait_for(self._in.fileno(), select.POLLOUT, _SEND_TIMEOUT):
                     raise TimeoutError("the relay takes no more bytes")
                 view = view[os.write(self._in.fileno(), view[: select.PIPE_BUF]) :]
 
@@ -134,7 +90,7 @@ class ProcessStream(_Guard):
         with self.using() as usable:
             if not usable:
                 return b""
-            return os.read(self._out.fileno(), _PIECE) if _wait(self._out.fileno(), select.POLLIN, timeout) else None
+            return os.read(self._out.fileno(), _PIECE) if wait_for(self._out.fileno(), select.POLLIN, timeout) else None
 
     def wake(self) -> None:
         self._process.terminate()

@@ -26,6 +26,7 @@ class Facts:
     files_not_shared: bool = False
     sources_not_shared: bool = False
     software_not_shared: bool = False
+    unmeasured: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ _REASONS = (
     ("files_not_shared", "input and output are not on a shared file system"),
     ("sources_not_shared", "sources are not on a shared file system"),
     ("software_not_shared", "software environments are not on a shared file system"),
+    ("unmeasured", "its benchmark needs this package where it runs"),
 )
 
 
@@ -62,7 +64,7 @@ def choose(facts: Facts, setting: str) -> Choice:
     return Choice("shell")
 
 
-def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool) -> Facts:
+def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool, meter_missing: bool) -> Facts:
     """Ask a Snakemake job. ``job`` and ``workflow`` are Snakemake's own classes, which are not typed."""
     shared = workflow.storage_settings.shared_fs_usage
     common: dict[str, Any] = {
@@ -86,6 +88,7 @@ def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool) -> Facts:
         or any(job.is_pipe_or_service_input(f) for f in job.input),
         shadow=job.is_shadow,
         cache=workflow.workflow_settings.cache is not None and bool(job.rule.cache),
+        unmeasured=meter_missing and job.benchmark is not None,
         storage=any(f.is_storage for f in files) or bool(job.benchmark and job.benchmark.is_storage),
         **common,
     )

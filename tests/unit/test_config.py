@@ -37,16 +37,20 @@ def test_without_anything_the_defaults_hold() -> None:
 
 def test_a_file_is_read(tmp_path: Path) -> None:
     config = load(
-        tmp_path, HEAD + "run: {provisioner: local, brokers: 2}\njobDefaults: {env: {A: b}}\nminicluster: {size: 4}\n"
+        tmp_path,
+        HEAD + "run: {provisioner: local, brokers: 2}\njobDefaults: {env: {A: b}}\n"
+        "minicluster: {size: 4, containers: [{image: i}]}\n",
     )
     assert (config.run.provisioner, config.run.brokers) == ("local", 2)
     assert config.job_defaults.env == {"A": "b"}
-    assert config.minicluster == {"size": 4}
+    assert config.minicluster is not None
+    assert config.minicluster.document == {"size": 4, "containers": [{"image": "i"}]}
 
 
 def test_a_bare_minicluster_is_accepted(tmp_path: Path) -> None:
-    text = "apiVersion: flux-framework.org/v1alpha2\nkind: MiniCluster\nmetadata: {name: x}\nspec: {size: 2}\n"
-    assert load(tmp_path, text).minicluster == {"size": 2}
+    text = "apiVersion: flux-framework.org/v1alpha2\nkind: MiniCluster\nmetadata: {name: x}\nspec: {size: 2, containers: [{}]}\n"
+    found = load(tmp_path, text).minicluster
+    assert found is not None and found.document == {"size": 2, "containers": [{}]}
 
 
 def test_option_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Brings a job's secret environment to whichever node its tasks run on, by Flux's own messages (CURVE between brokers).
+
+Where the agent's files are on one node only (pods), the loader in front of a job asks rank 0 for the text that
+`launch.write_secrets` left there. A text is given once and removed; its name cannot be guessed, and Flux passes on only
+what the instance's owner asks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any, List
+
+from . import launch
+
+SERVICE = "fxo"
+TOPIC = SERVICE + ".secret"
+
+_NAME = re.compile(r"env-[0-9]+-[0-9]+-[0-9a-f]{32}\.[0-9]+\Z")
+
+
+def serve(handle: Any, directory: str) -> Any:
+    """Answer requests for files of ``directory``; the watcher, which the caller keeps. In the reactor's thread."""
+    import flux.constants
+
+    owner = int(handle.attr_get("security.owner"))
+
+    def answer(_handle: Any, _watcher: Any, message: Any, _args: Any) -> None:
+        name = (message.payload or {}).get("name")
+        if message.userid not in (owner, None) or not isinstance(name, str) or not _NAME.match(name):
+            handle.respond(message, {"error": "not a secret of this instance"})
+            return
+        path = os.path.join(directory, name)
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as text:
+                found = text.read()
+            os.unlink(path)
+        except OSError as err:
+            handle.respond(message, {"error": "the secret environment of this job is not there: %s" % err.strerror})
+            return
+        handle.respond(message, {"text": found})
+
+    handle.service_register(SERVICE).get()
+    watcher = handle.msg_watcher_create(answer, flux.constants.FLUX_MSGTYPE_REQUEST, TOPIC)
+    watcher.start()
+    return watcher
+
+
+def load(base: str, command: List[str]) -> int:
+    """In front of a job: fetch its secret environment and become the job. The exit code when that fails."""
+    import flux
+
+    name = "%s.%s" % (base, os.environ.get("FLUX_TASK_RANK", "0"))
+    try:
+        answer = flux.Flux().rpc(TOPIC, {"name": name}, nodeid=0).get()
+    except OSError as err:
+        answer = {"error": "the agent cannot be asked for the secret environment of this job: %s" % err}
+    if "error" in answer:
+        print(answer["error"], file=sys.stderr)
+        return 126
+    fd = os.memfd_create("env", 0)
+    os.write(fd, answer["text"].encode("utf-8", "surrogateescape"))
+    os.lseek(fd, 0, os.SEEK_SET)
+    shell = launch.shell()
+    argv = [shell, "-c", '. "/proc/self/fd/$1"; eval "exec $1<&-"; shift; exec "$@"', "sh", str(fd)] + command
+    return os.execv(shell, argv)

@@ -1,0 +1,261 @@
+"""Requests to the Kubernetes API and watches, on plain JSON objects. Thread-safe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from executors.kube.access import ClusterAccess, Credentials, load
+from executors.kube.errors import UnreachableError, error_of
+
+Object = dict[str, Any]
+
+#: Seconds for the answer to a request; a watch has its own.
+_TIMEOUT = 30.0
+_MERGE = "application/merge-patch+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object: ``("batch/v1", "jobs")``."""
+
+    api_version: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        root = "/api/v1" if self.api_version == "v1" else f"/apis/{self.api_version}"
+        parts = [root]
+        if namespace is not None:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        parts += [quote(part, safe="") for part in (name, subresource) if part is not None]
+        return "/".join(parts)
+
+
+JOBS = Kind("batch/v1", "jobs")
+PODS = Kind("v1", "pods")
+EVENTS = Kind("v1", "events")
+SECRETS = Kind("v1", "secrets")
+CONFIG_MAPS = Kind("v1", "configmaps")
+SERVICES = Kind("v1", "services")
+NAMESPACES = Kind("v1", "namespaces")
+MINICLUSTERS = Kind("flux-framework.org/v1alpha2", "miniclusters")
+_BY_KIND = {
+    "Job": JOBS,
+    "Pod": PODS,
+    "Secret": SECRETS,
+    "ConfigMap": CONFIG_MAPS,
+    "Service": SERVICES,
+    "MiniCluster": MINICLUSTERS,
+}
+
+
+def kind_of(manifest: Mapping[str, Any]) -> Kind:
+    """The Kind of a manifest of ours."""
+    return _BY_KIND[manifest["kind"]]
+
+
+def connect(access: ClusterAccess) -> Api:
+    """Read the credentials. Sends nothing yet. Raises ConfigError."""
+    return Api(access, load(access))
+
+
+class Api:
+    """The Kubernetes API as one user of one cluster."""
+
+    def __init__(self, access: ClusterAccess, credentials: Credentials) -> None:
+        self._access = access
+        self._lock = threading.Lock()
+        self._credentials = credentials
+        self._pool = credentials.pool()
+
+    @property
+    def credentials(self) -> Credentials:
+        return self._credentials
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the context (or the pod) names."""
+        return self._credentials.namespace
+
+    @property
+    def server(self) -> str:
+        return self._credentials.server
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pool.clear()
+
+    def renew(self) -> None:
+        """Read the credentials anew: a token was refused, and its file or its plugin may have a fresh one."""
+        fresh = load(self._access)
+        with self._lock:
+            self._credentials, self._pool = fresh, fresh.pool()
+
+    # -- objects
+
+    def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """Raises NotFoundError, ForbiddenError, UnreachableError or ApiError; so do all of the following."""
+        return self.request("GET", kind.path(namespace, name))
+
+    def list(self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = "") -> Object:
+        """The whole list object: its ``metadata.resourceVersion`` is where a watch goes on."""
+        return self.request("GET", kind.path(namespace), query=_selectors(labels, fields))
+
+    def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
+        """Raises ConflictError where it exists, InvalidError where it is refused."""
+        return self.request("POST", kind.path(namespace), body=manifest)
+
+    def patch(
+        self, kind: Kind, namespace: str | None, name: str, change: Mapping[str, Any], *, subresource: str | None = None
+    ) -> Object:
+        """A JSON merge patch (RFC 7396)."""
+        path = kind.path(namespace, name, subresource)
+        return self.request("PATCH", path, body=change, content_type=_MERGE)
+
+    def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str | None = None, policy: str = "Foreground"
+    ) -> None:
+        """Begin deletion; what hangs on it goes first (``Foreground``) or after it (``Background``).
+
+        With ``uid`` only that very object: ConflictError for another of the same name.
+        """
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        self.request("DELETE", kind.path(namespace, name), body=body)
+
+    def log(self, namespace: str, pod: str, *, container: str | None = None, lines: int = 20) -> str:
+        """The last lines that a pod's container wrote."""
+        query = {"tailLines": str(lines), **({"container": container} if container else {})}
+        return self.send("GET", PODS.path(namespace, pod, "log"), query=query).decode("utf-8", "replace")
+
+    # -- the wire
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request; the JSON object that answers it."""
+        answer: Object = json.loads(self.send(method, path, query=query, body=body, content_type=content_type) or b"{}")
+        return answer
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        """One request; the bytes that answer it. A refused token is renewed once."""
+        import urllib3
+
+        what = f"{method} {path}"
+        url = path + ("?" + urlencode(query) if query else "")
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in (1, 2):
+            with self._lock:
+                credentials, pool = self._credentials, self._pool
+            headers = {"Accept": "application/json", "Content-Type": content_type, **credentials.headers()}
+            try:
+                answer = pool.request(
+                    method, credentials.server + url, headers=headers, body=data, timeout=_TIMEOUT, retries=False
+                )
+            except urllib3.exceptions.HTTPError as err:
+                # A connection that was kept and closed by the server meanwhile; asking twice is harmless for GET only.
+                if attempt == 1 and method == "GET" and isinstance(err, urllib3.exceptions.ProtocolError):
+                    continue
+                raise UnreachableError(f"{what}: {credentials.server} does not answer: {err}") from err
+            if answer.status == 401 and attempt == 1:
+                self.renew()
+                continue
+            break
+        if answer.status >= 400:
+            raise error_of(answer.status, answer.data, what)
+        return bytes(answer.data)
+
+    @contextlib.contextmanager
+    def watch(
+        self, kind: Kind, namespace: str, version: str, *, labels: str = "", fields: str = "", seconds: float
+    ) -> Iterator[Watch]:
+        """Changes after a resource version, for ``seconds``.
+
+        The iteration ends when the server ends it or the time is up. Raises ExpiredError when the version is too old,
+        UnreachableError when the stream is cut.
+        """
+        import urllib3
+
+        query = {
+            **_selectors(labels, fields), "watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(max(1, round(seconds))),
+        }  # fmt: skip
+        path = kind.path(namespace)
+        with self._lock:
+            credentials, pool = self._credentials, self._pool
+        try:
+            answer = pool.request(
+                "GET", f"{credentials.server}{path}?{urlencode(query)}",
+                headers={"Accept": "application/json", **credentials.headers()},
+                preload_content=False, retries=False,
+                # Longer than the server's own limit: only a stream that went silent reaches it.
+                timeout=urllib3.Timeout(connect=10.0, read=seconds + 10.0),
+            )  # fmt: skip
+        except urllib3.exceptions.HTTPError as err:
+            raise UnreachableError(f"watch {path}: {credentials.server} does not answer: {err}") from err
+        try:
+            if answer.status >= 400:
+                raise error_of(answer.status, answer.data, f"watch {path}")
+            yield Watch(answer, path)
+        finally:
+            answer.close()  # not drained: the connection is of no use to anybody else
+
+
+class Watch:
+    """An open watch: iterate over (ADDED | MODIFIED | DELETED | BOOKMARK, object)."""
+
+    def __init__(self, answer: Any, path: str) -> None:
+        self._answer = answer
+        self._path = path
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the iteration, from another thread. Never raises."""
+        self._stopped = True
+        with contextlib.suppress(OSError, ValueError):  # it has ended already
+            self._answer.shutdown()
+
+    def __iter__(self) -> Iterator[tuple[str, Object]]:
+        import urllib3
+
+        rest = b""
+        try:
+            for piece in self._answer.stream(64 * 1024, decode_content=True):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield self._change(json.loads(line))
+        except urllib3.exceptions.HTTPError as err:
+            if not self._stopped:
+                raise UnreachableError(f"watch {self._path}: the stream was cut: {err}") from err
+
+    def _change(self, change: Object) -> tuple[str, Object]:
+        if change["type"] == "ERROR":
+            status = change["object"]
+            raise error_of(int(status.get("code") or 500), json.dumps(status).encode(), f"watch {self._path}")
+        return change["type"], change["object"]
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {**({"labelSelector": labels} if labels else {}), **({"fieldSelector": fields} if fields else {})}

@@ -1,0 +1,413 @@
+"""What the two ways to a MiniCluster on Kubernetes share: get it or create it, wait for it, lose it, delete it.
+
+Direct mode and operator mode differ in the object that everything else hangs on (the *owner*: a Job, or a MiniCluster
+resource) and in what has to be created; both have an Indexed Job of the MiniCluster's name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from executors.config import RunConfig
+from executors.errors import ConfigError, ExecutorsError, ProvisionError
+from executors.kube import Api, ClusterAccess, ConflictError, Kind, NotFoundError, connect
+from executors.kube.api import EVENTS, JOBS, PODS, kind_of
+from executors.provision import diagnosis
+from executors.provision.diagnosis import Fatal
+from executors.provision.package import agent_archive
+from executors.provision.waiting import Waiting
+from executors.provision.watching import Change, Follower, Wanted
+from executors.render import HASH_ANNOTATION, LABELS, MiniCluster, Program
+from executors.spec import MiniClusterSpec, default_document, parse_spec
+from executors.transport import Endpoint, PodExecEndpoint
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+SPEC_ANNOTATION = "flux-operator-executors/spec"
+#: Seconds to wait for an object that is being deleted, or that we deleted, to be gone.
+DELETE_LIMIT = 120.0
+#: Seconds for the agent of a MiniCluster that was there already: its supervisor may be starting it again.
+_FOUND_PATIENCE = 15.0
+
+
+class ClusterProvisioner:
+    """See `executors.provision.base.Provisioner`."""
+
+    #: What everything else hangs on.
+    owner_kind: Kind
+    mode: str
+    #: Seconds for the Job to appear; direct mode makes it itself.
+    job_limit = 0.0
+
+    def __init__(self, run_name: str, config: RunConfig, reason: str) -> None:
+        self._config = config
+        self._reason = reason
+        self._api: Api | None = None
+        run = config.run
+        self._access = ClusterAccess(run.kubeconfig, run.context)
+        self._name = run_name
+        self._spec: MiniClusterSpec = config.minicluster or parse_spec(default_document())
+        self._namespace = ""
+        self._uid = ""
+        self._created = False
+        self._adopted = False
+        self._found = False
+        self._lead: Object | None = None
+        #: Seconds for an agent that is starting.
+        self._patience = run.start_timeout or 3600.0
+
+    # -- for the two kinds
+
+    #: Where the agent's socket and state are, in the lead broker's container.
+    agent_directory: str
+
+    def _size_change(self, size: int) -> Object:
+        raise NotImplementedError
+
+    def _relay(self, patience: float) -> list[str]:
+        """The argv of the agent's relay in that container; ``patience``: seconds for an agent that is starting."""
+        raise NotImplementedError
+
+    def _manifests(self) -> list[Object]:
+        """The objects to create; the owner is one of them."""
+        raise NotImplementedError
+
+    def _create_before(self) -> None:
+        """Create what must be there before the owner."""
+
+    def _refused(self, err: NotFoundError) -> ProvisionError:
+        """What it means that the owner's kind or namespace is not found."""
+        return ProvisionError(f"the namespace {self._namespace} is not there, or not yours: {err}")
+
+    def _complete(self, owner: Object) -> None:
+        """Create whatever the owner still lacks, and let it start. Idempotent."""
+        raise NotImplementedError
+
+    # -- Provisioner
+
+    def describe(self) -> str:
+        size = f"{self._spec.size} pod{'s' if self._spec.size > 1 else ''}"
+        what = "the run's own MiniCluster, running already" if self._adopted else f"a MiniCluster of {size}"
+        return f"provisioner: {self.mode} ({self._reason}): {what}, {self._namespace}/{self._name} at {self.api.server}"
+
+    def inherits_environment(self) -> bool:
+        return False
+
+    @property
+    def api(self) -> Api:
+        """Raises ConfigError when no cluster is known."""
+        if self._api is None:
+            self._api = connect(self._access)
+            self._namespace = self._config.run.namespace or self._api.namespace
+        return self._api
+
+    def ensure(self) -> None:
+        if self._lead is not None:
+            # It was ready and took us no more: it ends, or has ended.
+            self._wait_ended()
+            self._lead = None
+        deadline = time.monotonic() + DELETE_LIMIT
+        while True:
+            owner = self._get_or_create()
+            if owner is not None:
+                self._uid = owner["metadata"]["uid"]
+                self._complete(owner)
+                return
+            if time.monotonic() > deadline:
+                raise ProvisionError(f"{self._where()} is being deleted and is not gone after {DELETE_LIMIT:g} s")
+
+    def find(self) -> None:
+        try:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+        except NotFoundError:
+            raise ProvisionError(f"there is no MiniCluster {self._namespace}/{self._name} (mode {self.mode})") from None
+        over = self._over(owner)
+        if over is not None or owner["metadata"].get("deletionTimestamp"):
+            raise ProvisionError(f"{self._where()} has ended: {over or 'it is being deleted'}")
+        self._uid = owner["metadata"]["uid"]
+        self._adopted = self._found = True
+        self._patience = _FOUND_PATIENCE
+        given = owner["metadata"].get("annotations", {}).get(SPEC_ANNOTATION)
+        if given is not None:
+            self._spec = parse_spec(json.loads(given))
+
+    def size(self) -> tuple[int, int]:
+        """How many pods are wanted, and how many there may be at most. After `find` or `ensure`."""
+        job = self.api.get(JOBS, self._namespace, self._name)
+        return int(job["spec"]["completions"]), self._spec.max_size
+
+    def resize(self, size: int) -> None:
+        """Ask for another number of pods. Raises ConfigError for one that brokers have no place for."""
+        if not 1 <= size <= self._spec.max_size:
+            limit = f"from 1 to {self._spec.max_size}, the minicluster.maxSize of its start"
+            raise ConfigError([f"size: {size} is not {limit}"])
+        self.api.patch(self.owner_kind, self._namespace, self._name, self._size_change(size))
+
+    def wait_ready(self, announce: Callable[[str], None] = log.info) -> Endpoint:
+        pods: dict[str, Object] = {}
+        events: dict[str, Object] = {}
+        run = self._config.run
+        # A MiniCluster that was there may have been made smaller since.
+        wanted_pods = self._spec.size
+        wait = Waiting(run.start_timeout, run.schedule_timeout, self.job_limit, announce)
+        wanted = [
+            Wanted(PODS, labels=f"job-name={self._name}"),
+            Wanted(EVENTS),
+            Wanted(JOBS, fields=f"metadata.name={self._name}"),
+        ]
+        with Follower(self.api, self._namespace, wanted) as follower:
+            for change in follower.changes(wait.next_look):
+                finding: diagnosis.Finding = None
+                if not isinstance(change, Change):
+                    pass
+                elif change.kind is PODS:
+                    if change.deleted:
+                        pods.pop(diagnosis.name_of(change.object), None)
+                    else:
+                        pods[diagnosis.name_of(change.object)] = change.object
+                elif change.kind is EVENTS:
+                    # Kept until its pod is known: the two arrive on different streams.
+                    events[change.object["metadata"]["uid"]] = change.object
+                elif change.deleted:
+                    finding = Fatal(f"{self._where()} was deleted by somebody else while it started")
+                else:
+                    wait.job_is_there()
+                    wanted_pods = int(change.object["spec"]["completions"])
+                    finding = diagnosis.of_job(change.object)
+                about = [one for one in events.values() if diagnosis.relevant(one, self._name, pods)]
+                try:
+                    wait.look([finding, *map(diagnosis.of_pod, _current(pods)), *map(diagnosis.of_event, about)])
+                except ProvisionError as err:
+                    raise self._failed(str(err), pods, about) from None
+                if self._enough(pods, wanted_pods):
+                    return self._endpoint(pods)
+        raise AssertionError("the changes never end by themselves")
+
+    def gone(self) -> str | None:
+        try:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+            if owner["metadata"]["uid"] != self._uid:
+                return f"{self._where()} was replaced by another one of the same name"
+            if owner["metadata"].get("deletionTimestamp"):
+                return f"{self._where()} is being deleted"
+            return self._lead_gone()
+        except NotFoundError:
+            return f"{self._where()} was deleted"
+        except ExecutorsError as err:  # the API server is away, or lets us see nothing: that says nothing of the agent
+            log.debug("cannot tell whether the MiniCluster is there: %s", err)
+            return None
+
+    def detach(self) -> None:
+        if self._api is not None:
+            self._api.close()
+
+    def abandon(self) -> None:
+        if self._created:
+            self.delete()
+        else:
+            self.detach()
+
+    def delete(self) -> None:
+        try:
+            self.api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid or None)
+        except (NotFoundError, ConflictError):
+            pass  # somebody did so before, and may have made another one since
+        except ExecutorsError as err:
+            log.warning("%s could not be deleted, and ends by its own time-outs: %s", self._where(), err)
+            self.detach()
+            return
+        try:
+            if not self._wait_gone(DELETE_LIMIT):
+                log.warning("%s is being deleted, but is not gone after %g s", self._where(), DELETE_LIMIT)
+        except ExecutorsError as err:
+            log.warning("%s is being deleted; whether it is gone cannot be seen: %s", self._where(), err)
+        self.detach()
+
+    # -- creating
+
+    def _minicluster(self) -> MiniCluster:
+        return MiniCluster(
+            name=self._name,
+            namespace=self._namespace,
+            spec=self._spec,
+            # For the message that tells what differs, should the same run be asked for with another spec.
+            annotations={SPEC_ANNOTATION: json.dumps(self._spec.document, sort_keys=True)},
+        )
+
+    def _program(self) -> Program:
+        run = self._config.run
+        return Program(
+            agent=agent_archive(),
+            arguments=(
+                "--directory", self.agent_directory,
+                "--run", self._name,
+                "--engine", "flux",
+                "--idle-timeout", str(run.idle_timeout),
+                "--orphan-timeout", str(run.orphan_timeout),
+                "--in-pod",
+                *(word for name in sorted(self._spec.flux_container.secrets) for word in ("--without-env", name)),
+            ),
+            max_lifetime=run.max_lifetime,
+            ttl=run.ttl,
+        )  # fmt: skip
+
+    def _get_or_create(self) -> Object | None:
+        """The owner, ours or made just now; None when one that was in the way has gone."""
+        api = self.api
+        try:
+            self._create_before()
+            owner = api.create(self.owner_kind, self._namespace, self._owner_manifest())
+        except ConflictError:
+            pass
+        except NotFoundError as err:
+            raise self._refused(err) from err
+        else:
+            self._created, self._adopted = True, False
+            return owner
+        try:
+            owner = api.get(self.owner_kind, self._namespace, self._name)
+        except NotFoundError:
+            return None
+        metadata = owner["metadata"]
+        if not LABELS.items() <= metadata.get("labels", {}).items():
+            raise ProvisionError(f"{self._where()} was not made by this program; remove it, or name another run")
+        if metadata.get("deletionTimestamp"):
+            self._uid = metadata["uid"]
+            self._wait_gone(DELETE_LIMIT)
+            return None
+        if self._over(owner) is not None:  # of an earlier time, kept until its ttl
+            self._uid = metadata["uid"]
+            api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid)
+            self._wait_gone(DELETE_LIMIT)
+            return None
+        self._refuse_other_spec(metadata.get("annotations", {}))
+        self._created, self._adopted = False, True
+        return owner
+
+    def _owner_manifest(self) -> Object:
+        return next(one for one in self._manifests() if kind_of(one) is self.owner_kind)
+
+    def _refuse_other_spec(self, annotations: Mapping[str, str]) -> None:
+        if annotations.get(HASH_ANNOTATION) == self._owner_manifest()["metadata"]["annotations"][HASH_ANNOTATION]:
+            return
+        there = json.loads(annotations.get(SPEC_ANNOTATION, "{}"))
+        differences = list(_differences(there, dict(self._spec.document)))
+        raise ConfigError(
+            [
+                f"minicluster.{path}: {mine!r} is asked for, but {theirs!r} is running"
+                for path, theirs, mine in differences
+            ]
+            or ["run: its limits, or the version of this program, are not those with which it was created"],
+            f"{self._where()} runs with another spec; use that, or end it (flux-minicluster down) first",
+        )
+
+    # -- waiting
+
+    def _enough(self, pods: Mapping[str, Object], wanted: int) -> bool:
+        """Whether the lead broker's pod runs, and as many others as work is to wait for."""
+        running = [pod for pod in pods.values() if diagnosis.is_running(pod)]
+        lead = any(diagnosis.index_of(pod) == 0 for pod in running)
+        needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
+        return lead and len(running) >= needed
+
+    def _endpoint(self, pods: Mapping[str, Object]) -> Endpoint:
+        self._lead = next(pod for pod in pods.values() if diagnosis.index_of(pod) == 0 and diagnosis.is_running(pod))
+        return PodExecEndpoint(
+            access=self._access,
+            namespace=self._namespace,
+            pod=diagnosis.name_of(self._lead),
+            container=self._container(),
+            argv=tuple(self._relay(self._patience)),
+        )
+
+    def _container(self) -> str:
+        return self._spec.flux_container.name or self._name
+
+    def _failed(self, reason: str, pods: Mapping[str, Object], events: list[Object]) -> ProvisionError:
+        lines = [f"the MiniCluster {self._namespace}/{self._name} cannot start: {reason}"]
+        lines += [f"  event: {line}" for line in diagnosis.lines_of(events)[-5:]]
+        for pod in pods.values():
+            if diagnosis.has_ended(pod):
+                lines += self._log_lines(diagnosis.name_of(pod))
+                break
+        return ProvisionError("\n".join(lines))
+
+    def _log_lines(self, pod: str) -> list[str]:
+        try:
+            text = self.api.log(self._namespace, pod, container=self._container(), lines=10)
+        except ExecutorsError as err:  # a help with the error, not a second error
+            log.debug("no log of %s: %s", pod, err)
+            return []
+        return [f"  log of {pod}: {line}" for line in text.splitlines()]
+
+    def _lead_gone(self) -> str | None:
+        if self._lead is None:
+            return None
+        name = diagnosis.name_of(self._lead)
+        try:
+            pod = self.api.get(PODS, self._namespace, name)
+        except NotFoundError:
+            return f"the lead broker's pod {name} is gone"
+        finding = diagnosis.of_pod(pod)
+        if isinstance(finding, Fatal):
+            return "\n".join([f"the lead broker is lost: {finding.reason}", *self._log_lines(name)])
+        if pod["metadata"].get("deletionTimestamp"):
+            return f"the lead broker's pod {name} is being deleted"
+        if diagnosis.has_ended(pod):
+            return f"the lead broker's pod {name} has ended"
+        return None
+
+    def _over(self, owner: Object) -> str | None:
+        """Why an owner that is there will do no more work."""
+        raise NotImplementedError
+
+    def _wait_ended(self) -> None:
+        """Wait until the instance that took us no more is over, or gone."""
+        deadline = time.monotonic() + DELETE_LIMIT
+        for found in self._follow_owner(deadline):
+            if found is None or found["metadata"]["uid"] != self._uid or self._over(found) is not None:
+                return
+
+    def _wait_gone(self, limit: float) -> bool:
+        return any(
+            found is None or found["metadata"]["uid"] != self._uid
+            for found in self._follow_owner(time.monotonic() + limit)
+        )
+
+    def _follow_owner(self, deadline: float) -> Iterator[Object | None]:
+        """The owner each time that it changes; None once it is not there; until the deadline."""
+        wanted = [Wanted(self.owner_kind, fields=f"metadata.name={self._name}")]
+        with Follower(self.api, self._namespace, wanted) as follower:
+            for change in follower.changes(lambda: deadline):
+                if change is None:
+                    return
+                if isinstance(change, Change):
+                    yield None if change.deleted else change.object
+                elif not change.count:
+                    yield None
+
+    def _where(self) -> str:
+        return f"the MiniCluster {self._namespace}/{self._name}"
+
+
+def _current(pods: Mapping[str, Object]) -> list[Object]:
+    """Of each index the youngest pod: an older one that failed was replaced."""
+    newest: dict[int | None, Object] = {}
+    for pod in sorted(pods.values(), key=lambda one: str(one["metadata"]["creationTimestamp"])):
+        if not pod["metadata"].get("deletionTimestamp"):
+            newest[diagnosis.index_of(pod)] = pod
+    return list(newest.values())
+
+
+def _differences(theirs: Any, mine: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        for name in sorted({*theirs, *mine}):
+            yield from _differences(theirs.get(name), mine.get(name), f"{path}.{name}" if path else str(name))
+    elif theirs != mine:
+        yield path, theirs, mine

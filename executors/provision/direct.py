@@ -1,0 +1,73 @@
+"""Direct mode: an Indexed Job and what it needs, in one namespace; no CRD, no operator, no cluster-wide right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from executors.errors import ConfigError, ProvisionError
+from executors.kube import ConflictError
+from executors.kube.api import JOBS, kind_of
+from executors.provision import diagnosis
+from executors.provision.certificate import make_certificate
+from executors.provision.cluster import ClusterProvisioner
+from executors.render import AGENT_DIRECTORY, owned_by, render_direct
+from executors.render.entry import relay_command
+from executors.validation import direct_problems, name_problems
+
+#: ``successPolicy`` and ``backoffLimitPerIndex`` are on by default since then.
+_OLDEST = (1, 31)
+
+Object = dict[str, Any]
+
+
+class DirectProvisioner(ClusterProvisioner):
+    """The Job is the owner. It is created suspended, so that nothing can be left without an owner, and no pod waits
+    for what is not there yet; whoever finds it suspended completes it."""
+
+    owner_kind = JOBS
+    mode = "direct"
+    agent_directory = AGENT_DIRECTORY
+
+    def ensure(self) -> None:
+        problems = [*direct_problems(self._spec), *name_problems(self._name, self._spec)]
+        if problems:
+            raise ConfigError(problems)
+        self._check_version()
+        super().ensure()
+
+    def _size_change(self, size: int) -> Object:
+        return {"spec": {"completions": size, "parallelism": size}}
+
+    def _relay(self, patience: float) -> list[str]:
+        return relay_command(patience)
+
+    def _manifests(self) -> list[Object]:
+        return render_direct(self._minicluster(), self._program(), make_certificate(self._name))
+
+    def _complete(self, owner: Object) -> None:
+        if not owner["spec"].get("suspend"):
+            return
+        for manifest in owned_by(self._manifests(), owner):
+            if manifest["kind"] == "Job":
+                continue
+            try:
+                self.api.create(kind_of(manifest), self._namespace, manifest)
+            except ConflictError:
+                pass  # another client completes the same MiniCluster; the first certificate counts
+        self.api.patch(JOBS, self._namespace, self._name, {"spec": {"suspend": False}})
+
+    def _over(self, owner: Object) -> str | None:
+        finding = diagnosis.of_job(owner)
+        return finding.reason if isinstance(finding, diagnosis.Fatal) else None
+
+    def _check_version(self) -> None:
+        found = self.api.request("GET", "/version")
+        try:
+            version = (int(found["major"]), int(str(found["minor"]).rstrip("+")))
+        except (KeyError, ValueError):
+            raise ProvisionError(f"{self.api.server} does not answer like a Kubernetes API server: {found!r}") from None
+        if version < _OLDEST:
+            raise ProvisionError(
+                f"Kubernetes {version[0]}.{version[1]} at {self.api.server} is too old for the provisioner direct: it "
+                f"needs successPolicy and backoffLimitPerIndex, of {_OLDEST[0]}.{_OLDEST[1]} or newer; use operator"
+            )

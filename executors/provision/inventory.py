@@ -1,0 +1,70 @@
+"""Which instances of ours there are, on this machine or in a namespace: one request per kind of object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from executors.config import RunConfig
+from executors.kube import Api, ClusterAccess, Kind, connect
+from executors.kube.api import JOBS, MINICLUSTERS, PODS
+from executors.provision import diagnosis
+from executors.provision.base import Instance, choose
+from executors.provision.rundir import RunDirectory, base_directory
+from executors.render import LABELS
+
+_OURS = ",".join(f"{name}={value}" for name, value in LABELS.items())
+
+
+def instances(config: RunConfig, environ: Mapping[str, str]) -> list[Instance]:
+    """All that the configured provisioner has made, by name. Raises ProvisionError."""
+    choice = choose(config, environ)
+    if choice.name in ("direct", "operator"):
+        return _in_namespace(config, choice.name)
+    return _here(environ, choice.name)
+
+
+def _here(environ: Mapping[str, str], provisioner: str) -> list[Instance]:
+    base = base_directory(environ)
+    found = []
+    for path in sorted(base.iterdir()):
+        if path.is_dir() and RunDirectory(base, path.name).alive():
+            created = path.stat().st_ctime
+            found.append(Instance(path.name, provisioner, "", "running", "", 1, 1, created))
+    return found
+
+
+def _in_namespace(config: RunConfig, mode: str) -> list[Instance]:
+    api = connect(ClusterAccess(config.run.kubeconfig, config.run.context))
+    namespace = config.run.namespace or api.namespace
+    owners = api.list(JOBS if mode == "direct" else MINICLUSTERS, namespace, labels=_OURS)["items"]
+    pods = api.list(PODS, namespace, labels="job-name")["items"] if owners else []
+    jobs = {diagnosis.name_of(one): one for one in _jobs(api, namespace, mode, owners)}
+    found = [_instance(owner, jobs.get(diagnosis.name_of(owner)), pods, mode) for owner in owners]
+    api.close()
+    return sorted(found, key=lambda one: one.name)
+
+
+def _jobs(api: Api, namespace: str, mode: str, owners: list[Any]) -> list[Any]:
+    jobs: Kind = JOBS
+    return owners if mode == "direct" or not owners else list(api.list(jobs, namespace)["items"])
+
+
+def _instance(owner: Any, job: Any, pods: list[Any], mode: str) -> Instance:
+    metadata = owner["metadata"]
+    mine = [pod for pod in pods if pod["metadata"]["labels"].get("job-name") == metadata["name"]]
+    running = sum(diagnosis.is_running(pod) for pod in mine)
+    size = int(job["spec"]["completions"]) if job is not None else int(owner["spec"].get("size", 1))
+    over = diagnosis.of_job(job) if job is not None else None
+    if metadata.get("deletionTimestamp"):
+        state, reason = "ending", "it is being deleted"
+    elif isinstance(over, diagnosis.Fatal):
+        state, reason = "ended", over.reason
+    elif running and any(diagnosis.index_of(pod) == 0 and diagnosis.is_running(pod) for pod in mine):
+        state, reason = "running", ""
+    else:
+        waits = [one.reason for one in map(diagnosis.of_pod, mine) if one is not None]
+        state, reason = "starting", waits[0] if waits else "no pod has been created yet"
+    created = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
+    return Instance(metadata["name"], mode, metadata["namespace"], state, reason, size, running, created)

@@ -1,0 +1,278 @@
+"""A program in a pod, whose stdin and stdout are the stream: Kubernetes' exec over a websocket.
+
+The websocket protocol is that of the `websockets` library without its I/O: a TLS socket cannot be read and written by
+two threads at once, so this module owns the socket and takes a lock for each single read or write of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
+
+from executors.errors import TransportError
+from executors.kube import Api, ApiError, ForbiddenError, connect
+from executors.kube.errors import error_of
+from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, stdin_message
+from executors.transport.base import PodExecEndpoint
+from executors.transport.guard import Guard, wait_for
+
+if TYPE_CHECKING:
+    from websockets.client import ClientProtocol
+
+log = logging.getLogger(__name__)
+
+#: Seconds to connect and to be answered.
+_OPEN_LIMIT = 30.0
+#: Seconds that a send may make no progress at all before the stream counts as cut.
+_SEND_LIMIT = 60.0
+_PIECE = 256 * 1024
+#: Bytes of input in one message; the far side holds one whole.
+_MESSAGE = 64 * 1024
+
+
+class PodExecStream(Guard):
+    """See `executors.transport.base.Stream`. Raises OSError when it is cut, with what the program said at its end."""
+
+    def __init__(self, endpoint: PodExecEndpoint) -> None:
+        super().__init__()
+        self._channels = Channels()
+        self._received: deque[bytes] = deque()
+        self._unsent = bytearray()
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        #: Held for each single read or write of the socket, never while waiting for it.
+        self._io = threading.Lock()
+        self._socket, self._protocol = _open(endpoint)
+        self._socket.setblocking(False)
+        with self._io:
+            self._take_events()
+
+    def send(self, data: bytes) -> None:
+        with self.using() as usable, self._writing:
+            if not usable:
+                raise BrokenPipeError("the stream is closed")
+            view = memoryview(data)
+            for start in range(0, len(view), _MESSAGE):
+                with self._io:
+                    self._protocol.send_binary(stdin_message(view[start : start + _MESSAGE]))
+                    self._collect()
+                self._flush()
+
+    def receive(self, timeout: float) -> bytes | None:
+        deadline = time.monotonic() + timeout
+        with self.using() as usable, self._reading:
+            if not usable:
+                return b""
+            while not self._received:
+                if self._channels.ended:
+                    return self._end()
+                wanted = self._read_some()
+                self._flush_if_idle()
+                left = deadline - time.monotonic()
+                idle = wanted and not self._received and not self._channels.ended
+                if idle and (left <= 0 or not wait_for(self._socket.fileno(), wanted, left)):
+                    return None
+            data = b"".join(self._received)
+            self._received.clear()
+            return data
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError), self._io:  # cut already, or nobody there to hear it
+            if self._protocol.subprotocol == SUBPROTOCOLS[0]:
+                # The relay sees the end of its input at once; without it, when the connection is found to be gone.
+                self._protocol.send_binary(close_stdin_message())
+            self._protocol.send_close(1000)
+            self._collect()
+            self._socket.send(self._unsent)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        self._socket.close()
+
+    # -- reading
+
+    def _read_some(self) -> int:
+        """Read what is there; the poll event to wait for before reading again, 0 for none."""
+        with self._io:
+            try:
+                data = self._socket.recv(_PIECE)
+            except (ssl.SSLWantReadError, BlockingIOError):
+                return select.POLLIN
+            except ssl.SSLWantWriteError:
+                return select.POLLOUT
+            if not data:
+                self._protocol.receive_eof()
+                self._take_events()
+                if not self._received and not self._channels.ended:
+                    raise ConnectionResetError("the connection to the API server was cut")
+                return 0
+            self._protocol.receive_data(data)
+            self._take_events()
+            return 0
+
+    def _take_events(self) -> None:
+        from websockets.frames import Frame, Opcode
+
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
+                piece = self._channels.feed(bytes(event.data), event.fin)
+                if piece:
+                    self._received.append(piece)
+            elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE and not self._channels.ended:
+                log.debug("exec stream: closed by the API server: %r", bytes(event.data))
+        self._collect()  # pongs, and the answer to a close
+
+    def _end(self) -> bytes:
+        reason = self._channels.failure()
+        if reason is not None:
+            raise ConnectionAbortedError(reason)
+        return b""
+
+    # -- writing; with _io held
+
+    def _collect(self) -> None:
+        for data in self._protocol.data_to_send():
+            self._unsent += data  # b"" asks for a half-close, which TLS does not know
+
+    # -- writing; with _writing held
+
+    def _flush(self) -> None:
+        deadline = time.monotonic() + _SEND_LIMIT
+        while True:
+            with self._io:
+                if not self._unsent:
+                    return
+                wanted = self._write_some()
+            if not wanted:
+                deadline = time.monotonic() + _SEND_LIMIT
+            elif not wait_for(self._socket.fileno(), wanted, max(0.0, deadline - time.monotonic())):
+                raise TimeoutError("the API server takes no more bytes")
+
+    def _flush_if_idle(self) -> None:
+        """Send pongs, unless a sender is at it, who sends them too."""
+        if self._unsent and self._writing.acquire(blocking=False):
+            try:
+                with self._io:
+                    self._write_some()
+            finally:
+                self._writing.release()
+
+    def _write_some(self) -> int:
+        try:
+            sent = self._socket.send(self._unsent)
+        except (ssl.SSLWantWriteError, BlockingIOError):
+            return select.POLLOUT
+        except ssl.SSLWantReadError:
+            return select.POLLIN
+        del self._unsent[:sent]
+        return 0
+
+
+def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
+    """Connect and shake hands. Raises OSError (try again) or TransportError (that would not help)."""
+    try:
+        api = connect(endpoint.access)
+        try:
+            return _shake_hands(api, endpoint)
+        except ApiError as err:
+            if err.status != 401:
+                raise
+            api.renew()
+            return _shake_hands(api, endpoint)
+        finally:
+            api.close()
+    except ForbiddenError as err:
+        raise TransportError(f"{err}; the right 'create' (and 'get') on pods/exec is needed") from err
+    except ApiError as err:
+        raise ConnectionRefusedError(str(err)) from err
+
+
+def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
+    from websockets.client import ClientProtocol
+    from websockets.exceptions import WebSocketException
+    from websockets.http11 import Response
+    from websockets.typing import Subprotocol
+    from websockets.uri import parse_uri
+
+    url = _url(api.server, endpoint)
+    # Masking and fragmenting are the library's; lines are bounded by the wire protocol above.
+    protocol = ClientProtocol(parse_uri(url), subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS], max_size=None)
+    connection = _connect(api)
+    try:
+        request = protocol.connect()
+        for name, value in api.credentials.headers().items():
+            request.headers[name] = value
+        protocol.send_request(request)
+        connection.sendall(b"".join(protocol.data_to_send()))
+        while True:
+            events = protocol.events_received()
+            if events:
+                break
+            data = connection.recv(_PIECE)
+            if not data:
+                protocol.receive_eof()
+                if not protocol.handshake_exc:
+                    raise ConnectionResetError("the API server closed the connection during the handshake")
+                events = protocol.events_received()
+                break
+            protocol.receive_data(data)
+        answer = events[0] if events else None
+        if isinstance(answer, Response) and answer.status_code != 101:
+            what = f"exec in pod {endpoint.namespace}/{endpoint.pod}"
+            raise error_of(answer.status_code, bytes(answer.body or b""), what)
+        if protocol.handshake_exc is not None:
+            raise ConnectionRefusedError(f"the API server does not speak websockets here: {protocol.handshake_exc}")
+        if protocol.subprotocol is None:
+            raise ConnectionRefusedError("the API server speaks none of " + ", ".join(SUBPROTOCOLS))
+        return connection, protocol
+    except WebSocketException as err:
+        connection.close()
+        raise ConnectionRefusedError(f"exec: {err}") from err
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _url(server: str, endpoint: PodExecEndpoint) -> str:
+    scheme, rest = server.split("://", 1)
+    query = [("command", word) for word in endpoint.argv]
+    query += [("container", endpoint.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+    path = f"/api/v1/namespaces/{quote(endpoint.namespace)}/pods/{quote(endpoint.pod)}/exec"
+    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{path}?{urlencode(query)}"
+
+
+def _connect(api: Api) -> socket.socket:
+    """A socket to the API server, through a proxy where there is one, in TLS where the server wants it."""
+    target = urlsplit(api.server)
+    host, port = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
+    proxy = api.credentials.proxy
+    if proxy is None:
+        plain = socket.create_connection((host, port), timeout=_OPEN_LIMIT)
+    else:
+        through = urlsplit(proxy)
+        if through.scheme != "http":
+            raise TransportError(f"proxy {proxy}: exec streams go through http proxies only")
+        tunnel = HTTPConnection(through.hostname or "", through.port or 80, timeout=_OPEN_LIMIT)
+        tunnel.set_tunnel(host, port)
+        tunnel.connect()
+        plain = tunnel.sock
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        context = api.credentials.tls()
+        if context is None:
+            return plain
+        return context.wrap_socket(plain, server_hostname=api.credentials.server_name)
+    except BaseException:
+        plain.close()
+        raise

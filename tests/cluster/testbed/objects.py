@@ -1,0 +1,111 @@
+"""What tests do with a cluster's objects: kubectl, namespaces, service accounts, the audit log."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.testbed.api import Api, ApiError
+from tests.cluster.testbed.kubeconfig import write_kubeconfig
+from tests.cluster.testbed.pki import Authority
+from tests.cluster.testbed.waiting import wait_until
+
+LIMIT = 60.0
+RESTRICTED: Mapping[str, str] = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+class KubectlError(Exception):
+    """kubectl's exit code is not 0; the text is what it wrote."""
+
+
+class Objects:
+    """Of a cluster whose API server answers at ``server``; as its administrator unless something else is said."""
+
+    api: Api
+    server: str
+    kubeconfig: Path
+    audit_log: Path
+    binaries: Path
+    directory: Path
+    pki: Authority
+    _own_kubeconfig: Path
+
+    def kubectl(self, *arguments: str, input: str | None = None, kubeconfig: Path | None = None) -> str:
+        """What kubectl prints. Raises KubectlError with its error."""
+        done = subprocess.run(
+            [str(self.binaries / "kubectl"), f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments],
+            input=input or "",
+            capture_output=True,
+            text=True,
+            check=False,
+            # Its cache of what the API server has is the bed's own: another bed at the same address has other things.
+            env={**os.environ, "KUBECACHEDIR": str(self.directory / "kubectl-cache"), "NO_PROXY": "*"},
+        )
+        if done.returncode:
+            raise KubectlError(f"kubectl {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def create_namespace(self, prefix: str = "test", *, labels: Mapping[str, str] = RESTRICTED) -> str:
+        """The name of a new namespace in which pods can be made; restricted unless other labels are given."""
+        name = f"{prefix}-{secrets.token_hex(3)}"
+        self.api.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": dict(labels)}})
+        # Without them no pod is admitted, or none starts.
+        for path in ("serviceaccounts/default", "configmaps/kube-root-ca.crt"):
+            wait_until(f"{path} in {name}", partial(self.has, f"/api/v1/namespaces/{name}/{path}"), LIMIT)
+        return name
+
+    def delete_namespace(self, name: str) -> None:
+        """Begins to delete the namespace with all that is in it; pods without their grace period.
+
+        The rest is the controllers' work, which takes seconds that no test needs to wait for.
+        """
+        self.api.delete(f"/api/v1/namespaces/{name}")
+        pods = f"/api/v1/namespaces/{name}/pods"
+        # In a namespace that ends, nothing replaces them. Without a node nobody else would confirm their end.
+        self.api.request("DELETE", pods, {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0})
+
+    def service_account_kubeconfig(self, namespace: str, name: str, *, seconds: int = 3600) -> Path:
+        """A kubeconfig with a token of that service account, which is made if it is not there. At least 600 seconds."""
+        accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+        if not self.has(f"{accounts}/{name}"):
+            self.api.post(accounts, {"metadata": {"name": name}})
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds},
+        }
+        token = self.api.post(f"{accounts}/{name}/token", request)["status"]["token"]
+        path = self.directory / f"{namespace}-{name}-{secrets.token_hex(3)}.kubeconfig"
+        return write_kubeconfig(path, self.server, self.pki.certificate, {"token": token}, namespace=namespace)
+
+    def audit_events(self, namespace: str | None = None) -> list[dict[str, Any]]:
+        """The audit log (audit.k8s.io/v1, stage ResponseComplete and others), oldest first; of a namespace if given."""
+        return [event for event in self._audit() if namespace in (None, event.get("objectRef", {}).get("namespace"))]
+
+    def has(self, path: str) -> bool:
+        """Whether an object is there, by its path in the API."""
+        try:
+            self.api.get(path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def install_crd(self, path: Path) -> None:
+        """Applies a CustomResourceDefinition and returns when the API server serves it."""
+        # On the server's side: upstream's is larger than what an annotation holds.
+        own = self._own_kubeconfig
+        self.kubectl("apply", "--server-side", f"--filename={path}", kubeconfig=own)
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"--filename={path}", kubeconfig=own)
+
+    def _audit(self) -> Iterator[dict[str, Any]]:
+        if self.audit_log.exists():
+            with self.audit_log.open() as log:
+                yield from (json.loads(line) for line in log if line.endswith("\n"))
