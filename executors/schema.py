@@ -264,7 +264,7 @@ def shape_problems(value: JSONValue, path: str, kind: Type = SPEC) -> list[str]:
         return _collection_problems(value, path, kind)
     if not _is_scalar(value, kind):
         plain = isinstance(value, int | float | bool) and kind.kind in ("string", "quantity")
-        shown = f"a {type(value).__name__}" if kind.hidden else _shown(value)
+        shown = f"a value of type {type(value).__name__}" if kind.hidden else _shown(value)
         return [f"{path}: {shown} must be {_allowed(kind)}{'; put it in quotes' if plain else ''}"]
     return []
 

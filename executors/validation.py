@@ -48,11 +48,7 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
         "ConfigMap and volume name": f"{name}-entrypoint",
     }
     # A Service's name is a label of its own, and begins with a letter.
-    derived |= {
-        f"Service of container {one.name}": f"{name}-{one.name}"
-        for one in spec.containers
-        if one.ports and one is not spec.flux_container
-    }
+    derived |= {f"Service of container {one.name}": f"{name}-{one.name}" for one in _with_ports(spec)}
     for what, text in derived.items():
         excess = len(text) - LABEL_LIMIT
         if excess > 0:
@@ -66,12 +62,22 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
                 f"{field}: {', '.join(hosts)} does not hold {name}-0, the lead's host name, which follows from the "
                 "MiniCluster's; leave the hosts out, or use that name"
             )
+    if any(one.name == name and one is not spec.flux_container for one in spec.containers):
+        found.append(f"name: {name!r} is the name of a container beside the broker's; rename that")
+    services = [spec.headless_name or name, *(f"{name}-{one.name}" for one in _with_ports(spec))]
+    if len(set(services)) < len(services):
+        found.append(f"network.headlessName: {spec.headless_name!r} is the Service of a container too; choose another")
     if spec.headless_name and (not _LABEL.match(spec.headless_name) or len(spec.headless_name) > LABEL_LIMIT):
         found.append(
             f"network.headlessName: {spec.headless_name!r} must begin with a letter, hold small letters, digits and - "
             f"only, and at most {LABEL_LIMIT} characters"
         )
     return found
+
+
+def _with_ports(spec: MiniClusterSpec) -> list[Container]:
+    """Sidecars that get a Service."""
+    return [one for one in spec.containers if one.ports and one is not spec.flux_container]
 
 
 def _given_hosts(spec: MiniClusterSpec) -> dict[str, list[str]]:
@@ -218,7 +224,9 @@ def _container_problems(container: Container, path: str) -> Iterator[str]:
     for name in [*container.environment, *container.secrets]:
         if not _ENV_NAME.match(name):
             yield f"{path}.environment: {name!r} cannot be the name of an environment variable"
-    for name in set(container.environment) & set(container.secrets):
+        if name in _OUR_VARIABLES or name.startswith("FLUXOP_"):
+            yield f"{path}.environment: {name!r} is set by us; leave it out"
+    for name in sorted(set(container.environment) & set(container.secrets)):
         yield f"{path}.secrets.{name}: is given in environment too; leave out one of them"
     if container.working_dir and not container.working_dir.startswith("/"):
         yield f"{path}.workingDir: {container.working_dir!r} must be an absolute path"
@@ -258,7 +266,8 @@ def _volume_problems(volume: Volume, path: str) -> Iterator[str]:
             yield f"{path}.emptyDirSizeLimit: {err}; give one such as 4Gi"
 
 
-#: Volumes and mounts of ours (`executors.render`), which a user's would hide.
+#: Variables, volumes and mounts of ours (`executors.render`), which a user's would hide.
+_OUR_VARIABLES = ("FLUX_URI", "FLUX_DISABLE_JOB_CLEANUP", "JOB_COMPLETION_INDEX")
 _OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view")
 _OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/run/flux_operator")
 

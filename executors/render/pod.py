@@ -160,13 +160,14 @@ def _resources(requests: Mapping[str, str | int], limits: Mapping[str, str | int
 
 
 def _env(cluster: MiniCluster, container: Container, ours: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Environment in an order that does not depend on the spec's: users' variables, Secrets, ours."""
-    plain = {**cluster.spec.flux.environment, **container.environment}
+    """Environment in an order that does not depend on the spec's."""
+    wanted = {name: value for name, value in ours.items() if value}
+    plain = {**cluster.spec.flux.environment, **container.environment, **wanted}
     made: list[dict[str, Any]] = [{"name": name, "value": plain[name]} for name in sorted(plain)]
     for name in sorted(container.secrets):
         secret, key = container.secrets[name]
         made.append({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
-    return made + [{"name": name, "value": value} for name, value in ours.items() if value]
+    return made
 
 
 def _view_variables(cluster: MiniCluster) -> dict[str, str]:
