@@ -97,7 +97,7 @@ def _given_hosts(spec: MiniClusterSpec) -> dict[str, list[str]]:
 
 
 #: Fields that direct mode cannot honour at all, and what to do about each.
-_REFUSED: dict[tuple[str, ...], str] = {
+NOT_IN_DIRECT_MODE: dict[tuple[str, ...], str] = {
     ("flux", "arch"): "direct mode downloads no binaries for the entry; leave it out",
     ("flux", "bursting", "leadBroker"): "direct mode joins no lead broker elsewhere; use the provisioner operator",
     ("flux", "completeWorkers"): "a follower whose index completes is never started again; leave it out",
@@ -113,7 +113,7 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
     """What direct mode cannot honour, or Kubernetes would refuse. ``program``: the lead runs a run's agent."""
     found = [
         f"{path}.{'.'.join(field)}: {_short(value)} cannot be honoured by direct mode: {cure}"
-        for field, cure in _REFUSED.items()
+        for field, cure in NOT_IN_DIRECT_MODE.items()
         if (value := _value(spec.document, field))
     ]
     policy = spec.document.get("pod", {}).get("restartPolicy", "Never")
@@ -125,11 +125,11 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
     found += _flux_problems(spec, f"{path}.flux")
     for at, container in enumerate(spec.containers):
         found += _container_problems(container, f"{path}.containers[{at}]")
+        of_the_broker = container is spec.flux_container
+        found += (_broker_problems if of_the_broker else _beside_problems)(container, f"{path}.containers[{at}]")
     for at, container in enumerate(spec.services):
         where = f"{path}.services[{at}]"
-        found += _container_problems(container, where)
-        if container.run_flux or container.launcher or container.batch:
-            found.append(f"{where}: a service runs no broker; leave out runFlux, launcher and batch")
+        found += [*_container_problems(container, where), *_beside_problems(container, where)]
     found += _volume_clashes(spec, path)
     if not program:
         found += _command_problems(spec, f"{path}.containers[{spec.flux_index}]")
@@ -143,7 +143,6 @@ def replaced_by_program(spec: MiniClusterSpec, path: str = "minicluster") -> lis
     given = {
         f"{path}.interactive": spec.interactive,
         f"{path}.tasks": "tasks" in spec.document,
-        f"{path}.minSize": spec.min_size is not None,
         f"{path}.flux.optionFlags": spec.flux.option_flags,
         f"{path}.flux.submitCommand": spec.flux.submit_command,
         f"{where}.command": container.command,
@@ -236,6 +235,33 @@ def _container_problems(container: Container, path: str) -> Iterator[str]:
             yield f"{path}.resources.requests.{name}: {request} must be from 0 to the limit, {limit}"
     for volume in container.volumes:
         yield from _volume_problems(volume, f"{path}.volumes.{volume.name}")
+
+
+def _broker_problems(container: Container, path: str) -> Iterator[str]:
+    if container.commands.service_pre:
+        yield f"{path}.commands.servicePre: is for services[]; give pre, brokerPre or workerPre"
+    if container.no_wrap_entrypoint:
+        yield f"{path}.noWrapEntrypoint: is for containers beside the broker's, which our entry has to start"
+
+
+def _beside_problems(container: Container, path: str) -> Iterator[str]:
+    """Fields that would have no effect in a container without a broker."""
+    commands = container.commands
+    for_brokers = {
+        "runFlux": container.run_flux,
+        "launcher": container.launcher,
+        "batch": container.batch,
+        "logs": container.logs,
+        "commands.brokerPre": commands.broker_pre,
+        "commands.workerPre": commands.worker_pre,
+        "commands.prefix": commands.prefix,
+        "commands.script": commands.script,
+    }
+    given = [name for name, value in for_brokers.items() if value]
+    if given:
+        yield f"{path}: {', '.join(given)}: the broker's container alone has use for that; leave it out"
+    if container.no_wrap_entrypoint and any((commands.init, commands.pre, commands.service_pre, commands.post)):
+        yield f"{path}.noWrapEntrypoint: without our entry its commands do not run; leave out one or the other"
 
 
 _SOURCES = {

@@ -18,9 +18,7 @@ def of_type(kind: Type) -> st.SearchStrategy[Any]:
     """Values that the table allows."""
     if kind.kind == "object":
         needed = {name: of_type(one) for name, one in kind.fields.items() if one.required}
-        more = {
-            name: st.deferred(lambda one=one: of_type(one)) for name, one in kind.fields.items() if not one.required
-        }
+        more = {name: _later(one) for name, one in kind.fields.items() if not one.required}
         # A few of many fields: all of them at once would be a document of thousands of values.
         few = st.lists(st.sampled_from(sorted(more)), max_size=4, unique=True) if more else st.just([])
         return few.flatmap(lambda names: st.fixed_dictionaries(needed | {name: more[name] for name in names}))
@@ -35,6 +33,10 @@ def of_type(kind: Type) -> st.SearchStrategy[Any]:
     if kind.kind == "quantity":
         return QUANTITIES
     return st.sampled_from(list(kind.choices)) if kind.choices else TEXT
+
+
+def _later(kind: Type) -> st.SearchStrategy[Any]:
+    return st.deferred(lambda: of_type(kind))
 
 
 DOCUMENTS = of_type(SPEC)

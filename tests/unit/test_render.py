@@ -415,7 +415,7 @@ def test_a_sidecar_ends_with_the_brokers_and_its_ports_have_a_service() -> None:
     assert [one["name"] for one in spec["containers"]] == ["flux"]
     [service] = [one for one in made if one["metadata"]["name"] == "mc-web"]
     assert service["spec"]["ports"] == [{"name": "port-80", "port": 80, "targetPort": 80, "protocol": "TCP"}]
-    assert service["spec"]["selector"] == {"job-name": "mc"}
+    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": "mc"}
 
 
 def test_services_have_a_pod_that_the_brokers_find_by_name() -> None:

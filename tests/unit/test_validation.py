@@ -44,7 +44,10 @@ def spec_with(container: dict[str, Any] | None = None, **more: Any) -> Any:
         ({"flux": {"scheduler": {"simple": True, "queuePolicy": "easy"}}}, "leave out one of them"),
         ({"flux": {"optionFlags": "-o 'x"}}, 'minicluster.flux.optionFlags: "-o \'x" cannot be split into words'),
         ({"flux": {"container": {"mountPath": "mnt"}}}, "mountPath: 'mnt' must be an absolute path"),
-        ({"services": [{"name": "a", "launcher": True}]}, "minicluster.services[0]: a service runs no broker"),
+        (
+            {"services": [{"name": "a", "launcher": True}]},
+            "minicluster.services[0]: launcher: the broker's container alone",
+        ),
     ],
 )
 def test_what_direct_mode_cannot_do_is_refused_by_name(more: dict[str, Any], words: str) -> None:
@@ -60,6 +63,8 @@ def test_what_direct_mode_cannot_do_is_refused_by_name(more: dict[str, Any], wor
         ({"command": ""}, "command: is missing, so there is nothing to run"),
         ({"name": "My_App"}, "name: 'My_App' must hold small letters"),
         ({"environment": {"A=B": "x"}}, "'A=B' cannot be the name of an environment variable"),
+        ({"commands": {"servicePre": "x"}}, "commands.servicePre: is for services[]"),
+        ({"noWrapEntrypoint": True}, "noWrapEntrypoint: is for containers beside the broker's"),
         ({"environment": {"FLUXOP_VIEW": "x"}}, "'FLUXOP_VIEW' is set by us"),
         ({"environment": {"A": ""}, "secrets": {"A": {"name": "n", "key": "k"}}}, "secrets.A: is given in environment"),
         ({"workingDir": "data"}, "workingDir: 'data' must be an absolute path"),
@@ -78,6 +83,16 @@ def test_what_direct_mode_cannot_do_is_refused_by_name(more: dict[str, Any], wor
 def test_what_kubernetes_would_refuse_later_is_refused_now(container: dict[str, Any], words: str) -> None:
     found = direct_problems(spec_with(container), program=False)
     assert len(found) == 1 and words in found[0], found
+
+
+def test_a_sidecar_has_nothing_that_would_be_left_out_without_a_word() -> None:
+    sidecar = {"name": "b", "noWrapEntrypoint": True, "batch": True, "commands": {"workerPre": "x", "pre": "y"}}
+    assert direct_problems(parse_spec({"containers": [{"runFlux": True}, sidecar]})) == [
+        "minicluster.containers[1]: batch, commands.workerPre: the broker's container alone has use for that; "
+        "leave it out",
+        "minicluster.containers[1].noWrapEntrypoint: without our entry its commands do not run; "
+        "leave out one or the other",
+    ]
 
 
 def test_one_volume_may_be_in_two_containers_but_not_two_volumes_of_one_name() -> None:
