@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from executors.errors import ConfigError
+from executors.errors import ConfigError, SpecError
 from executors.spec import MiniClusterSpec, parse_spec
 
 API_VERSION = "flux-operator-executors/v1"
@@ -186,7 +186,8 @@ def load_config(
     source = "" if path is None else str(path)
     document = {} if path is None else _read(Path(path), problems)
     minicluster: Mapping[str, Any] | None = None
-    if document.get("kind") == "MiniCluster":
+    bare = document.get("kind") == "MiniCluster"
+    if bare:
         minicluster = _bare_minicluster(document, problems)
         document = {}
     elif path is not None and not problems:
@@ -202,10 +203,15 @@ def load_config(
             values[key.split(".")[0]][name] = parse(raw)
         except _Bad as err:
             problems.append(f"{key}: {raw!r} ({origin}) {err}")
+    spec = None
+    if isinstance(minicluster, dict):
+        try:
+            spec = parse_spec(minicluster, "spec" if bare else "minicluster")
+        except SpecError as err:
+            problems += err.problems
     if problems:
         raise ConfigError(problems, source or "config")
     origins = {key: given[key][0] if key in given else "default" for key in _KEYS}
-    spec = None if minicluster is None else parse_spec(minicluster)
     return RunConfig(RunSection(**values["run"]), JobDefaults(**values["jobDefaults"]), spec, origins)
 
 

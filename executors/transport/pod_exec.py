@@ -14,6 +14,7 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
@@ -62,7 +63,7 @@ class PodExecStream(Guard):
                 raise BrokenPipeError("the stream is closed")
             view = memoryview(data)
             for start in range(0, len(view), _MESSAGE):
-                with self._io:
+                with self._io, _closed_is_an_oserror():
                     self._protocol.send_binary(stdin_message(view[start : start + _MESSAGE]))
                     self._collect()
                 self._flush()
@@ -86,7 +87,8 @@ class PodExecStream(Guard):
             return data
 
     def wake(self) -> None:
-        with contextlib.suppress(OSError), self._io:  # cut already, or nobody there to hear it
+        # Cut already, or nobody there to hear it.
+        with contextlib.suppress(OSError), self._io, _closed_is_an_oserror():
             if self._protocol.subprotocol == SUBPROTOCOLS[0]:
                 # The relay sees the end of its input at once; without it, when the connection is found to be gone.
                 self._protocol.send_binary(close_stdin_message())
@@ -176,6 +178,17 @@ class PodExecStream(Guard):
             return select.POLLIN
         del self._unsent[:sent]
         return 0
+
+
+@contextlib.contextmanager
+def _closed_is_an_oserror() -> Iterator[None]:
+    """The library refuses to say anything after a close or the stream's end, with an error of its own."""
+    from websockets.exceptions import WebSocketException
+
+    try:
+        yield
+    except WebSocketException as err:
+        raise BrokenPipeError(f"the stream is closed: {err}") from err
 
 
 def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
