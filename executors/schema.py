@@ -26,7 +26,8 @@ _INT64 = 2**63 - 1
 class Type:
     """What one field may hold.
 
-    ``kind``: string, boolean, integer, quantity, object (``fields``), map (names to ``item``) or list (of ``item``).
+    ``kind``: string (``low``: its least length), boolean, integer, number, quantity, object (``fields``), map (names to
+    ``item``) or list (of ``item``).
     """
 
     kind: str
@@ -380,10 +381,10 @@ def json_schema(kind: Type = SPEC) -> dict[str, JSONValue]:
         made = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": f"^{_QUANTITY_PATTERN}$"}]}
     else:
         made = {"type": kind.kind}
-        if kind.kind == "integer" and kind.low > -_INT64:
-            made["minimum"] = kind.low
-            if kind.high < _INT64:
-                made["maximum"] = kind.high
+        if kind.low > -_INT64:
+            made["minLength" if kind.kind == "string" else "minimum"] = kind.low
+        if kind.high < _INT64:
+            made["maximum"] = kind.high
         if kind.choices:
             made["enum"] = list(kind.choices)
     if kind.default is not None:
