@@ -19,11 +19,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executors.errors import ConfigError, SpecError
 from executors.schema import MINICLUSTER_API_VERSION, Type, unknown
-from executors.spec import MiniClusterSpec, parse_spec
+
+if TYPE_CHECKING:
+    from executors.spec import MiniClusterSpec  # 6 ms, and most runs have no MiniCluster
 
 API_VERSION = "flux-operator-executors/v1"
 ENV_PREFIX = "FLUX_OPERATOR_"
@@ -221,6 +223,8 @@ def load_config(
             problems.append(f"{key}: {raw!r} ({origin}) {err}")
     spec = None
     if isinstance(minicluster, dict):
+        from executors.spec import parse_spec  # see above
+
         try:
             spec = parse_spec(minicluster, "spec" if bare else "minicluster")
         except SpecError as err:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fractions import Fraction  # brings decimal, for a function that a command line does not need
 
 JSONValue = Any  # a JSON value; see executors.job
 
@@ -403,6 +405,8 @@ def quantity(value: str | int) -> Fraction:
 
     Raises ValueError for what is none.
     """
+    from fractions import Fraction  # see above
+
     text = str(value)
     found = _QUANTITY_RE.match(text)
     if found is None:
