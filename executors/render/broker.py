@@ -14,6 +14,7 @@ from executors.render.minicluster import MiniCluster, Program
 from executors.render.names import (
     BROKER_CONFIG,
     BROKER_PORT,
+    BROKER_RUN,
     BROKER_STATE,
     BROKER_URI,
     CERTIFICATE,
@@ -121,10 +122,11 @@ def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
         "broker.quorum": quorum,
         "tbon.connect_timeout": flux.connect_timeout or _CONNECT_TIMEOUT,
         "local-uri": BROKER_URI,
+        "rundir": BROKER_RUN,
         "statedir": BROKER_STATE,
         # What the agent could not end in time is cut short: a pod's grace period is not to be waited for.
         "broker.cleanup-timeout": "0.5",
-        "broker.shutdown-timeout": "1",
+        "broker.shutdown-timeout": "1" if program is not None else "3",
     }
     if flux.topology:
         attributes["tbon.topo"] = flux.topology

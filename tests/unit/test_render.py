@@ -182,7 +182,7 @@ def test_the_spec_runs_in_upstreams_modes() -> None:
     ]  # fmt: skip
     submit = command(program=None, flux={"submitCommand": "flux submit --watch"})
     assert submit[-11:-6] == ["flux", "submit", "--watch", "-N", "2"]
-    assert command({"launcher": True}, program=None)[-3:] == ["-Sbroker.shutdown-timeout=1", "run", "it"]
+    assert command({"launcher": True}, program=None)[-3:] == ["-Sbroker.shutdown-timeout=3", "run", "it"]
     assert command(program=None, interactive=True)[-1] == "-Sbroker.rc2_none=1"
     assert command({"batch": True}, program=None)[-6:] == [
         "sh", "/flux_operator/entry.sh", "batch", "/flux_operator/0-batch", "/tmp/fluxout", "-o", "cpu-affinity=off",
