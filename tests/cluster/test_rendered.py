@@ -15,8 +15,8 @@ from executors.spec import parse_spec
 from executors.validation import direct_problems
 from tests.cluster.testbed.api import ApiError
 from tests.cluster.testbed.cluster import Cluster
-from tests.cluster.testbed.objects import KubectlError
 from tests.cluster.testbed.control_plane import ControlPlane
+from tests.cluster.testbed.objects import KubectlError
 from tests.cluster.testbed.waiting import wait_until
 from tests.unit.upstream import miniclusters
 
@@ -238,7 +238,9 @@ def test_a_lost_lead_makes_the_job_fail(cluster: Cluster, namespace: str) -> Non
 
     wait_until("the lead to run", lambda: bool(running()), LIMIT)
     # As when memory runs out. (A lead that is deleted ends with a code of its own, which fails the Job too.)
-    cluster.kubectl("exec", running()[0], f"--namespace={namespace}", "--", "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
+    cluster.kubectl(
+        "exec", running()[0], f"--namespace={namespace}", "--", "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)"
+    )
     condition = over(cluster, namespace)
     assert (condition["type"], condition["reason"]) == ("Failed", "PodFailurePolicy")
     assert "exit code 75" in condition["message"]
