@@ -117,8 +117,10 @@ class Client:
         silence_limit: float = wire.SILENCE_LIMIT,
         opener: Callable[[Endpoint], Stream] = open_stream,
         observer: bool = False,
+        start_limit: float = 0.0,
     ) -> None:
-        """``gone`` tells why the agent can never come back (None: it may); ``patience``: seconds of trying again.
+        """``gone`` tells why the agent can never come back (None: it may); ``patience``: seconds of trying again;
+        ``start_limit``: seconds for the first answer, should the agent be starting.
 
         An ``observer`` does not count as a client: the agent's time-outs go on as if it were not there.
         """
@@ -130,6 +132,7 @@ class Client:
         self._silence_limit = silence_limit
         self._opener = opener
         self._observer = observer
+        self._start_limit = start_limit
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._stream: Stream | None = None
@@ -298,7 +301,8 @@ class Client:
         return hello
 
     def _await_reply(self, stream: Stream, request_id: int) -> dict[str, Any]:
-        deadline = time.monotonic() + self._silence_limit
+        limit = max(self._silence_limit, self._start_limit if self.hello is None else 0.0)
+        deadline = time.monotonic() + limit
         parts: list[dict[str, Any]] = []
         while True:
             while self._queued:
@@ -319,7 +323,7 @@ class Client:
                     self._bye = str(message["bye"])
             data = stream.receive(max(0.0, deadline - time.monotonic()))
             if data is None:
-                raise TimeoutError(f"the agent did not answer within {self._silence_limit:g} s")
+                raise TimeoutError(f"the agent did not answer within {limit:g} s")
             if not data:
                 raise ConnectionError("the agent closed the stream")
             self._queued.extend(self._lines.feed(data))
@@ -360,6 +364,10 @@ class Client:
                 if self._closing.is_set():
                     return
                 self._end(f"{reason}; {err}" if str(err) not in reason else reason)
+                return
+            except Exception as err:  # a bug of ours, or of a library's: whoever waits must hear of the end
+                log.exception("reconnecting failed")
+                self._end(f"{reason}; {err!r}")
                 return
 
     def _reopen(self) -> None:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from executors.config import RunConfig
-from executors.errors import ConfigError, ExecutorsError, ProvisionError
-from executors.kube import Api, ClusterAccess, ConflictError, Kind, NotFoundError, connect
+from executors.errors import ConfigError, EndingError, ExecutorsError, ProvisionError
+from executors.kube import Api, ApiError, ClusterAccess, ConflictError, Kind, NotFoundError, connect
 from executors.kube.api import EVENTS, JOBS, PODS, kind_of
 from executors.provision import diagnosis
 from executors.provision.diagnosis import Fatal
 from executors.provision.package import agent_archive
 from executors.provision.waiting import Waiting
-from executors.provision.watching import Change, Follower, Wanted
+from executors.provision.watching import Change, Follower, Listed, Wanted
 from executors.render import HASH_ANNOTATION, LABELS, MiniCluster, Program
 from executors.spec import MiniClusterSpec, default_document, parse_spec
 from executors.transport import Endpoint, PodExecEndpoint
@@ -32,8 +32,8 @@ Object = dict[str, Any]
 SPEC_ANNOTATION = "flux-operator-executors/spec"
 #: Seconds to wait for an object that is being deleted, or that we deleted, to be gone.
 DELETE_LIMIT = 120.0
-#: Seconds for the agent of a MiniCluster that was there already: its supervisor may be starting it again.
-_FOUND_PATIENCE = 15.0
+#: Seconds for an API server that refuses, or is away, to come to its senses.
+_RETRY_LIMIT = 20.0
 
 
 class ClusterProvisioner:
@@ -122,7 +122,7 @@ class ClusterProvisioner:
             if time.monotonic() > deadline:
                 raise ProvisionError(f"{self._where()} is being deleted and is not gone after {DELETE_LIMIT:g} s")
 
-    def find(self) -> None:
+    def find(self, patience: float) -> None:
         try:
             owner = self.api.get(self.owner_kind, self._namespace, self._name)
         except NotFoundError:
@@ -132,7 +132,7 @@ class ClusterProvisioner:
             raise ProvisionError(f"{self._where()} has ended: {over or 'it is being deleted'}")
         self._uid = owner["metadata"]["uid"]
         self._adopted = self._found = True
-        self._patience = _FOUND_PATIENCE
+        self._patience = patience
         given = owner["metadata"].get("annotations", {}).get(SPEC_ANNOTATION)
         if given is not None:
             self._spec = parse_spec(json.loads(given))
@@ -155,7 +155,8 @@ class ClusterProvisioner:
         run = self._config.run
         # A MiniCluster that was there may have been made smaller since.
         wanted_pods = self._spec.size
-        wait = Waiting(run.start_timeout, run.schedule_timeout, self.job_limit, announce)
+        limit = self._patience if self._found else run.start_timeout
+        wait = Waiting(limit, run.schedule_timeout, self.job_limit, announce)
         wanted = [
             Wanted(PODS, labels=f"job-name={self._name}"),
             Wanted(EVENTS),
@@ -165,7 +166,8 @@ class ClusterProvisioner:
             for change in follower.changes(wait.next_look):
                 finding: diagnosis.Finding = None
                 if not isinstance(change, Change):
-                    pass
+                    if isinstance(change, Listed) and change.kind is JOBS and not change.count and not self.job_limit:
+                        finding = Fatal(f"{self._where()} is gone")
                 elif change.kind is PODS:
                     if change.deleted:
                         pods.pop(diagnosis.name_of(change.object), None)
@@ -180,6 +182,9 @@ class ClusterProvisioner:
                     wait.job_is_there()
                     wanted_pods = int(change.object["spec"]["completions"])
                     finding = diagnosis.of_job(change.object)
+                if isinstance(finding, Fatal) and self._adopted and not self._found:
+                    # Another client's, which has just ended: nothing is wrong, it is only too late.
+                    raise EndingError(finding.reason)
                 about = [one for one in events.values() if diagnosis.relevant(one, self._name, pods)]
                 try:
                     wait.look([finding, *map(diagnosis.of_pod, _current(pods)), *map(diagnosis.of_event, about)])
@@ -188,6 +193,9 @@ class ClusterProvisioner:
                 if self._enough(pods, wanted_pods):
                     return self._endpoint(pods)
         raise AssertionError("the changes never end by themselves")
+
+    def adopted(self) -> bool:
+        return self._adopted
 
     def gone(self) -> str | None:
         try:
@@ -215,7 +223,9 @@ class ClusterProvisioner:
 
     def delete(self) -> None:
         try:
-            self.api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid or None)
+            self._patiently(
+                lambda: self.api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid or None)
+            )
         except (NotFoundError, ConflictError):
             pass  # somebody did so before, and may have made another one since
         except ExecutorsError as err:
@@ -228,6 +238,17 @@ class ClusterProvisioner:
         except ExecutorsError as err:
             log.warning("%s is being deleted; whether it is gone cannot be seen: %s", self._where(), err)
         self.detach()
+
+    def _patiently(self, call: Callable[[], None]) -> None:
+        """Try again what an API server that was just restarted refuses."""
+        import tenacity
+
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda err: isinstance(err, ApiError) and err.transient),
+            stop=tenacity.stop_after_delay(_RETRY_LIMIT),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.1),
+            reraise=True,
+        )(call)
 
     # -- creating
 

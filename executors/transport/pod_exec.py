@@ -19,7 +19,7 @@ from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
-from executors.errors import TransportError
+from executors.errors import ExecutorsError
 from executors.kube import Api, ApiError, ForbiddenError, connect
 from executors.kube.errors import error_of
 from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, stdin_message
@@ -38,6 +38,9 @@ _SEND_LIMIT = 60.0
 _PIECE = 256 * 1024
 #: Bytes of input in one message; the far side holds one whole.
 _MESSAGE = 64 * 1024
+#: The library writes all headers, the credentials among them, and all frames to its logger.
+_SILENT = logging.getLogger("executors.transport.websocket")
+_SILENT.disabled = True
 
 
 class PodExecStream(Guard):
@@ -137,7 +140,7 @@ class PodExecStream(Guard):
     def _end(self) -> bytes:
         reason = self._channels.failure()
         if reason is not None:
-            raise ConnectionAbortedError(reason)
+            raise StreamRefused(reason)
         return b""
 
     # -- writing; with _io held
@@ -191,8 +194,13 @@ def _closed_is_an_oserror() -> Iterator[None]:
         raise BrokenPipeError(f"the stream is closed: {err}") from err
 
 
+class StreamRefused(OSError):
+    """The API server, or what comes before it, does not give a stream now. After a cut it may a moment later: a server
+    that was just restarted refuses what it allows, and credentials are renewed."""
+
+
 def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
-    """Connect and shake hands. Raises OSError (try again) or TransportError (that would not help)."""
+    """Connect and shake hands. Raises OSError."""
     try:
         api = connect(endpoint.access)
         try:
@@ -205,9 +213,9 @@ def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
         finally:
             api.close()
     except ForbiddenError as err:
-        raise TransportError(f"{err}; the right 'create' (and 'get') on pods/exec is needed") from err
-    except ApiError as err:
-        raise ConnectionRefusedError(str(err)) from err
+        raise StreamRefused(f"{err}; the right 'create' (and 'get') on pods/exec is needed") from err
+    except ExecutorsError as err:
+        raise StreamRefused(str(err)) from err
 
 
 def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
@@ -219,7 +227,9 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
 
     url = _url(api.server, endpoint)
     # Masking and fragmenting are the library's; lines are bounded by the wire protocol above.
-    protocol = ClientProtocol(parse_uri(url), subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS], max_size=None)
+    protocol = ClientProtocol(
+        parse_uri(url), subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS], max_size=None, logger=_SILENT
+    )
     connection = _connect(api)
     try:
         request = protocol.connect()
@@ -235,7 +245,7 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
             if not data:
                 protocol.receive_eof()
                 if not protocol.handshake_exc:
-                    raise ConnectionResetError("the API server closed the connection during the handshake")
+                    raise StreamRefused("the API server closed the connection during the handshake")
                 events = protocol.events_received()
                 break
             protocol.receive_data(data)
@@ -244,13 +254,13 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
             what = f"exec in pod {endpoint.namespace}/{endpoint.pod}"
             raise error_of(answer.status_code, bytes(answer.body or b""), what)
         if protocol.handshake_exc is not None:
-            raise ConnectionRefusedError(f"the API server does not speak websockets here: {protocol.handshake_exc}")
+            raise StreamRefused(f"the API server does not speak websockets here: {protocol.handshake_exc}")
         if protocol.subprotocol is None:
-            raise ConnectionRefusedError("the API server speaks none of " + ", ".join(SUBPROTOCOLS))
+            raise StreamRefused("the API server speaks none of " + ", ".join(SUBPROTOCOLS))
         return connection, protocol
     except WebSocketException as err:
         connection.close()
-        raise ConnectionRefusedError(f"exec: {err}") from err
+        raise StreamRefused(f"exec: {err}") from err
     except BaseException:
         connection.close()
         raise
@@ -274,7 +284,7 @@ def _connect(api: Api) -> socket.socket:
     else:
         through = urlsplit(proxy)
         if through.scheme != "http":
-            raise TransportError(f"proxy {proxy}: exec streams go through http proxies only")
+            raise StreamRefused(f"proxy {proxy}: exec streams go through http proxies only")
         tunnel = HTTPConnection(through.hostname or "", through.port or 80, timeout=_OPEN_LIMIT)
         tunnel.set_tunnel(host, port)
         tunnel.connect()

@@ -10,8 +10,9 @@ import pytest
 from executors import JobRequest, Outcome, Session
 from executors.config import RunConfig
 from executors.lifecycle import reap
+from executors.provision.direct import DirectProvisioner
 from executors.render import AGENT_DIRECTORY
-from tests.cluster.runs import LIMIT, Runs, job
+from tests.cluster.runs import LIMIT, Runs, job, spec
 from tests.cluster.testbed.objects import KubectlError
 from tests.cluster.testbed.waiting import wait_until
 
@@ -135,3 +136,14 @@ def test_who_only_looks_does_not_keep_an_instance_alive(runs: Runs) -> None:
     [second] = Lifecycle(session.run_name, config, {}).observe("info")
     assert second["quiet"] > first["quiet"] > 0
     wait_state(runs, session, "SuccessCriteriaMet")
+
+
+def test_a_minicluster_that_never_came_up_is_ended_at_once(runs: Runs) -> None:
+    from executors.lifecycle import Lifecycle
+
+    minicluster = spec(runs.image, container={"resources": {"requests": {"cpu": "64"}}})
+    config = runs.config(minicluster, startTimeout=280, scheduleTimeout=280)
+    stuck = DirectProvisioner("stuck", config, "asked for")
+    stuck.ensure()
+    Lifecycle("stuck", config, {}).end()
+    assert runs.left() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,3 +182,20 @@ def test_the_default_spec_needs_no_minicluster_section(runs: Runs, tmp_path: Pat
     assert config.minicluster is not None and config.minicluster.size == 1
     with open_session(RunId("test", "plain"), config, environ={}) as session:
         assert job(session, "true").ok
+
+
+def test_a_run_that_its_first_client_closes_meanwhile_begins_anew(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from executors.provision.direct import DirectProvisioner
+
+    first = runs.open(run_id="closing")
+    wait_ready = DirectProvisioner.wait_ready
+
+    def after_the_end_of_the_first(self: DirectProvisioner, *given: Any) -> Any:
+        if self.adopted():
+            first.close()
+        return wait_ready(self, *given)
+
+    monkeypatch.setattr(DirectProvisioner, "wait_ready", after_the_end_of_the_first)
+    second = runs.open(run_id="closing")
+    assert second.hello.instance != first.hello.instance
+    assert job(second, "true").ok
