@@ -56,6 +56,16 @@ def test_a_bare_minicluster_is_accepted(tmp_path: Path) -> None:
     assert found is not None and found.document == {"size": 2, "containers": [{}]}
 
 
+def test_a_bare_minicluster_says_where_it_wants_to_be_unless_somebody_else_does(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: flux-framework.org/v1alpha2\nkind: MiniCluster\nmetadata: {name: x, namespace: science}\n"
+        "spec: {containers: [{}]}\n"
+    )
+    assert load(tmp_path, text).run.namespace == "science"
+    assert load(tmp_path, text, environ={"FLUX_OPERATOR_NAMESPACE": "mine"}).run.namespace == "mine"
+    assert any("run.namespace: 3" in one for one in problems(tmp_path, text.replace("science", "3")))
+
+
 def test_option_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
     text = HEAD + "run: {idleTimeout: 1, orphanTimeout: 1, ttl: 1}\n"
     environ = {"FLUX_OPERATOR_IDLE_TIMEOUT": "2", "FLUX_OPERATOR_ORPHAN_TIMEOUT": "2"}
