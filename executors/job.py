@@ -78,6 +78,8 @@ class Defaults:
     duration: float = 0.0
     urgency: int = DEFAULT_URGENCY
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Options of Flux's job shell (``flux submit -o``).
+    shell_options: Mapping[str, JSONValue] = field(default_factory=dict)
 
 
 class Environment:
@@ -179,8 +181,11 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
         for stream, path in (("stdout", request.stdout), ("stderr", request.stderr))
         if path is not None
     }
+    options: dict[str, JSONValue] = dict(defaults.shell_options)
     if output:
-        system["shell"] = {"options": {"output": output}}
+        options["output"] = output
+    if options:
+        system["shell"] = {"options": options}
     jobspec: dict[str, JSONValue] = {
         "version": 1,
         "resources": _resources(request, defaults),

@@ -186,7 +186,8 @@ class Session:
         self._making = threading.Lock()
         self._acking = threading.Lock()
         self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"
-        self._defaults = _defaults(config)
+        # Brokers in several pods on one node would each bind their tasks to the node's first cores.
+        self._defaults = _defaults(config, {} if lifecycle.inherits_environment else {"cpu-affinity": "off"})
         self._changed = threading.Condition()
         self._jobs: dict[str, JobHandle] = {}
         self._early: dict[str, list[JobEvent]] = {}
@@ -660,7 +661,7 @@ class Session:
 _STATE_AFTER = {"submit": "DEPEND", "alloc": "RUN", "start": "RUN", "finish": "CLEANUP", "clean": "INACTIVE"}
 
 
-def _defaults(config: RunConfig) -> Defaults:
+def _defaults(config: RunConfig, shell_options: Mapping[str, str]) -> Defaults:
     jobs = config.job_defaults
     return Defaults(
         queue=jobs.queue,
@@ -670,6 +671,7 @@ def _defaults(config: RunConfig) -> Defaults:
         duration=jobs.duration,
         urgency=jobs.urgency,
         env=jobs.env,
+        shell_options=shell_options,
     )
 
 

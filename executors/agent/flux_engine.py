@@ -352,7 +352,12 @@ class FluxEngine(Engine):
 
     def _jobspec_text(self, submission: Submission, secrets: List[str]) -> str:
         spec = submission.jobspec
-        mark: Dict[str, Any] = {"run": self._run, "key": submission.key, "digest": submission.digest, "name": submission.name}
+        mark: Dict[str, Any] = {
+            "run": self._run,
+            "key": submission.key,
+            "digest": submission.digest,
+            "name": submission.name,
+        }
         spec["attributes"].setdefault("user", {})[_USER] = mark
         mark["tasks"] = _task_count(spec)
         task = spec["tasks"][0]

@@ -73,7 +73,7 @@ def name_in(path: Path) -> str:
 
     try:
         document: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return ""
     metadata = document.get("metadata") if isinstance(document, dict) else None
     return str(metadata.get("name") or "") if isinstance(metadata, dict) else ""

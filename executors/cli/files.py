@@ -31,7 +31,7 @@ def render(file: Path, name: str | None, namespace: str, as_json: bool) -> None:
 
     spec = load_config(file, environ={}).minicluster or parse_spec(default_document())
     name = name or name_in(file) or file.stem
-    problems = [*direct_problems(spec), *name_problems(name, spec)]
+    problems = [*direct_problems(spec, program=False), *name_problems(name, spec)]
     if problems:
         raise ConfigError(problems, str(file))
     objects = render_direct(MiniCluster(name, namespace, spec), None, make_certificate(name))

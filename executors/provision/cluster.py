@@ -162,6 +162,8 @@ class ClusterProvisioner:
         run = self._config.run
         # A MiniCluster that was there may have been made smaller since.
         wanted_pods = self._spec.size
+        # Pods of a Job of the same name that was deleted may still be there.
+        job_uid = self._uid if self.owner_kind is JOBS else ""
         limit = self._patience if self._found else run.start_timeout
         wait = Waiting(limit, run.schedule_timeout, self.job_limit, announce)
         wanted = [
@@ -187,18 +189,20 @@ class ClusterProvisioner:
                     finding = Fatal(f"{self._where()} was deleted by somebody else while it started")
                 else:
                     wait.job_is_there()
+                    job_uid = change.object["metadata"]["uid"]
                     wanted_pods = int(change.object["spec"]["completions"])
                     finding = diagnosis.of_job(change.object)
                 if isinstance(finding, Fatal) and self._adopted and not self._found:
                     # Another client's, which has just ended: nothing is wrong, it is only too late.
                     raise EndingError(finding.reason)
-                about = [one for one in events.values() if diagnosis.relevant(one, self._name, pods)]
+                mine = {name: pod for name, pod in pods.items() if diagnosis.is_owned_by(pod, job_uid)}
+                about = [one for one in events.values() if diagnosis.relevant(one, self._name, mine)]
                 try:
-                    wait.look([finding, *map(diagnosis.of_pod, _current(pods)), *map(diagnosis.of_event, about)])
+                    wait.look([finding, *map(diagnosis.of_pod, _current(mine)), *map(diagnosis.of_event, about)])
                 except ProvisionError as err:
-                    raise self._failed(str(err), pods, about) from None
-                if self._enough(pods, wanted_pods):
-                    return self._endpoint(pods)
+                    raise self._failed(str(err), mine, about) from None
+                if self._enough(mine, wanted_pods):
+                    return self._endpoint(mine)
         raise AssertionError("the changes never end by themselves")
 
     def adopted(self) -> bool:
@@ -278,7 +282,7 @@ class ClusterProvisioner:
             spec=self._spec,
             annotations={
                 # For the message that tells what differs, should the same run be asked for with another spec.
-                SPEC_ANNOTATION: json.dumps(_without_values(self._spec.document), sort_keys=True),
+                SPEC_ANNOTATION: json.dumps(_without_values(self._spec.public_document), sort_keys=True),
                 ATTEMPT_ANNOTATION: self._attempt,
             },
         )
@@ -341,7 +345,7 @@ class ClusterProvisioner:
         if annotations.get(HASH_ANNOTATION) == self._owner_manifest()["metadata"]["annotations"][HASH_ANNOTATION]:
             return
         there = json.loads(annotations.get(SPEC_ANNOTATION, "{}"))
-        differences = list(_differences(there, _without_values(self._spec.document)))
+        differences = list(_differences(there, _without_values(self._spec.public_document)))
         raise ConfigError(
             [
                 f"minicluster.{path}: {mine!r} is asked for, but {theirs!r} is running"

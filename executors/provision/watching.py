@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from executors.errors import ExecutorsError
+from executors.errors import ExecutorsError, ProvisionError
 from executors.kube import Api, ApiError, ExpiredError, Kind, UnreachableError, Watch
 
 #: Seconds that one watch lasts; a new one begins where it ended.
@@ -102,6 +102,9 @@ class Follower:
                 self._closing.wait(_AWAY)
             except ExecutorsError as err:
                 self._queue.put(err)
+                return
+            except Exception as err:  # whoever waits for this thread would wait for ever
+                self._queue.put(ProvisionError(f"watching {wanted.kind.plural} failed: {err!r}"))
                 return
 
     def _list(self, wanted: Wanted, seen: dict[str, dict[str, Any]]) -> str:

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from executors.errors import ExecutorsError
 from executors.kube import Api, ApiError, ForbiddenError, connect
+from executors.kube.api import end_connection
 from executors.kube.errors import error_of
 from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, stdin_message
 from executors.transport.base import PodExecEndpoint, ProgramEnded
@@ -98,8 +99,7 @@ class PodExecStream(Guard):
             self._protocol.send_close(1000)
             self._collect()
             self._socket.send(self._unsent)
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        end_connection(self._socket)
 
     def release(self) -> None:
         self._socket.close()
