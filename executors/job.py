@@ -174,13 +174,16 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
             system[field_name] = value
     if request.constraint:
         system["constraints"] = dict(request.constraint)
+    # Without it Flux keeps stdin open for input that nobody will send, and who reads it waits for ever.
+    options: dict[str, JSONValue] = {"input": {"stdin": {"type": "file", "path": "/dev/null"}}}
     output = {
         stream: {"type": "file", "path": path}
         for stream, path in (("stdout", request.stdout), ("stderr", request.stderr))
         if path is not None
     }
     if output:
-        system["shell"] = {"options": {"output": output}}
+        options["output"] = output
+    system["shell"] = {"options": options}
     jobspec: dict[str, JSONValue] = {
         "version": 1,
         "resources": _resources(request, defaults),
