@@ -51,12 +51,11 @@ class Lifecycle:
                         raise
                     time.sleep(0.05)
                 else:
-                    break
+                    announce(_describe(hello))
+                    return client
         except BaseException:
             self._provisioner.abandon()
             raise
-        announce(_describe(hello))
-        return client
 
     def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
         """A connected client of an instance that is there. Raises ProvisionError or TransportError."""
