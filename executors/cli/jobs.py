@@ -128,8 +128,9 @@ def run(
     """Run one command as a Flux job; its output and its exit code are this command's own.
 
     The options of this command come before ARGV; -- may stand between them. The job's stdin is empty: this command's
-    own is not passed on. Ctrl-C cancels the job, a second one leaves at once. Exit codes: the job's own; 128+N after signal N; 125 where it could not be run; 130
-    where it was cancelled.
+    own is not passed on. Ctrl-C cancels the job, a second one leaves at once.
+
+    Exit codes: the job's own; 128+N after signal N; 125 where it could not be run; 130 where it was cancelled.
     """
     request = JobRequest(
         argv=argv,
