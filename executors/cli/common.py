@@ -25,7 +25,8 @@ from executors.names import RunId, run_name
 FAILED = 1
 #: The command line (click's own code for it), a file or the environment.
 WRONG_INPUT = 2
-#: ``run`` only, so that they are not taken for a job's own: like those of env(1) and of container runtimes.
+#: ``run`` only, so that they are not taken for a job's own: like those of timeout(1) and of container runtimes.
+TIMED_OUT = 124
 RUN_FAILED = 125
 INTERRUPTED = 128 + signal.SIGINT
 #: Nobody reads the output any more.

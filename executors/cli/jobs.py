@@ -17,6 +17,7 @@ import click
 from executors.cli.common import (
     INTERRUPTED,
     RUN_FAILED,
+    TIMED_OUT,
     cluster_options,
     config_of,
     copy_output,
@@ -130,7 +131,8 @@ def run(
     The options of this command come before ARGV; -- may stand between them. The job's stdin is empty: this command's
     own is not passed on. Ctrl-C cancels the job, a second one leaves at once.
 
-    Exit codes: the job's own; 128+N after signal N; 125 where it could not be run; 130 where it was cancelled.
+    Exit codes: the job's own; 128+N after signal N; 124 at its time limit; 125 where it could not be run or was
+    lost; 130 where it was cancelled.
     """
     request = JobRequest(
         argv=argv,
@@ -218,9 +220,15 @@ def _exit_code(result: JobResult) -> int:
     if result.outcome is Outcome.FAILED and result.exception is None and result.returncode:
         return result.returncode
     say(f"flux-minicluster: the job {result.describe()}")
-    if result.outcome is Outcome.CANCELLED:
-        return INTERRUPTED
-    return result.returncode or RUN_FAILED
+    match result.outcome:
+        case Outcome.CANCELLED:
+            return INTERRUPTED
+        case Outcome.TIMEOUT:
+            return TIMED_OUT
+        case Outcome.FAILED | Outcome.SIGNALED:
+            return result.returncode or RUN_FAILED
+        case _:
+            return RUN_FAILED
 
 
 @click.command()
