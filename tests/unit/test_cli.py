@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -25,13 +24,12 @@ spec:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No instance, no cluster and no setting of this machine."""
     for name in ("FLUX_URI", "KUBECONFIG", "FLUX_OPERATOR_PROVISIONER", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    yield
 
 
 def call(*words: str) -> Result:
