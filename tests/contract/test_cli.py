@@ -184,6 +184,15 @@ def test_what_is_not_there_is_named(cli: Cli, name: str) -> None:
     assert "f1: no such job" in cli("cancel", name, "f1", code=1).err
 
 
+def test_a_shell_completes_the_names_of_instances(cli: Cli, name: str) -> None:
+    words = "flux-minicluster status --provisioner local cli-"
+    cli.environ.update(_FLUX_MINICLUSTER_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="4")
+    try:
+        assert cli("status").out.splitlines() == [f"plain,{name}"]
+    finally:
+        del cli.environ["_FLUX_MINICLUSTER_COMPLETE"]
+
+
 def test_down_ends_no_instance_whose_name_only_begins_so(cli: Cli, name: str) -> None:
     for given in ("cli", "c", name[:-1]):
         assert "there is no such instance" in cli("down", given, code=1).err

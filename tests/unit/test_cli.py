@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import click
@@ -10,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from executors.cli.common import FAILED, INTERRUPTED, RUN_FAILED, TIMED_OUT, UNREAD, WRONG_INPUT
 from executors.cli.main import main
 
 MINICLUSTER = """\
@@ -188,3 +191,48 @@ def test_a_shell_completes_commands_options_and_values(words: str, found: str) -
     env = {"_FLUX_MINICLUSTER_COMPLETE": "bash_complete", "COMP_WORDS": f"flux-minicluster {words}"}
     result = CliRunner().invoke(main, env={**env, "COMP_CWORD": str(count)}, prog_name="flux-minicluster")
     assert f"plain,{found}" in result.output.splitlines()
+
+
+def _sections() -> dict[str, str]:
+    """The parts of docs/cli.md by heading."""
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    return {part.split("\n", 1)[0]: part for part in page.split("\n## ")[1:]}
+
+
+def _options_said(section: str) -> set[str]:
+    """The options in the first column of a section's tables."""
+    cells = re.findall(r"(?m)^\| (`-.*?) \|", section.replace("\\|", "/"))
+    return {option for cell in cells for option in re.findall(r"`(--?[a-zA-Z-]+)", cell)}
+
+
+def _options_of(command: click.Command) -> set[str]:
+    return {option for one in command.params if isinstance(one, click.Option) for option in one.opts}
+
+
+def test_the_page_has_every_command_with_an_example_and_its_options_and_no_other() -> None:
+    sections = _sections()
+    shared = _options_said(sections["Where instances are"])
+    there = {name: _options_of(command) - {"--json"} for name, command in main.commands.items()}
+    assert {name for name in sections if name.islower()} == set(there)
+    for name, options in there.items():
+        own = options if name in ("render", "validate") else options - shared
+        assert _options_said(sections[name]) == own, name
+        assert f"    $ flux-minicluster {name} " in sections[name], name
+        assert shared <= options or name in ("render", "validate"), name
+
+
+def test_the_page_has_the_shape_of_every_commands_json() -> None:
+    said = set(re.findall(r"(?m)^\| `([a-z]+)` \|", _sections()["JSON"]))
+    assert said == {name for name, command in main.commands.items() if "--json" in _options_of(command)}
+
+
+def test_the_page_has_the_commands_own_exit_codes() -> None:
+    said = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", _sections()["Exit codes"])}
+    assert said == {0, FAILED, WRONG_INPUT, TIMED_OUT, RUN_FAILED, INTERRUPTED, UNREAD}
+
+
+def test_the_pages_lines_of_options_are_taken_by_the_commands() -> None:
+    """Each example's words are parsed; nothing is run."""
+    for line in re.findall(r"(?m)^    \$ flux-minicluster (.*)$", "".join(_sections().values())):
+        words = shlex.split(line.split(" | ")[0].replace("2>/dev/null", ""))
+        main.commands[words[0]].make_context(words[0], words[1:])
