@@ -176,16 +176,19 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
             system[field_name] = value
     if request.constraint:
         system["constraints"] = dict(request.constraint)
+    # Without it Flux keeps stdin open for input that nobody will send, and who reads it waits for ever.
+    options: dict[str, JSONValue] = {
+        "input": {"stdin": {"type": "file", "path": "/dev/null"}},
+        **defaults.shell_options,
+    }
     output = {
         stream: {"type": "file", "path": path}
         for stream, path in (("stdout", request.stdout), ("stderr", request.stderr))
         if path is not None
     }
-    options: dict[str, JSONValue] = dict(defaults.shell_options)
     if output:
         options["output"] = output
-    if options:
-        system["shell"] = {"options": options}
+    system["shell"] = {"options": options}
     jobspec: dict[str, JSONValue] = {
         "version": 1,
         "resources": _resources(request, defaults),

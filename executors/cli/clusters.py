@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -15,52 +16,63 @@ from executors.cli.common import (
     config_of,
     find,
     guarded,
+    instance_argument,
     json_option,
+    lifecycle_of,
+    place_of,
     print_json,
     print_table,
     run_id_of,
     say,
-    with_provisioner,
 )
-from executors.errors import ExecutorsError
-from executors.lifecycle import Instance, Lifecycle, instances
+from executors.errors import ExecutorsError, ProvisionError
+from executors.lifecycle import Instance, instances
 from executors.lifecycle import reap as reap_instances
 from executors.names import run_name
 from executors.session import open_session
 
 
 @click.command()
-@click.option("--name", help="Name of the instance. Default: the file's metadata.name, else its own name.")
+@click.option("--name", help="Name of the instance. Default: the file's metadata.name, else the file's own name.")
 @cluster_options
 @json_option
 @guarded
 def up(name: str | None, as_json: bool, **options: Any) -> None:
-    """Make an instance, or find it running, and leave it to its time-outs or to `down`."""
-    session = open_session(run_id_of(name, options), config_of(options), announce=say)
+    """Make an instance, or find it running, and leave it to its time-outs or to `down`. Prints its name."""
+    run_id = run_id_of(name, options["config_file"])
+    session = open_session(run_id, config_of(options), announce=say)
     hello = session.hello
     session.close(release=False)
     if as_json:
-        print_json(
-            {"name": hello.run, "instance": hello.instance, "engine": hello.engine, "version": hello.engine_version}
-        )
+        version = hello.engine_version
+        print_json({"name": hello.run, "instance": hello.instance, "engine": hello.engine, "version": version})
     else:
         click.echo(hello.run)
 
 
 @click.command()
-@click.argument("instance", required=False)
+@functools.partial(instance_argument, required=False)
 @click.option("--name", help="The name that was given to `up`.")
 @cluster_options
+@json_option
 @guarded
-def down(instance: str | None, name: str | None, **options: Any) -> None:
+def down(instance: str | None, name: str | None, as_json: bool, **options: Any) -> None:
     """End an instance and everything that belongs to it; wait until it is gone.
 
     Give INSTANCE as `list` shows it, or the same --name or --config as to `up`.
     """
+    if instance is not None and name is not None:
+        raise click.UsageError("give INSTANCE or --name, not both")
+    given = instance or run_name(run_id_of(name, options["config_file"]))
     config = config_of(options)
-    found = find(config, instance or run_name(run_id_of(name, options)))
-    Lifecycle(found.name, with_provisioner(config, found.provisioner), os.environ).end()
-    say(f"{found.name} is gone")
+    found = find(config, given)
+    lifecycle_of(config, found).end()
+    if any((one.name, one.created) == (found.name, found.created) for one in instances(config, os.environ)):
+        raise ProvisionError(f"{found.name} was told to end, and is still there; try again")
+    if as_json:
+        print_json({"name": found.name, "ended": True})
+    else:
+        say(f"{found.name} is gone")
 
 
 @click.command("list")
@@ -68,74 +80,73 @@ def down(instance: str | None, name: str | None, **options: Any) -> None:
 @json_option
 @guarded
 def list_(as_json: bool, **options: Any) -> None:
-    """List the instances that this program has made."""
-    found = instances(config_of(options), os.environ)
+    """List the instances that this program has made on this machine, or in a namespace."""
+    config = config_of(options)
+    found = instances(config, os.environ)
     if as_json:
         print_json([dataclasses.asdict(one) for one in found])
         return
-    rows = [
-        (one.name, one.provisioner, one.namespace, one.state, f"{one.running}/{one.size}", _age(one)) for one in found
-    ]
+    rows = [(one.name, one.provisioner, one.namespace or "-", one.state, _running(one), _age(one)) for one in found]
     print_table(("NAME", "PROVISIONER", "NAMESPACE", "STATE", "RUNNING", "AGE"), rows)
+    if not found:
+        place = place_of(config, found)
+        say(f"no instances {place}" + ("; elsewhere: --provisioner direct|operator" if "machine" in place else ""))
 
 
 @click.command()
-@click.argument("instance")
+@instance_argument
 @cluster_options
 @json_option
 @guarded
 def status(instance: str, as_json: bool, **options: Any) -> None:
-    """Show an instance: its state, its agent, its nodes."""
+    """Show an instance: its state, its agent, its nodes. Asking does not keep it alive."""
     config = config_of(options)
     found = find(config, instance)
     info: dict[str, Any] = dataclasses.asdict(found)
     if found.state == "running":
         try:
-            lifecycle = Lifecycle(found.name, with_provisioner(config, found.provisioner), os.environ)
-            info["agent"], info["nodes"] = lifecycle.observe("info", "resources")
-            info["nodes"] = info["nodes"]["nodes"]
+            info["agent"], resources = lifecycle_of(config, found).observe("info", "resources")
+            info["nodes"] = resources["nodes"]
         except ExecutorsError as err:
             info["agent"] = {"error": str(err)}
     if as_json:
         print_json(info)
         return
     click.echo(f"{found.name}: {found.state}{': ' + found.reason if found.reason else ''}, age {_age(found)}")
-    agent = info.get("agent")
-    if agent is not None and "error" in agent:
-        click.echo(f"agent: does not answer: {agent['error']}")
-    elif agent is not None:
-        click.echo(
-            f"agent: Flux {agent['engine_version']}, {agent['active']} active jobs, {agent['clients']} clients, "
-            f"nobody and nothing for {agent['quiet']:.0f} s (ends after {agent['idle_timeout']:g} s)"
-        )
-        rows = [
-            (
-                n["rank"],
-                n["host"],
-                n["cores"],
-                n["gpus"],
-                "up" if n["up"] else "down",
-                "drained" if n["drained"] else "",
-            )
-            for n in info["nodes"]
-        ]
-        print_table(("RANK", "HOST", "CORES", "GPUS", "STATE", ""), rows)
+    if "agent" in info:
+        click.echo(f"agent: {_agent(info['agent'])}")
+    if "nodes" in info:
+        if not found.namespace and info["agent"]["uri"]:
+            click.echo(f"FLUX_URI={info['agent']['uri']}")
+        print_table(("RANK", "HOST", "CORES", "GPUS", "STATE"), [_node(one) for one in info["nodes"]])
 
 
 @click.command()
-@click.argument("instance")
+@instance_argument
 @click.argument("size", type=click.IntRange(min=1))
 @click.option(
-    "--grace", type=float, default=300.0, show_default=True, help="Seconds for jobs on brokers that are to go."
+    "--grace",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=300.0,
+    show_default=True,
+    help="Seconds that jobs on brokers that are to go may still run.",
 )
 @cluster_options
+@json_option
 @guarded
-def resize(instance: str, size: int, grace: float, **options: Any) -> None:
-    """Change the number of an instance's brokers, up to the maxSize that it was made with."""
+def resize(instance: str, size: int, grace: float, as_json: bool, **options: Any) -> None:
+    """Change the number of an instance's brokers (pods), up to the maxSize that it was made with.
+
+    It does not wait until new ones are up; `status` shows them.
+    """
     config = config_of(options)
     found = find(config, instance)
-    Lifecycle(found.name, with_provisioner(config, found.provisioner), os.environ).resize(size, grace, say)
-    say(f"{found.name}: {found.size} -> {size}")
+    lifecycle_of(config, found).resize(size, grace, say)
+    if as_json:
+        print_json({"name": found.name, "from": found.size, "to": size})
+    else:
+        say(f"{found.name}: {found.size} -> {size}")
 
 
 @click.command()
@@ -144,7 +155,7 @@ def resize(instance: str, size: int, grace: float, **options: Any) -> None:
 @json_option
 @guarded
 def reap(dry_run: bool, as_json: bool, **options: Any) -> None:
-    """End instances that are of no use: over, not answering, or unused for longer than run.orphanTimeout."""
+    """End instances that are of no use: over, not answering, or unused for longer than run.orphanTimeout (seconds)."""
     decided = []
     for one in reap_instances(config_of(options), os.environ, dry_run=dry_run):
         decided.append(one)
@@ -153,6 +164,26 @@ def reap(dry_run: bool, as_json: bool, **options: Any) -> None:
             click.echo(f"{one.instance.name}: {what}: {one.reason}")
     if as_json:
         print_json([{"name": one.instance.name, "ended": one.ended, "reason": one.reason} for one in decided])
+
+
+def _agent(info: dict[str, Any]) -> str:
+    if "error" in info:
+        return f"does not answer: {info['error']}"
+    engine = f"Flux {info['engine_version']}" if info["engine"] == "flux" else "the embedded engine"
+    limit = f"it ends after {info['idle_timeout']:g} s" if info["idle_timeout"] else "it does not end by that"
+    return (
+        f"{engine}, active jobs: {info['active']}, clients: {info['clients']}, "
+        f"neither for {info['quiet']:.0f} s ({limit})"
+    )
+
+
+def _node(node: dict[str, Any]) -> tuple[Any, ...]:
+    state = ("up" if node["up"] else "down") + (", drained" if node["drained"] else "")
+    return node["rank"], node["host"], node["cores"], node["gpus"], state
+
+
+def _running(one: Instance) -> str:
+    return f"{one.running}/{one.size}" if one.namespace else "-"
 
 
 def _age(one: Instance) -> str:

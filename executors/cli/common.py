@@ -1,28 +1,36 @@
-"""What the commands share: options, errors and their exit codes, output as a table or as JSON."""
+"""What the commands share: options, errors and their exit codes, signals, output as a table or as JSON."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from executors.config import RunConfig, load_config
-from executors.errors import ConfigError, ExecutorsError, ProvisionError
-from executors.lifecycle import Instance, instances
-from executors.names import RunId
+from executors.errors import ConfigError, ExecutorsError, ProvisionError, RequestError, RunNameError
+from executors.lifecycle import Instance, Lifecycle, instances, own_config
+from executors.names import RunId, run_name
 
 #: Exit codes, besides 0 and those of a job that ``run`` passes through (docs/cli.md).
 FAILED = 1
-WRONG_INPUT = 3
-#: ``run`` only, so that they are not taken for a job's own: like those of env(1) and of container runtimes.
+#: The command line (click's own code for it), a file or the environment.
+WRONG_INPUT = 2
+#: ``run`` only, so that they are not taken for a job's own: like those of timeout(1) and of container runtimes.
+TIMED_OUT = 124
 RUN_FAILED = 125
+INTERRUPTED = 128 + signal.SIGINT
+#: Nobody reads the output any more.
+UNREAD = 128 + signal.SIGPIPE
 
 PROVISIONERS = ("local", "attach", "direct", "operator")
 
@@ -32,16 +40,22 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def cluster_options(function: _F) -> _F:
     """The options that say where instances are."""
     options = (
-        click.option("--provisioner", type=click.Choice(PROVISIONERS), help="Default: attach or local, as for a run."),
+        click.option(
+            "--provisioner",
+            type=click.Choice(PROVISIONERS),
+            help="Where instances are. Default: FLUX_OPERATOR_PROVISIONER, the config's, else attach where FLUX_URI is "
+            "set, else local.",
+        ),
         click.option(
             "--config",
             "config_file",
+            metavar="FILE",
             type=click.Path(path_type=Path),
-            help="Pipeline config (kind FluxRun) or a MiniCluster file.",
+            help="Pipeline config (kind FluxRun) or MiniCluster file. Default: none.",
         ),
-        click.option("--namespace", help="Kubernetes namespace. Default: the kubeconfig context's."),
-        click.option("--context", help="kubeconfig context. Default: the current one."),
-        click.option("--kubeconfig", help="kubeconfig file. Default: KUBECONFIG, else ~/.kube/config."),
+        click.option("--namespace", metavar="NAME", help="Kubernetes namespace. Default: the kubeconfig context's."),
+        click.option("--context", metavar="NAME", help="kubeconfig context. Default: the current one."),
+        click.option("--kubeconfig", metavar="FILE", help="Default: KUBECONFIG, else ~/.kube/config."),
     )
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), function)
 
@@ -50,46 +64,77 @@ def json_option(function: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def instance_argument(function: _F, *, required: bool = True) -> _F:
+    """INSTANCE, which a shell completes from what there is."""
+    return click.argument("instance", required=required, shell_complete=_complete)(function)
+
+
+def _complete(context: click.Context, _parameter: click.Parameter, begin: str) -> list[CompletionItem]:
+    try:
+        found = instances(config_of(context.params), os.environ)
+    except ExecutorsError:  # a shell has no place for it; the command will say
+        return []
+    return [CompletionItem(one.name) for one in found if one.name.startswith(begin)]
+
+
 def config_of(options: Mapping[str, Any]) -> RunConfig:
     """The config that the options of `cluster_options` name. Raises ConfigError."""
-    given = {f"run.{name}": options[name] for name in ("provisioner", "namespace", "context", "kubeconfig")}
-    return load_config(options["config_file"], options=given)
+    given = {f"run.{name}": options.get(name) for name in ("provisioner", "namespace", "context", "kubeconfig")}
+    return load_config(options.get("config_file"), options=given)
 
 
-def with_provisioner(config: RunConfig, name: str) -> RunConfig:
-    return replace(config, run=replace(config.run, provisioner=name))
+def run_id_of(name: str | None, config_file: Path | None) -> RunId:
+    """The run that ``up`` makes of a name, or else of a file. Raises UsageError for neither."""
+    if not name and config_file is None:
+        raise click.UsageError("give --name, or a --config to name it after")
+    return RunId("cli", name or name_of(config_file or Path()))
 
 
-def run_id_of(name: str | None, options: Mapping[str, Any]) -> RunId:
-    """The run that ``up`` makes of a name or a file. Raises ConfigError for neither."""
-    if name is None and options["config_file"] is None:
-        raise ConfigError(["--name: is missing; give it, or --config"])
-    return RunId("cli", name or name_in(options["config_file"]) or options["config_file"].stem)
-
-
-def name_in(path: Path) -> str:
-    """``metadata.name`` of a file; "" where it has none, or cannot be read (`load_config` says why)."""
+def name_of(path: Path) -> str:
+    """``metadata.name`` of a file, else its own name; also of one that cannot be read (`load_config` says why)."""
     import yaml
 
     try:
         document: Any = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return ""
+        document = None
     metadata = document.get("metadata") if isinstance(document, dict) else None
-    return str(metadata.get("name") or "") if isinstance(metadata, dict) else ""
+    return str((metadata.get("name") if isinstance(metadata, dict) else None) or path.stem)
 
 
-def find(config: RunConfig, name: str) -> Instance:
-    """The instance of a name, or of the beginning of one. Raises ProvisionError where there is none, or more."""
+def find(config: RunConfig, given: str) -> Instance:
+    """The instance that is meant by its name, by that without the digits at its end, or by the one given to ``up``.
+
+    Raises ProvisionError where there is none, or more.
+    """
     found = instances(config, os.environ)
-    exact = [one for one in found if one.name == name]
-    if exact:
-        return exact[0]
-    near = [one for one in found if one.name.startswith(name)]
-    if len(near) == 1:
-        return near[0]
-    known = ", ".join(one.name for one in found) or "there is none"
-    raise ProvisionError(f"{name}: {'is not unique' if near else 'there is no such instance'} ({known})")
+    meant = [one for one in found if one.name == given]
+    # The agent beside an attached instance has one more word at its end.
+    meant = meant or [one for one in found if one.name.rpartition("-")[0] in (given, _upped(given))]
+    meant = meant or [one for one in found if one.name == _upped(given)]
+    if len(meant) == 1:
+        return meant[0]
+    where = place_of(config, found)
+    if meant:
+        raise ProvisionError(f"{given}: is not unique {where}: {', '.join(one.name for one in meant)}")
+    there = ", ".join(one.name for one in found) or "none at all"
+    raise ProvisionError(f"{given}: there is no such instance {where} (there is: {there})")
+
+
+def _upped(name: str) -> str:
+    return run_name(RunId("cli", name)) if name else ""
+
+
+def place_of(config: RunConfig, found: Sequence[Instance]) -> str:
+    """Where was looked, in words: "on this machine" surprises who meant a cluster."""
+    if config.run.provisioner not in ("direct", "operator"):
+        return "on this machine"
+    namespace = config.run.namespace or (found[0].namespace if found else "the context's own")
+    return f"in the namespace {namespace} (provisioner {config.run.provisioner})"
+
+
+def lifecycle_of(config: RunConfig, instance: Instance) -> Lifecycle:
+    return Lifecycle(instance.name, own_config(config, instance), os.environ)
 
 
 def say(line: str) -> None:
@@ -108,23 +153,74 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def guarded(function: Callable[..., None], failed: int = FAILED) -> Callable[..., None]:
-    """Errors that are raised on purpose become one message and an exit code."""
+def copy_output(output: Callable[[str], Iterator[bytes]]) -> None:
+    """A job's two streams to this process's own, byte for byte, until both end.
+
+    Raises OSError as soon as stdout takes no more, or at the end where stderr did not.
+    """
+    failed: list[OSError] = []
+
+    def copy(stream: str, target: int) -> None:
+        for piece in output(stream):
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(target, view) :]
+
+    def copy_errors() -> None:
+        try:
+            copy("stderr", 2)
+        except OSError as err:
+            failed.append(err)
+
+    sys.stdout.flush()
+    errors = threading.Thread(target=copy_errors, daemon=True)
+    errors.start()
+    copy("stdout", 1)
+    errors.join()
+    if failed:
+        raise failed[0]
+
+
+def guarded(function: Callable[..., None], failed: int = FAILED, wrong: int = WRONG_INPUT) -> Callable[..., None]:
+    """Errors that are raised on purpose, and signals, become one message and an exit code."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
-        except ConfigError as err:
-            fail(str(err), WRONG_INPUT if failed == FAILED else failed)
+            with _ended_like_interrupted():
+                function(*args, **kwargs)
+        except (ConfigError, RequestError, RunNameError) as err:
+            fail(str(err), wrong)
         except ExecutorsError as err:
             fail(str(err), failed)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read the output has seen enough; Python would complain once more when it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(FAILED) from None
+            _write_no_more()
+            raise SystemExit(UNREAD) from None
+        except OSError as err:  # a full disk, a directory that is not ours to use
+            _write_no_more()
+            fail(str(err), failed)
 
     return run
+
+
+@contextlib.contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """SIGTERM and a closed terminal end a command as Ctrl-C does: what it was making is not left behind."""
+    signums = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+    for signum in signums:
+        signal.signal(signum, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for signum in signums:
+            signal.signal(signum, signal.SIG_DFL)
+
+
+def _write_no_more() -> None:
+    """Python would complain once more when it flushes stdout at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def fail(message: str, code: int) -> NoReturn:

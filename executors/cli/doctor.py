@@ -1,8 +1,10 @@
-"""``doctor``: looks at each precondition of a MiniCluster on Kubernetes, and says how to mend what is missing."""
+"""``doctor``: looks at each precondition of a run's instance, and says how to mend what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,10 +12,11 @@ import click
 
 from executors.cli.common import FAILED, cluster_options, config_of, guarded, json_option, print_json
 from executors.config import RunConfig
-from executors.errors import ConfigError
+from executors.errors import ConfigError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
-from executors.kube.api import Kind
+from executors.kube.api import NAMESPACES, Kind
 from executors.provision.rights import RIGHTS, missing_rights
+from executors.provision.rundir import base_directory
 from executors.spec import default_document, parse_spec
 from executors.validation import direct_problems
 
@@ -37,8 +40,14 @@ class Finding:
 @json_option
 @guarded
 def doctor(as_json: bool, **options: Any) -> None:
-    """Check what a MiniCluster needs: API server, version, rights, CRD, quota, spec and image."""
-    found = list(examine(config_of(options)))
+    """Check what an instance needs, and say how to mend what is missing; exit code 1 where something is.
+
+    On Kubernetes (the default here, mode direct): API server, version, namespace, rights one by one, CRD, quota, spec
+    and image. With --provisioner local or attach: this machine.
+    """
+    config = config_of(options)
+    here = config.run.provisioner in ("local", "attach")
+    found = list(examine_machine(config, os.environ) if here else examine(config))
     if as_json:
         print_json([asdict(one) for one in found])
     else:
@@ -51,6 +60,31 @@ def doctor(as_json: bool, **options: Any) -> None:
         raise SystemExit(FAILED)
 
 
+def examine_machine(config: RunConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What an instance on this machine needs."""
+    attach = config.run.provisioner == "attach"
+    try:
+        yield Finding("private directory", True, str(base_directory(environ)))
+    except ProvisionError as err:
+        yield Finding("private directory", False, str(err), "set XDG_RUNTIME_DIR to a short directory of your own")
+    flux = shutil.which("flux", path=environ.get("PATH"))
+    needed = attach or config.run.engine == "flux"
+    install = "install Flux (docs/install.md), or put its bin directory on PATH"
+    if flux is not None:
+        yield Finding("Flux", True, flux)
+    else:
+        said = "no flux is on PATH" + ("" if needed else ", so jobs run as local processes (the embedded engine)")
+        yield Finding("Flux", False if needed else None, said, install)
+    if attach:
+        uri = environ.get("FLUX_URI", "")
+        cure = "run inside `flux start`, `flux alloc` or `flux batch`, or use --provisioner local"
+        yield Finding("FLUX_URI", bool(uri), uri or "is not set", cure)
+    elif flux is not None:
+        perl = shutil.which("perl", path=environ.get("PATH"))
+        cure = "install perl to get CPU time and memory of jobs under Flux"
+        yield Finding("perl", True if perl else None, perl or "is not on PATH", cure)
+
+
 def examine(config: RunConfig) -> Iterator[Finding]:
     """Every precondition in order; what makes the others pointless ends the list."""
     mode = config.run.provisioner if config.run.provisioner in ("direct", "operator") else "direct"
@@ -59,6 +93,13 @@ def examine(config: RunConfig) -> Iterator[Finding]:
     except ConfigError as err:
         yield Finding("kubeconfig", False, str(err))
         return
+    try:
+        yield from _examine_cluster(api, config, mode)
+    finally:
+        api.close()
+
+
+def _examine_cluster(api: Api, config: RunConfig, mode: str) -> Iterator[Finding]:
     namespace = config.run.namespace or api.namespace
     try:
         version = api.request("GET", "/version")
@@ -69,6 +110,7 @@ def examine(config: RunConfig) -> Iterator[Finding]:
     yield _version(version, mode)
     if mode == "operator":
         yield _crd(api)
+    yield _namespace(api, namespace)
     yield from _rights(api, namespace, mode)
     yield _quota(api, namespace)
     yield from _spec(config, mode)
@@ -97,6 +139,16 @@ def _crd(api: Api) -> Finding:
     return Finding("MiniCluster CRD", there, said, "have the Flux Operator installed, or use --provisioner direct")
 
 
+def _namespace(api: Api, namespace: str) -> Finding:
+    try:
+        api.get(NAMESPACES, None, namespace)
+    except NotFoundError:
+        return Finding("namespace", False, f"{namespace} is not there", "create it, or give another --namespace")
+    except ApiError as err:  # most users may not look at namespaces
+        return Finding("namespace", None, f"{namespace}: {err}", "nothing to mend if it is yours")
+    return Finding("namespace", True, namespace)
+
+
 def _rights(api: Api, namespace: str, mode: str) -> Iterator[Finding]:
     try:
         missing = missing_rights(api, namespace, mode)
@@ -119,17 +171,20 @@ def _quota(api: Api, namespace: str) -> Finding:
         )
     full = []
     for quota in quotas:
-        hard, used = quota["status"].get("hard", {}), quota["status"].get("used", {})
+        hard, used = quota.get("status", {}).get("hard", {}), quota.get("status", {}).get("used", {})
         full += [f"{name} {used.get(name)} of {hard[name]}" for name in hard if used.get(name) == hard[name] != "0"]
     if full:
         return Finding("quota", False, f"used up: {', '.join(full)}", "end what uses it, or ask for more")
-    return Finding("quota", True, f"{len(quotas)} quotas, none of them used up")
+    return Finding("quota", True, "no quota is used up" if quotas else "there is none")
 
 
 def _spec(config: RunConfig, mode: str) -> Iterator[Finding]:
     spec = config.minicluster or parse_spec(default_document())
     problems = direct_problems(spec) if mode == "direct" else []
-    said = "; ".join(problems) or f"{spec.size} pods of {spec.flux_container.image or 'the default image'}"
+    said = (
+        "; ".join(problems)
+        or f"{spec.size} pod{'s' if spec.size > 1 else ''} of {spec.flux_container.image or 'the default image'}"
+    )
     yield Finding("spec", not problems, said)
     uses_view = not spec.flux.container.disable
     yield Finding(

@@ -7,30 +7,32 @@ from pathlib import Path
 
 import click
 
-from executors.cli.common import guarded, json_option, name_in, print_json, say
+from executors.cli.common import WRONG_INPUT, guarded, json_option, name_of, print_json, say
 from executors.config import describe, load_config
 from executors.errors import ConfigError
+from executors.names import RunId, run_name
 from executors.provision.certificate import make_certificate
 from executors.render import MiniCluster, render_direct
 from executors.spec import default_document, parse_spec
-from executors.validation import direct_problems, name_problems
+from executors.validation import direct_problems, name_problems, replaced_by_program
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="Name of the MiniCluster. Default: the file's own.")
-@click.option("--namespace", default="default", show_default=True, help="Namespace of the objects.")
+@click.option("--name", help="Name of the MiniCluster. Default: the file's metadata.name, else the file's own name.")
+@click.option("--namespace", metavar="NAME", default="default", show_default=True, help="Namespace of the objects.")
 @json_option
 @guarded
 def render(file: Path, name: str | None, namespace: str, as_json: bool) -> None:
     """Print the objects that direct mode makes of a MiniCluster or FluxRun file, as YAML.
 
-    The CURVE key in the Secret is a new one each time.
+    They run what the file says, without this program: kubectl apply -f. The CURVE key in the Secret is a new one each
+    time.
     """
     import yaml
 
     spec = load_config(file, environ={}).minicluster or parse_spec(default_document())
-    name = name or name_in(file) or file.stem
+    name = name or name_of(file)
     problems = [*direct_problems(spec, program=False), *name_problems(name, spec)]
     if problems:
         raise ConfigError(problems, str(file))
@@ -43,22 +45,33 @@ def render(file: Path, name: str | None, namespace: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--verbose", "-v", is_flag=True, help="Print each value and where it came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each value and where it came from.")
 @json_option
 @guarded
 def validate(file: Path, verbose: bool, as_json: bool) -> None:
     """Say everything that is wrong with a MiniCluster or FluxRun file."""
-    config = load_config(file)
+    try:
+        config = load_config(file)
+    except ConfigError as err:
+        if not as_json:
+            raise
+        print_json({"valid": False, "problems": list(err.problems)})
+        raise SystemExit(WRONG_INPUT) from None
     spec = config.minicluster
-    problems = direct_problems(spec) if spec is not None else []
+    name = run_name(RunId("cli", name_of(file)))
+    refused = [*direct_problems(spec), *name_problems(name, spec)] if spec is not None else []
+    replaced = replaced_by_program(spec) if spec is not None else []
     if as_json:
-        print_json({"valid": True, "not_in_direct_mode": list(problems), "values": describe(config)})
+        found = {"not_in_direct_mode": refused, "not_used": replaced, "values": describe(config)}
+        print_json({"valid": True, "problems": [], **found})
         return
     if verbose:
         for line in describe(config):
             click.echo(line)
-    for problem in problems:
+    for problem in refused:
         say(f"not in direct mode: {problem}")
+    for field in replaced:
+        say(f"not used by runs, whose jobs come from elsewhere: {field}")
     click.echo(f"{file}: valid")
 
 

@@ -7,6 +7,6 @@ instances (`executors.provision`).
 from executors.lifecycle.manager import Lifecycle
 from executors.lifecycle.reap import Reaped, reap
 from executors.provision import Instance
-from executors.provision.inventory import instances
+from executors.provision.inventory import instances, own_config
 
-__all__ = ["Instance", "Lifecycle", "Reaped", "instances", "reap"]
+__all__ = ["Instance", "Lifecycle", "Reaped", "instances", "own_config", "reap"]

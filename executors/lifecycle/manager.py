@@ -60,12 +60,11 @@ class Lifecycle:
                     if reason is None or not self._provisioner.adopted() or time.monotonic() > deadline:
                         raise TransportError(f"{err}; {reason}" if reason else str(err)) from err
                 else:
-                    break
+                    announce(_describe(hello))
+                    return client
         except BaseException:
             self._provisioner.abandon()
             raise
-        announce(_describe(hello))
-        return client
 
     def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
         """A connected client of an instance that is there. Raises ProvisionError or TransportError."""

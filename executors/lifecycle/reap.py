@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from executors.config import RunConfig
 from executors.errors import AgentSilentError, EndingError, ExecutorsError
 from executors.lifecycle.manager import Lifecycle
 from executors.provision import Instance
-from executors.provision.inventory import instances
+from executors.provision.inventory import instances, own_config
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,7 @@ def reap(config: RunConfig, environ: Mapping[str, str], *, dry_run: bool = False
     Raises ProvisionError when they cannot be listed.
     """
     for instance in instances(config, environ):
-        # By the way it was made, not by the one that this caller would take.
-        own = replace(config, run=replace(config.run, provisioner=instance.provisioner))
-        lifecycle = Lifecycle(instance.name, own, environ)
+        lifecycle = Lifecycle(instance.name, own_config(config, instance), environ)
         try:
             useless = _useless(instance, lifecycle, config)
         except ExecutorsError as err:

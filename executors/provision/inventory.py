@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from executors.config import RunConfig
-from executors.kube import Api, ClusterAccess, Kind, connect
+from executors.errors import ProvisionError
+from executors.kube import Api, ClusterAccess, Kind, NotFoundError, connect
 from executors.kube.api import JOBS, MINICLUSTERS, PODS
 from executors.provision import diagnosis
 from executors.provision.base import Instance, choose
@@ -18,31 +20,54 @@ _OURS = ",".join(f"{name}={value}" for name, value in LABELS.items())
 
 
 def instances(config: RunConfig, environ: Mapping[str, str]) -> list[Instance]:
-    """All that the configured provisioner has made, by name. Raises ProvisionError."""
+    """All that the configured provisioner has made, by name: in a namespace, or on this machine. Raises ProvisionError.
+
+    Of one on this machine ``size`` and ``running`` are not known, and 1.
+    """
     choice = choose(config, environ)
     if choice.name in ("direct", "operator"):
         return _in_namespace(config, choice.name)
-    return _here(environ, choice.name)
+    return _here(environ)
 
 
-def _here(environ: Mapping[str, str], provisioner: str) -> list[Instance]:
+def own_config(config: RunConfig, instance: Instance) -> RunConfig:
+    """The config by which an instance is found again: by the way it was made, not by that which this caller would take.
+
+    The agent beside an instance that was attached to is found by its directory on this machine, like any other.
+    """
+    provisioner = instance.provisioner if instance.namespace else "local"
+    return replace(config, run=replace(config.run, provisioner=provisioner))
+
+
+def _here(environ: Mapping[str, str]) -> list[Instance]:
     base = base_directory(environ)
     found = []
     for path in sorted(base.iterdir()):
-        if path.is_dir() and RunDirectory(base, path.name).alive():
-            created = path.stat().st_ctime
-            found.append(Instance(path.name, provisioner, "", "running", "", 1, 1, created))
+        try:
+            there = RunDirectory(base, path.name)
+            if path.is_dir() and there.alive():
+                # The directory's own time changes with what is in it; an instance that we started has an epoch.
+                kind = "local" if (path / "epoch").exists() else "attach"
+                found.append(Instance(path.name, kind, "", "running", "", 1, 1, there.agent.stat().st_mtime))
+        except FileNotFoundError:
+            pass  # it has just ended
     return found
 
 
 def _in_namespace(config: RunConfig, mode: str) -> list[Instance]:
     api = connect(ClusterAccess(config.run.kubeconfig, config.run.context))
     namespace = config.run.namespace or api.namespace
-    owners = api.list(JOBS if mode == "direct" else MINICLUSTERS, namespace, labels=_OURS)["items"]
-    pods = api.list(PODS, namespace, labels="job-name")["items"] if owners else []
-    jobs = {diagnosis.name_of(one): one for one in _jobs(api, namespace, mode, owners)}
+    try:
+        owners = api.list(JOBS if mode == "direct" else MINICLUSTERS, namespace, labels=_OURS)["items"]
+        pods = api.list(PODS, namespace, labels="job-name")["items"] if owners else []
+        jobs = {diagnosis.name_of(one): one for one in _jobs(api, namespace, mode, owners)}
+    except NotFoundError as err:
+        raise ProvisionError(
+            f"{api.server} knows no MiniClusters: the Flux Operator's CRD is not there ({err})"
+        ) from err
+    finally:
+        api.close()
     found = [_instance(owner, jobs.get(diagnosis.name_of(owner)), pods, mode) for owner in owners]
-    api.close()
     return sorted(found, key=lambda one: one.name)
 
 

@@ -275,3 +275,10 @@ def test_a_thousand_jobs_are_cancelled_at_once(session: Session) -> None:
     session.cancel(handles)
     assert {handle.result(LIMIT * 2).outcome for handle in handles} == {Outcome.CANCELLED}
     assert run(session, "true").ok
+
+
+def test_a_job_that_reads_stdin_finds_its_end(session: Session) -> None:
+    """And does not wait for ever for what nobody will send."""
+    [handle] = session.submit([JobRequest(argv=["sh", "-c", "cat; echo end"], tasks=2)])
+    assert handle.result(LIMIT).ok
+    assert b"".join(handle.output()) == b"end\nend\n"
