@@ -404,9 +404,9 @@ class FluxEngine(Engine):
     async def resources(self) -> Dict[str, Any]:
         status = await self._rpc(lambda h: h.rpc("resource.status", nodeid=0), lambda f: f.get())
         sched = await self._rpc(lambda h: h.rpc("resource.sched-status", nodeid=0), lambda f: f.get())
-        drained: Set[int] = set()
-        for ranks in status.get("drain") or {}:
-            drained.update(flux.idset.IDset(ranks))
+        drained: Dict[int, str] = {}
+        for ranks, drain in (status.get("drain") or {}).items():
+            drained.update((rank, drain.get("reason") or "") for rank in flux.idset.IDset(ranks))
         down = {rank for rank, _, _, _ in _lines_of(sched.get("down"))}
         busy = {rank for rank, _, _, _ in _lines_of(sched.get("allocated"))}
         here = os.uname().nodename
@@ -414,7 +414,7 @@ class FluxEngine(Engine):
         for rank, host, cores, gpus in _lines_of(sched.get("all")):
             nodes.append({
                 "rank": rank, "host": host, "cores": cores, "gpus": gpus, "up": rank not in down,
-                "drained": rank in drained, "busy": rank in busy, "memory": _memory() if host == here else None,
+                "drained": rank in drained, "drain_reason": drained.get(rank, ""), "busy": rank in busy, "memory": _memory() if host == here else None,
             })  # fmt: skip
         return {"nodes": nodes}
 

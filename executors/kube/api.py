@@ -216,6 +216,9 @@ class Api:
         except urllib3.exceptions.HTTPError as err:
             raise UnreachableError(f"watch {path}: {credentials.server} does not answer: {err}") from err
         try:
+            if answer.status == 401:
+                self.renew()
+                raise UnreachableError(f"watch {path}: the credentials were refused, and are read anew")
             if answer.status >= 400:
                 raise error_of(answer.status, answer.data, f"watch {path}")
             yield Watch(answer, path)

@@ -116,23 +116,31 @@ class Lifecycle:
             now, most = self._provisioner.size()
             if not 1 <= size <= most:
                 raise ConfigError([f"size: {size} is not from 1 to {most}, the minicluster.maxSize of its start"])
-            if size < now:
-                ranks = f"{size}-{now - 1}" if size < now - 1 else str(size)
-                announce(f"draining rank {ranks}")
-                answer = client.request(
-                    "vacate", timeout=grace + 60.0, ranks=ranks, reason=_SHRUNK, seconds=math.ceil(grace)
-                )
-                if answer["busy"]:
-                    announce(f"jobs still run on rank {', '.join(map(str, answer['busy']))}, and are lost")
-            self._provisioner.resize(size)
-            if size > now:
-                # Those that an earlier shrinking drained.
-                drained = [n for n in client.request("resources")["nodes"] if n["drained"] and now <= n["rank"] < size]
-                for node in drained:
-                    client.request("drain", ranks=str(node["rank"]), undo=True)
+            try:
+                if size < now:
+                    self._vacate(client, size, now, grace, announce)
+                self._provisioner.resize(size)
+            except BaseException:
+                self._undrain(client, now)
+                raise
+            self._undrain(client, size)
         finally:
             client.close()
             self._provisioner.detach()
+
+    def _vacate(self, client: Client, size: int, now: int, grace: float, announce: Callable[[str], None]) -> None:
+        ranks = f"{size}-{now - 1}" if size < now - 1 else str(size)
+        announce(f"draining rank {ranks}")
+        seconds = math.ceil(grace)
+        busy = client.request("vacate", timeout=grace + 60.0, ranks=ranks, reason=_SHRUNK, seconds=seconds)["busy"]
+        if busy:
+            announce(f"jobs still run on rank {', '.join(map(str, busy))}, and are lost")
+
+    def _undrain(self, client: Client, size: int) -> None:
+        """Let jobs onto those of the first ``size`` ranks that a shrinking has drained, now or earlier."""
+        for node in client.request("resources")["nodes"]:
+            if node["rank"] < size and node.get("drain_reason") == _SHRUNK:
+                client.request("drain", ranks=str(node["rank"]), undo=True)
 
     def _client(
         self,

@@ -56,7 +56,7 @@ class Follower:
         self._wanted = wanted
         self._closing = threading.Event()
         self._open: set[Watch] = set()
-        self._listed = False
+        self._watched: set[Wanted] = set()
         self._queue: queue.SimpleQueue[Change | Listed | ExecutorsError] = queue.SimpleQueue()
 
     def __enter__(self) -> Follower:
@@ -95,8 +95,8 @@ class Follower:
             except ExpiredError:
                 continue
             except ApiError as err:
-                # A refusal at the very first is meant; later, the server has just come back (see `ApiError.transient`).
-                if not (isinstance(err, UnreachableError) or (self._listed and err.transient)):
+                # What was allowed once is refused by a server that has just come back (see `ApiError.transient`).
+                if not (isinstance(err, UnreachableError) or (wanted in self._watched and err.transient)):
                     self._queue.put(err)
                     return
                 self._closing.wait(_AWAY)
@@ -116,7 +116,6 @@ class Follower:
             if uid not in seen or seen[uid]["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
                 seen[uid] = item
                 self._queue.put(Change(wanted.kind, item))
-        self._listed = True
         self._queue.put(Listed(wanted.kind, len(now)))
         return str(found["metadata"]["resourceVersion"])
 
@@ -125,6 +124,7 @@ class Follower:
             wanted.kind, self._namespace, version, labels=wanted.labels, fields=wanted.fields, seconds=_WATCH
         ) as watch:
             self._open.add(watch)
+            self._watched.add(wanted)
             try:
                 if self._closing.is_set():
                     return version
