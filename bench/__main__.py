@@ -12,11 +12,12 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import core, rules
+from bench import core, render, rules
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "import": core.measure_import,
+    "render": render.measure_render,
     "ingest": core.measure_ingest,
     "latency": rules.measure_latency,
     "memory": core.measure_memory,

@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from executors.agent import wire
 from executors.agent.wire import Cursor, JobEvent
-from executors.errors import AgentError, EndingError, ExecutorsError, ProtocolError, SessionClosedError, TransportError
-from executors.transport import Endpoint, Stream, open_stream
+from executors.errors import (
+    AgentError,
+    AgentSilentError,
+    EndingError,
+    ExecutorsError,
+    ProtocolError,
+    SessionClosedError,
+    TransportError,
+)
+from executors.transport import Endpoint, ProgramEnded, Stream, open_stream
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -32,6 +40,10 @@ log = logging.getLogger(__name__)
 _REPEATABLE = frozenset(
     ["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "stat", "shutdown", "drain"]
 )
+
+
+#: Takes pieces of output, then None, or the error that ended it.
+Sink = Callable[[bytes | BaseException | None], None]
 
 
 class Handler(Protocol):
@@ -92,9 +104,7 @@ class _Pending:
 class _Output:
     __slots__ = ("job", "offset", "path", "sink", "stopped", "stream")
 
-    def __init__(
-        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]
-    ) -> None:
+    def __init__(self, job: str, stream: str, path: str | None, offset: int, sink: Sink) -> None:
         self.job = job
         self.stream = stream
         self.path = path
@@ -117,8 +127,10 @@ class Client:
         silence_limit: float = wire.SILENCE_LIMIT,
         opener: Callable[[Endpoint], Stream] = open_stream,
         observer: bool = False,
+        start_limit: float = 0.0,
     ) -> None:
-        """``gone`` tells why the agent can never come back (None: it may); ``patience``: seconds of trying again.
+        """``gone`` tells why the agent can never come back (None: it may); ``patience``: seconds of trying again;
+        ``start_limit``: seconds for the first answer, should the agent be starting.
 
         An ``observer`` does not count as a client: the agent's time-outs go on as if it were not there.
         """
@@ -130,6 +142,7 @@ class Client:
         self._silence_limit = silence_limit
         self._opener = opener
         self._observer = observer
+        self._start_limit = start_limit
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._stream: Stream | None = None
@@ -160,6 +173,8 @@ class Client:
             hello = self._open()
         except ConnectionError as err:  # its socket was there a moment ago
             raise EndingError(f"the agent is ending: {err}") from err
+        except (ProgramEnded, TimeoutError) as err:
+            raise AgentSilentError(f"the agent does not answer: {err}") from err
         except OSError as err:
             raise TransportError(f"the agent cannot be reached: {err}") from err
         self.hello = hello
@@ -212,10 +227,10 @@ class Client:
             self._send(stream, line)
         return future
 
-    def follow(
-        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[[bytes | None], None]
-    ) -> Callable[[], None]:
-        """Pass output of a job to ``sink`` (None: its end) as it is written; gives a function that stops it.
+    def follow(self, job: str, stream: str, path: str | None, offset: int, sink: Sink) -> Callable[[], None]:
+        """Pass output of a job to ``sink`` (None: its end; an error: there is no more to be had) as it is written.
+
+        Gives a function that stops it.
 
         ``path`` is the file that the job's request sent this stream to, None for none.
         """
@@ -298,7 +313,8 @@ class Client:
         return hello
 
     def _await_reply(self, stream: Stream, request_id: int) -> dict[str, Any]:
-        deadline = time.monotonic() + self._silence_limit
+        limit = max(self._silence_limit, self._start_limit if self.hello is None else 0.0)
+        deadline = time.monotonic() + limit
         parts: list[dict[str, Any]] = []
         while True:
             while self._queued:
@@ -319,7 +335,7 @@ class Client:
                     self._bye = str(message["bye"])
             data = stream.receive(max(0.0, deadline - time.monotonic()))
             if data is None:
-                raise TimeoutError(f"the agent did not answer within {self._silence_limit:g} s")
+                raise TimeoutError(f"the agent did not answer within {limit:g} s")
             if not data:
                 raise ConnectionError("the agent closed the stream")
             self._queued.extend(self._lines.feed(data))
@@ -360,6 +376,10 @@ class Client:
                 if self._closing.is_set():
                     return
                 self._end(f"{reason}; {err}" if str(err) not in reason else reason)
+                return
+            except Exception as err:  # a bug of ours, or of a library's: whoever waits must hear of the end
+                log.exception("reconnecting failed")
+                self._end(f"{reason}; {err!r}")
                 return
 
     def _reopen(self) -> None:
@@ -471,7 +491,7 @@ class Client:
             elif isinstance(error, TransportError) and not self._closing.is_set() and self._lost is None:
                 self._subscribe(output)  # the cut came before the answer
             else:
-                output.sink(None)
+                output.sink(error)
 
         self.request_later(
             "output", answered=subscribed,
@@ -492,7 +512,7 @@ class Client:
             output.offset += len(piece)
             output.sink(piece)
         if eof:
-            output.sink(None)
+            output.sink(AgentError("engine", str(message["error"])) if "error" in message else None)
 
     # -- small parts
 
@@ -526,7 +546,7 @@ class Client:
         for pending in failed:
             pending.future.set_exception(error)
         for output in outputs:
-            output.sink(None)
+            output.sink(error)
 
     def _end(self, reason: str) -> None:
         with self._lock:

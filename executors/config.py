@@ -19,14 +19,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from executors.errors import ConfigError
-from executors.spec import MiniClusterSpec, parse_spec
+from executors.errors import ConfigError, SpecError
+from executors.schema import MINICLUSTER_API_VERSION, Type, unknown
+
+if TYPE_CHECKING:
+    from executors.spec import MiniClusterSpec  # 6 ms, and most runs have no MiniCluster
 
 API_VERSION = "flux-operator-executors/v1"
-MINICLUSTER_API_VERSION = "flux-framework.org/v1alpha2"
 ENV_PREFIX = "FLUX_OPERATOR_"
+PROVISIONERS = ("local", "attach", "direct", "operator")
+ENGINES = ("flux", "embedded")
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,14 @@ def _text(value: object) -> str:
 
 
 def _provisioner(value: object) -> str:
-    if value not in ("local", "attach", "direct", "operator"):
-        raise _Bad("must be local, attach, direct or operator")
+    if value not in PROVISIONERS:
+        raise _Bad(f"must be {', '.join(PROVISIONERS[:-1])} or {PROVISIONERS[-1]}")
     return str(value)
 
 
 def _engine(value: object) -> str:
-    if value not in ("flux", "embedded"):
-        raise _Bad("must be flux or embedded")
+    if value not in ENGINES:
+        raise _Bad(f"must be {' or '.join(ENGINES)}")
     return str(value)
 
 
@@ -140,27 +144,41 @@ def _env(value: object) -> Mapping[str, str]:
     return dict(value)
 
 
-#: Every key: the field it sets, and how its value is read. The one list from which all others follow.
-_KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
-    "run.provisioner": ("provisioner", _provisioner),
-    "run.engine": ("engine", _engine),
-    "run.idleTimeout": ("idle_timeout", _seconds),
-    "run.orphanTimeout": ("orphan_timeout", _seconds),
-    "run.brokers": ("brokers", _whole(1, 1000)),
-    "run.kubeconfig": ("kubeconfig", _text),
-    "run.context": ("context", _text),
-    "run.namespace": ("namespace", _text),
-    "run.startTimeout": ("start_timeout", _seconds),
-    "run.scheduleTimeout": ("schedule_timeout", _seconds),
-    "run.maxLifetime": ("max_lifetime", _seconds),
-    "run.ttl": ("ttl", _seconds),
-    "jobDefaults.queue": ("queue", _text),
-    "jobDefaults.bank": ("bank", _text),
-    "jobDefaults.coresPerTask": ("cores_per_task", _whole(1)),
-    "jobDefaults.gpusPerTask": ("gpus_per_task", _whole(0)),
-    "jobDefaults.duration": ("duration", _seconds),
-    "jobDefaults.urgency": ("urgency", _whole(0, 31)),
-    "jobDefaults.env": ("env", _env),
+class Key(NamedTuple):
+    """One key of the config."""
+
+    #: Of its section's dataclass.
+    field: str
+    #: Reads its value, which may be text from the environment too.
+    parse: Callable[[object], Any]
+    #: What may be in a file.
+    kind: Type
+
+
+_TEXT = Type(kind="string", low=1)
+_SECONDS = Type(kind="number", low=0)
+
+#: Every key. The one list from which all others follow.
+KEYS: dict[str, Key] = {
+    "run.provisioner": Key("provisioner", _provisioner, Type(kind="string", choices=PROVISIONERS)),
+    "run.engine": Key("engine", _engine, Type(kind="string", choices=ENGINES)),
+    "run.idleTimeout": Key("idle_timeout", _seconds, _SECONDS),
+    "run.orphanTimeout": Key("orphan_timeout", _seconds, _SECONDS),
+    "run.brokers": Key("brokers", _whole(1, 1000), Type(kind="integer", low=1, high=1000)),
+    "run.kubeconfig": Key("kubeconfig", _text, _TEXT),
+    "run.context": Key("context", _text, _TEXT),
+    "run.namespace": Key("namespace", _text, _TEXT),
+    "run.startTimeout": Key("start_timeout", _seconds, _SECONDS),
+    "run.scheduleTimeout": Key("schedule_timeout", _seconds, _SECONDS),
+    "run.maxLifetime": Key("max_lifetime", _seconds, _SECONDS),
+    "run.ttl": Key("ttl", _seconds, _SECONDS),
+    "jobDefaults.queue": Key("queue", _text, _TEXT),
+    "jobDefaults.bank": Key("bank", _text, _TEXT),
+    "jobDefaults.coresPerTask": Key("cores_per_task", _whole(1), Type(kind="integer", low=1)),
+    "jobDefaults.gpusPerTask": Key("gpus_per_task", _whole(0), Type(kind="integer", low=0)),
+    "jobDefaults.duration": Key("duration", _seconds, _SECONDS),
+    "jobDefaults.urgency": Key("urgency", _whole(0, 31), Type(kind="integer", low=0, high=31)),
+    "jobDefaults.env": Key("env", _env, Type(kind="map", item=Type(kind="string"))),
 }
 _SECTIONS = ("run", "jobDefaults")
 _TOP = ("apiVersion", "kind", *_SECTIONS, "minicluster")
@@ -186,9 +204,10 @@ def load_config(
     source = "" if path is None else str(path)
     document = {} if path is None else _read(Path(path), problems)
     minicluster: Mapping[str, Any] | None = None
-    if document.get("kind") == "MiniCluster":
+    bare = document.get("kind") == "MiniCluster"
+    if bare:
         minicluster = _bare_minicluster(document, problems)
-        document = {}
+        document = _run_of_bare(document)
     elif path is not None and not problems:
         _check_top(document, problems)
         minicluster = document.get("minicluster")
@@ -197,22 +216,29 @@ def load_config(
     given = _given(document, source, os.environ if environ is None else environ, options or {}, problems)
     values: dict[str, dict[str, Any]] = {"run": {}, "jobDefaults": {}}
     for key, (origin, raw) in given.items():
-        name, parse = _KEYS[key]
+        name, parse, _ = KEYS[key]
         try:
             values[key.split(".")[0]][name] = parse(raw)
         except _Bad as err:
             problems.append(f"{key}: {raw!r} ({origin}) {err}")
+    spec = None
+    if isinstance(minicluster, dict):
+        from executors.spec import parse_spec  # see above
+
+        try:
+            spec = parse_spec(minicluster, "spec" if bare else "minicluster")
+        except SpecError as err:
+            problems += err.problems
     if problems:
         raise ConfigError(problems, source or "config")
-    origins = {key: given[key][0] if key in given else "default" for key in _KEYS}
-    spec = None if minicluster is None else parse_spec(minicluster)
+    origins = {key: given[key][0] if key in given else "default" for key in KEYS}
     return RunConfig(RunSection(**values["run"]), JobDefaults(**values["jobDefaults"]), spec, origins)
 
 
 def describe(config: RunConfig) -> list[str]:
     """One line per key: its value and where that came from."""
     lines = []
-    for key, (name, _) in _KEYS.items():
+    for key, (name, _, _) in KEYS.items():
         section = config.run if key.startswith("run.") else config.job_defaults
         value = getattr(section, name)
         # Values of env may be secrets that somebody put in the wrong place.
@@ -239,17 +265,17 @@ def _given(
             continue
         for name, value in content.items():
             key = f"{section}.{name}"
-            if key not in _KEYS:
-                problems.append(_unknown(key, _KEYS))
+            if key not in KEYS:
+                problems.append(unknown(key, key, KEYS))
             elif value is not None:
                 given[key] = (f"file {source}", value)
-    for key in _KEYS:
+    for key in KEYS:
         variable = variable_of(key)
         if environ.get(variable) and key != "jobDefaults.env":
             given[key] = (f"environment {variable}", environ[variable])
         if options.get(key) is not None:
             given[key] = ("option", options[key])
-    problems += [_unknown(key, _KEYS) for key in options if key not in _KEYS]
+    problems += [unknown(key, key, KEYS) for key in options if key not in KEYS]
     return given
 
 
@@ -258,7 +284,7 @@ def _check_top(document: Mapping[str, Any], problems: list[str]) -> None:
         problems.append(f"kind: {document.get('kind')!r} must be FluxRun (or MiniCluster, for a bare one)")
     if document.get("apiVersion") != API_VERSION:
         problems.append(f"apiVersion: {document.get('apiVersion')!r} must be {API_VERSION}")
-    problems += [_unknown(str(name), _TOP) for name in document if name not in _TOP]
+    problems += [unknown(str(name), name, _TOP) for name in document if name not in _TOP]
 
 
 def _bare_minicluster(document: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any] | None:
@@ -271,11 +297,11 @@ def _bare_minicluster(document: Mapping[str, Any], problems: list[str]) -> Mappi
     return spec
 
 
-def _unknown(key: str, known: Any) -> str:
-    import difflib  # for an error only
-
-    near = difflib.get_close_matches(key, list(known), 1)
-    return f"{key}: is not known; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+def _run_of_bare(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bare MiniCluster says of its run: the namespace that it wants to be in."""
+    metadata = document.get("metadata")
+    namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
+    return {} if namespace is None else {"run": {"namespace": namespace}}
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any]:

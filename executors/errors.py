@@ -8,6 +8,7 @@
     |-- ProvisionError       an instance could not be created, found or reached
     |   `-- GuestError       attached to an instance whose job journal belongs to somebody else
     |-- TransportError       the stream to the agent could not be opened, or was cut and did not come back
+    |   |-- AgentSilentError reached the place, and no agent answers there
     |   `-- ProtocolError    the other side does not speak this protocol, or not this version of it
     |-- AgentError           the agent answered a request with an error; ``code`` tells which
     `-- SessionClosedError   the session was closed or its agent is gone
@@ -70,6 +71,10 @@ class TransportError(ExecutorsError):
 
 class ProtocolError(TransportError):
     """The peer does not speak this protocol, or no version of it that this side knows."""
+
+
+class AgentSilentError(TransportError):
+    """There is a way to where the agent should be, and it does not answer there."""
 
 
 class EndingError(TransportError):

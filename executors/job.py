@@ -78,6 +78,8 @@ class Defaults:
     duration: float = 0.0
     urgency: int = DEFAULT_URGENCY
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Options of Flux's job shell (``flux submit -o``).
+    shell_options: Mapping[str, JSONValue] = field(default_factory=dict)
 
 
 class Environment:
@@ -175,7 +177,10 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
     if request.constraint:
         system["constraints"] = dict(request.constraint)
     # Without it Flux keeps stdin open for input that nobody will send, and who reads it waits for ever.
-    options: dict[str, JSONValue] = {"input": {"stdin": {"type": "file", "path": "/dev/null"}}}
+    options: dict[str, JSONValue] = {
+        "input": {"stdin": {"type": "file", "path": "/dev/null"}},
+        **defaults.shell_options,
+    }
     output = {
         stream: {"type": "file", "path": path}
         for stream, path in (("stdout", request.stdout), ("stderr", request.stderr))

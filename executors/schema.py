@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fractions import Fraction  # brings decimal, for a function that a command line does not need
 
 JSONValue = Any  # a JSON value; see executors.job
 
@@ -26,7 +28,8 @@ _INT64 = 2**63 - 1
 class Type:
     """What one field may hold.
 
-    ``kind``: string, boolean, integer, quantity, object (``fields``), map (names to ``item``) or list (of ``item``).
+    ``kind``: string (``low``: its least length), boolean, integer, number, quantity, object (``fields``), map (names to
+    ``item``) or list (of ``item``).
     """
 
     kind: str
@@ -264,7 +267,7 @@ def shape_problems(value: JSONValue, path: str, kind: Type = SPEC) -> list[str]:
         return _collection_problems(value, path, kind)
     if not _is_scalar(value, kind):
         plain = isinstance(value, int | float | bool) and kind.kind in ("string", "quantity")
-        shown = f"a {type(value).__name__}" if kind.hidden else _shown(value)
+        shown = f"a value of type {type(value).__name__}" if kind.hidden else _shown(value)
         return [f"{path}: {shown} must be {_allowed(kind)}{'; put it in quotes' if plain else ''}"]
     return []
 
@@ -380,10 +383,10 @@ def json_schema(kind: Type = SPEC) -> dict[str, JSONValue]:
         made = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": f"^{_QUANTITY_PATTERN}$"}]}
     else:
         made = {"type": kind.kind}
-        if kind.kind == "integer" and kind.low > -_INT64:
-            made["minimum"] = kind.low
-            if kind.high < _INT64:
-                made["maximum"] = kind.high
+        if kind.low > -_INT64:
+            made["minLength" if kind.kind == "string" else "minimum"] = kind.low
+        if kind.high < _INT64:
+            made["maximum"] = kind.high
         if kind.choices:
             made["enum"] = list(kind.choices)
     if kind.default is not None:
@@ -402,6 +405,8 @@ def quantity(value: str | int) -> Fraction:
 
     Raises ValueError for what is none.
     """
+    from fractions import Fraction  # see above
+
     text = str(value)
     found = _QUANTITY_RE.match(text)
     if found is None:

@@ -159,7 +159,10 @@ class JobHandle:
         self._session.acknowledge([self])
 
     def output(self, stream: str = "stdout", offset: int = 0) -> Iterator[bytes]:
-        """The job's output from a byte offset on, as it is written, until the job's end."""
+        """The job's output from a byte offset on, as it is written, until the job's end.
+
+        Raises AgentError, SessionClosedError or TransportError when the rest is not to be had.
+        """
         return self._session._output(self, stream, offset)
 
 
@@ -183,7 +186,8 @@ class Session:
         self._making = threading.Lock()
         self._acking = threading.Lock()
         self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"
-        self._defaults = _defaults(config)
+        # Brokers in several pods on one node would each bind their tasks to the node's first cores.
+        self._defaults = _defaults(config, {} if lifecycle.inherits_environment else {"cpu-affinity": "off"})
         self._changed = threading.Condition()
         self._jobs: dict[str, JobHandle] = {}
         self._early: dict[str, list[JobEvent]] = {}
@@ -643,10 +647,12 @@ class Session:
             self._changed.wait_for(lambda: handle._id is not None or handle._result is not None)
         if handle._id is None:
             return
-        pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        pieces: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
         stop = self._client.follow(handle._id, stream, handle._files[stream == "stderr"], offset, pieces.put)
         try:
             while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
                 yield piece
         finally:
             stop()
@@ -655,7 +661,7 @@ class Session:
 _STATE_AFTER = {"submit": "DEPEND", "alloc": "RUN", "start": "RUN", "finish": "CLEANUP", "clean": "INACTIVE"}
 
 
-def _defaults(config: RunConfig) -> Defaults:
+def _defaults(config: RunConfig, shell_options: Mapping[str, str]) -> Defaults:
     jobs = config.job_defaults
     return Defaults(
         queue=jobs.queue,
@@ -665,6 +671,7 @@ def _defaults(config: RunConfig) -> Defaults:
         duration=jobs.duration,
         urgency=jobs.urgency,
         env=jobs.env,
+        shell_options=shell_options,
     )
 
 

@@ -192,6 +192,12 @@ class MiniClusterSpec:
     services: tuple[Container, ...] = ()
 
     @property
+    def public_document(self) -> dict[str, JSONValue]:
+        """The document without what is a secret (``flux.curveCert``), to be shown and kept in annotations."""
+        flux = {name: value for name, value in self.document.get("flux", {}).items() if name != "curveCert"}
+        return {name: flux if name == "flux" else value for name, value in self.document.items()}
+
+    @property
     def flux_index(self) -> int:
         """Place in ``containers`` of the one that runs the broker."""
         return next((at for at, one in enumerate(self.containers) if one.run_flux), 0)
@@ -247,7 +253,7 @@ def _rule_problems(document: Mapping[str, JSONValue], path: str) -> Sequence[str
     size = document.get("size", 1)
     if document.get("maxSize", size) < size:
         found.append(f"{path}.maxSize: {document['maxSize']} is less than size {size}; raise it, or leave it out")
-    if document.get("minSize", size) > document.get("maxSize", size):
+    if document.get("minSize", 0) > max(size, document.get("maxSize", 0)):
         found.append(f"{path}.minSize: {document['minSize']} is more than there can be pods; lower it")
     if not document["containers"]:
         found.append(f"{path}.containers: [] is empty; give one container at least")

@@ -48,11 +48,7 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
         "ConfigMap and volume name": f"{name}-entrypoint",
     }
     # A Service's name is a label of its own, and begins with a letter.
-    derived |= {
-        f"Service of container {one.name}": f"{name}-{one.name}"
-        for one in spec.containers
-        if one.ports and one is not spec.flux_container
-    }
+    derived |= {f"Service of container {one.name}": f"{name}-{one.name}" for one in _with_ports(spec)}
     for what, text in derived.items():
         excess = len(text) - LABEL_LIMIT
         if excess > 0:
@@ -60,6 +56,17 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
                 f"name: {name!r} makes the {what} {text!r}, {len(text)} characters long; {LABEL_LIMIT} are allowed, "
                 f"so shorten the name by {excess}" + (" or lower maxSize" if text.startswith(last) else "")
             )
+    for field, hosts in _given_hosts(spec).items():
+        if not any(host.startswith(f"{name}-") for host in hosts):
+            found.append(
+                f"{field}: {', '.join(hosts)} does not hold {name}-0, the lead's host name, which follows from the "
+                "MiniCluster's; leave the hosts out, or use that name"
+            )
+    if any(one.name == name and one is not spec.flux_container for one in spec.containers):
+        found.append(f"name: {name!r} is the name of a container beside the broker's; rename that")
+    services = [spec.headless_name or name, *(f"{name}-{one.name}" for one in _with_ports(spec))]
+    if len(set(services)) < len(services):
+        found.append(f"network.headlessName: {spec.headless_name!r} is the Service of a container too; choose another")
     if spec.headless_name and (not _LABEL.match(spec.headless_name) or len(spec.headless_name) > LABEL_LIMIT):
         found.append(
             f"network.headlessName: {spec.headless_name!r} must begin with a letter, hold small letters, digits and - "
@@ -68,8 +75,29 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
     return found
 
 
+def _with_ports(spec: MiniClusterSpec) -> list[Container]:
+    """Sidecars that get a Service."""
+    return [one for one in spec.containers if one.ports and one is not spec.flux_container]
+
+
+def _given_hosts(spec: MiniClusterSpec) -> dict[str, list[str]]:
+    """Hostlists of the user's own, by field."""
+    found = {}
+    if spec.flux.burst_hostlist:
+        found["flux.bursting.hostlist"] = [spec.flux.burst_hostlist]
+    try:
+        config = tomllib.loads(spec.flux.broker_config)
+    except tomllib.TOMLDecodeError:
+        config = {}  # `direct_problems` says so
+    if not list(_config_problems(config, "")):
+        hosts = _value(config, ("bootstrap", "hosts"))
+        if hosts:
+            found["flux.brokerConfig: bootstrap.hosts"] = [one["host"] for one in hosts]
+    return found
+
+
 #: Fields that direct mode cannot honour at all, and what to do about each.
-_REFUSED: dict[tuple[str, ...], str] = {
+NOT_IN_DIRECT_MODE: dict[tuple[str, ...], str] = {
     ("flux", "arch"): "direct mode downloads no binaries for the entry; leave it out",
     ("flux", "bursting", "leadBroker"): "direct mode joins no lead broker elsewhere; use the provisioner operator",
     ("flux", "completeWorkers"): "a follower whose index completes is never started again; leave it out",
@@ -85,7 +113,7 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
     """What direct mode cannot honour, or Kubernetes would refuse. ``program``: the lead runs a run's agent."""
     found = [
         f"{path}.{'.'.join(field)}: {_short(value)} cannot be honoured by direct mode: {cure}"
-        for field, cure in _REFUSED.items()
+        for field, cure in NOT_IN_DIRECT_MODE.items()
         if (value := _value(spec.document, field))
     ]
     policy = spec.document.get("pod", {}).get("restartPolicy", "Never")
@@ -97,11 +125,11 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
     found += _flux_problems(spec, f"{path}.flux")
     for at, container in enumerate(spec.containers):
         found += _container_problems(container, f"{path}.containers[{at}]")
+        of_the_broker = container is spec.flux_container
+        found += (_broker_problems if of_the_broker else _beside_problems)(container, f"{path}.containers[{at}]")
     for at, container in enumerate(spec.services):
         where = f"{path}.services[{at}]"
-        found += _container_problems(container, where)
-        if container.run_flux or container.launcher or container.batch:
-            found.append(f"{where}: a service runs no broker; leave out runFlux, launcher and batch")
+        found += [*_container_problems(container, where), *_beside_problems(container, where)]
     found += _volume_clashes(spec, path)
     if not program:
         found += _command_problems(spec, f"{path}.containers[{spec.flux_index}]")
@@ -115,7 +143,6 @@ def replaced_by_program(spec: MiniClusterSpec, path: str = "minicluster") -> lis
     given = {
         f"{path}.interactive": spec.interactive,
         f"{path}.tasks": "tasks" in spec.document,
-        f"{path}.minSize": spec.min_size is not None,
         f"{path}.flux.optionFlags": spec.flux.option_flags,
         f"{path}.flux.submitCommand": spec.flux.submit_command,
         f"{where}.command": container.command,
@@ -147,9 +174,7 @@ def _flux_problems(spec: MiniClusterSpec, path: str) -> Iterator[str]:
         except tomllib.TOMLDecodeError as err:
             yield f"{path}.brokerConfig: is not valid TOML: {err}"
         else:
-            for name in ("bootstrap", "resource"):
-                if not isinstance(config.get(name, {}), dict):
-                    yield f"{path}.brokerConfig: {name} must be a table; see flux-config-{name}(5)"
+            yield from _config_problems(config, f"{path}.brokerConfig")
     if flux.connect_timeout and not _DURATION.match(flux.connect_timeout):
         yield f"{path}.connectTimeout: {flux.connect_timeout!r} must be a Flux duration such as 5s or 500ms"
     if flux.minimal_service and flux.topology not in ("", "custom"):
@@ -169,6 +194,20 @@ def _flux_problems(spec: MiniClusterSpec, path: str) -> Iterator[str]:
             yield f"{path}.container.name: {flux.container.name!r} is a name in containers[] too; give it another"
 
 
+def _config_problems(config: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Only what our own rendering builds on; the rest is Flux's to judge."""
+    for name in ("bootstrap", "resource"):
+        if not isinstance(config.get(name, {}), dict):
+            yield f"{path}: {name} must be a table; see flux-config-{name}(5)"
+    hosts = _value(config, ("bootstrap", "hosts"))
+    if hosts is not None and not (
+        isinstance(hosts, list) and all(isinstance(one, dict) and isinstance(one.get("host"), str) for one in hosts)
+    ):
+        yield f"{path}: bootstrap.hosts must be a list of tables with a host; see flux-config-bootstrap(5)"
+    if not isinstance(_value(config, ("resource", "path")) or "", str):
+        yield f"{path}: resource.path must be a string; see flux-config-resource(5)"
+
+
 def _word_problems(path: str, text: str) -> Iterator[str]:
     try:
         shlex.split(text)
@@ -184,7 +223,9 @@ def _container_problems(container: Container, path: str) -> Iterator[str]:
     for name in [*container.environment, *container.secrets]:
         if not _ENV_NAME.match(name):
             yield f"{path}.environment: {name!r} cannot be the name of an environment variable"
-    for name in set(container.environment) & set(container.secrets):
+        if name in _OUR_VARIABLES or name.startswith("FLUXOP_"):
+            yield f"{path}.environment: {name!r} is set by us; leave it out"
+    for name in sorted(set(container.environment) & set(container.secrets)):
         yield f"{path}.secrets.{name}: is given in environment too; leave out one of them"
     if container.working_dir and not container.working_dir.startswith("/"):
         yield f"{path}.workingDir: {container.working_dir!r} must be an absolute path"
@@ -194,6 +235,33 @@ def _container_problems(container: Container, path: str) -> Iterator[str]:
             yield f"{path}.resources.requests.{name}: {request} must be from 0 to the limit, {limit}"
     for volume in container.volumes:
         yield from _volume_problems(volume, f"{path}.volumes.{volume.name}")
+
+
+def _broker_problems(container: Container, path: str) -> Iterator[str]:
+    if container.commands.service_pre:
+        yield f"{path}.commands.servicePre: is for services[]; give pre, brokerPre or workerPre"
+    if container.no_wrap_entrypoint:
+        yield f"{path}.noWrapEntrypoint: is for containers beside the broker's, which our entry has to start"
+
+
+def _beside_problems(container: Container, path: str) -> Iterator[str]:
+    """Fields that would have no effect in a container without a broker."""
+    commands = container.commands
+    for_brokers = {
+        "runFlux": container.run_flux,
+        "launcher": container.launcher,
+        "batch": container.batch,
+        "logs": container.logs,
+        "commands.brokerPre": commands.broker_pre,
+        "commands.workerPre": commands.worker_pre,
+        "commands.prefix": commands.prefix,
+        "commands.script": commands.script,
+    }
+    given = [name for name, value in for_brokers.items() if value]
+    if given:
+        yield f"{path}: {', '.join(given)}: the broker's container alone has use for that; leave it out"
+    if container.no_wrap_entrypoint and any((commands.init, commands.pre, commands.service_pre, commands.post)):
+        yield f"{path}.noWrapEntrypoint: without our entry its commands do not run; leave out one or the other"
 
 
 _SOURCES = {
@@ -224,7 +292,8 @@ def _volume_problems(volume: Volume, path: str) -> Iterator[str]:
             yield f"{path}.emptyDirSizeLimit: {err}; give one such as 4Gi"
 
 
-#: Volumes and mounts of ours (`executors.render`), which a user's would hide.
+#: Variables, volumes and mounts of ours (`executors.render`), which a user's would hide.
+_OUR_VARIABLES = ("FLUX_URI", "FLUX_DISABLE_JOB_CLEANUP", "JOB_COMPLETION_INDEX")
 _OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view")
 _OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/run/flux_operator")
 

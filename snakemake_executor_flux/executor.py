@@ -432,8 +432,8 @@ class Executor(RemoteExecutor):
         try:
             if not self._places.files:
                 logs.save(submitted.log, handle)
-        except OSError as err:
-            self.logger.warning(f"flux-operator: {submitted.log}: the log cannot be written: {err}")
+        except (OSError, ExecutorsError) as err:
+            self.logger.warning(f"flux-operator: {submitted.log}: the log is not complete: {err}")
         problem = None if result.ok else _message(result, submitted.log)
         try:
             if submitted.command is not None:

@@ -104,7 +104,7 @@ async def _serve(arguments: Any) -> int:
 
 
 def _stop_soon(server: Server, name: str) -> None:
-    asyncio.ensure_future(server.stop("got %s" % name))
+    asyncio.ensure_future(server.stop("got %s" % name, told=True))
 
 
 def _engine(arguments: Any, holder: List[Server]) -> Engine:

@@ -181,9 +181,9 @@ class EmbeddedEngine(Engine):
             if path.startswith(self._spool + os.sep):
                 _unlink(path)
 
-    async def stop(self, cancel_jobs: bool) -> bool:
+    async def stop(self, cancel_jobs: bool, kind: str = "cancel") -> bool:
         self._stopped = True
-        kind, note = ("cancel", "the instance is shutting down") if cancel_jobs else ("lost", "the agent was ended")
+        kind, note = (kind, "the instance is shutting down") if cancel_jobs else ("lost", "the agent was ended")
         for job in list(self._jobs.values()):
             if job.state != "ended":
                 self._raise(job, kind, note)

@@ -128,5 +128,8 @@ class Engine(ABC):
         """Drop what is kept for an ended job whose result was acknowledged long ago. Nothing by default."""
 
     @abstractmethod
-    def stop(self, cancel_jobs: bool) -> Awaitable[bool]:
-        """End: with ``cancel_jobs`` cancel what is active and wait until it is gone; whether it is. Never raises."""
+    def stop(self, cancel_jobs: bool, kind: str = "cancel") -> Awaitable[bool]:
+        """End: with ``cancel_jobs`` end what is active, by an exception of type ``kind``, and wait until it is gone.
+
+        Whether it is. Never raises.
+        """

@@ -65,6 +65,7 @@ class FluxEngine(Engine):
         self._running: Dict[int, bool] = {}
         self._waiting_output: Dict[int, List[Callable[[], None]]] = {}
         self._secrets: Dict[int, List[str]] = {}
+        self._tasks: Dict[int, int] = {}
         self._secret_count = 0
         self._everywhere = everywhere
         self._secret_watcher: Any = None
@@ -188,6 +189,10 @@ class FluxEngine(Engine):
             self._seen += 1
             self._ours.add(job)
             self._active.add(job)
+            self._tasks[job] = int(mark.get("tasks", 1))
+            if mark.get("secret") and job not in self._secrets:  # of an agent before this one
+                base = os.path.join(self._state_dir, str(mark["secret"]))
+                self._secrets[job] = ["%s.%d" % (base, rank) for rank in range(self._tasks[job])]
             self._know(job, mark)
         elif job not in self._ours:
             return
@@ -199,7 +204,8 @@ class FluxEngine(Engine):
                 begin()
         elif event.name == "finish":
             self._running.pop(job, None)
-            usage = self._usage.take(str(event.jobid.f58plain)) if self._measures else None
+            tasks = self._tasks.get(job, 1)
+            usage = self._usage.take(str(event.jobid.f58plain), tasks) if self._measures else None
             if usage is not None:
                 context = dict(context, usage=usage)
         elif event.name == "clean":
@@ -209,6 +215,7 @@ class FluxEngine(Engine):
     def _on_clean(self, job: int) -> None:
         self._ours.discard(job)
         self._active.discard(job)
+        self._tasks.pop(job, None)
         self._running.pop(job, None)
         for begin in self._waiting_output.pop(job, ()):
             begin()
@@ -345,8 +352,14 @@ class FluxEngine(Engine):
 
     def _jobspec_text(self, submission: Submission, secrets: List[str]) -> str:
         spec = submission.jobspec
-        mark = {"run": self._run, "key": submission.key, "digest": submission.digest, "name": submission.name}
+        mark: Dict[str, Any] = {
+            "run": self._run,
+            "key": submission.key,
+            "digest": submission.digest,
+            "name": submission.name,
+        }
         spec["attributes"].setdefault("user", {})[_USER] = mark
+        mark["tasks"] = _task_count(spec)
         task = spec["tasks"][0]
         if submission.measure and self._measures:
             task["command"] = launch.with_meter(task["command"], self._usage_path)
@@ -354,7 +367,8 @@ class FluxEngine(Engine):
             self._secret_count += 1
             name = "env-%d-%d-%s" % (os.getpid(), self._secret_count, os.urandom(16).hex())
             base = os.path.join(self._state_dir, name)
-            launch.write_secrets(base, submission.secret_env, _task_count(spec), secrets)
+            launch.write_secrets(base, submission.secret_env, mark["tasks"], secrets)
+            mark["secret"] = name
             bring = launch.with_sent_secrets if self._everywhere else launch.with_secrets
             task["command"] = bring(task["command"], base)
         shared = submission.environment
@@ -369,7 +383,13 @@ class FluxEngine(Engine):
         return json.dumps(spec).replace('"%s"' % self._place, shared.text(), 1)
 
     def cancel(self, job_id: str, note: str) -> Awaitable[None]:
-        return self._unless_ended(self._rpc(lambda h: flux.job.cancel_async(h, _number(job_id), note), _nothing))
+        return self._raise(job_id, "cancel", note)
+
+    def _raise(self, job_id: str, kind: str, note: str) -> Awaitable[None]:
+        """Raise an exception of severity 0 (RFC 21), which ends the job."""
+        number = _number(job_id)
+        payload = {"id": number, "severity": 0, "type": kind, "note": note}
+        return self._unless_ended(self._rpc(lambda h: h.rpc("job-manager.raise", payload, nodeid=0), _nothing))
 
     async def _unless_ended(self, call: Awaitable[Any]) -> None:
         try:
@@ -419,14 +439,14 @@ class FluxEngine(Engine):
         self._call(call)
         return follower.stop
 
-    async def stop(self, cancel_jobs: bool) -> bool:
+    async def stop(self, cancel_jobs: bool, kind: str = "cancel") -> bool:
         self._stopping = True
         if cancel_jobs and self._thread.is_alive():
             await self._see_all()
         if cancel_jobs and self._thread.is_alive() and self._active:
             self._idle = self._loop.create_future()
             for job in list(self._active):
-                asyncio.ensure_future(_quietly(self.cancel(_plain(job), "the instance is shutting down")))
+                asyncio.ensure_future(_quietly(self._raise(_plain(job), kind, "the instance is shutting down")))
             if self._active:
                 # Flux itself ends a job that ignores its signals (kill-timeout); this bound is for a stuck node.
                 await asyncio.wait([self._idle], timeout=60)

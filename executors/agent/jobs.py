@@ -132,8 +132,8 @@ def exit_of(status: int) -> Tuple[int, Optional[int]]:
 
 def _is_node_failure(note: str) -> bool:
     # job-exec's own words for a broker that went away under a job ("node failure on HOST (rank N)",
-    # "lost contact with job shell on broker ...").
-    return "node failure" in note or "lost contact" in note
+    # "lost contact with job shell on broker ..."), and its shell's last ones where that ended in good order.
+    return "node failure" in note or "lost contact" in note or note.startswith("flux_job_event_watch_get: ")
 
 
 class JobTable:

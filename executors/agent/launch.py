@@ -84,7 +84,14 @@ def with_secrets(command: List[str], base: str) -> List[str]:
 
 def with_sent_secrets(command: List[str], base: str) -> List[str]:
     """Where the file is on the agent's node only: see `secret_service`."""
-    return ["flux", "python", os.path.abspath(sys.argv[0]), "secret", os.path.basename(base)] + command
+    # By its path: the job may have a PATH of its own.
+    return [
+        shutil.which("flux") or "flux",
+        "python",
+        os.path.abspath(sys.argv[0]),
+        "secret",
+        os.path.basename(base),
+    ] + command
 
 
 def shell() -> str:
@@ -134,7 +141,14 @@ def meter_available() -> bool:
 
 
 def with_meter(command: List[str], usage_file: str) -> List[str]:
-    return ["perl", "-MErrno", "-e", _METER, usage_file, _GETRUSAGE[os.uname().machine]] + command
+    return [
+        shutil.which("perl") or "perl",
+        "-MErrno",
+        "-e",
+        _METER,
+        usage_file,
+        _GETRUSAGE[os.uname().machine],
+    ] + command
 
 
 class UsageReader:
@@ -144,12 +158,17 @@ class UsageReader:
         self._path = path
         self._offset = 0
         self._found: Dict[str, Dict[str, float]] = {}
+        self._lines: Dict[str, int] = {}
 
-    def take(self, job_id: str) -> Optional[Dict[str, float]]:
-        """{"cpu": seconds, "max_rss": bytes} or None. Called when the job's finish event is here, so its lines are."""
-        if job_id not in self._found:
+    def take(self, job_id: str, tasks: int) -> Optional[Dict[str, float]]:
+        """{"cpu": seconds, "max_rss": bytes} or None. Called when the job's finish event is here, so its lines are.
+
+        None too unless every task has written one: tasks on other nodes may have no way to this file.
+        """
+        if self._lines.get(job_id, 0) < tasks:
             self._read()
-        return self._found.pop(job_id, None)
+        found = self._found.pop(job_id, None)
+        return found if self._lines.pop(job_id, 0) >= tasks else None
 
     def _read(self) -> None:
         try:
@@ -168,5 +187,6 @@ class UsageReader:
         if len(words) != 3:
             return
         usage = self._found.setdefault(words[0], {"cpu": 0.0, "max_rss": 0})
+        self._lines[words[0]] = self._lines.get(words[0], 0) + 1
         usage["cpu"] += float(words[1])
         usage["max_rss"] = max(usage["max_rss"], int(words[2]) * 1024)

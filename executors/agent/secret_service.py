@@ -7,9 +7,12 @@ what the instance's owner asks.
 
 from __future__ import annotations
 
+import base64
+import errno
 import os
 import re
 import sys
+import time
 from typing import Any, List
 
 from . import launch
@@ -17,6 +20,8 @@ from . import launch
 SERVICE = "fxo"
 TOPIC = SERVICE + ".secret"
 
+#: Seconds for an agent that is being started again.
+_PATIENCE = 60.0
 _NAME = re.compile(r"env-[0-9]+-[0-9]+-[0-9a-f]{32}\.[0-9]+\Z")
 
 
@@ -33,13 +38,13 @@ def serve(handle: Any, directory: str) -> Any:
             return
         path = os.path.join(directory, name)
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as text:
-                found = text.read()
+            with open(path, "rb") as data:
+                found = data.read()
             os.unlink(path)
         except OSError as err:
             handle.respond(message, {"error": "the secret environment of this job is not there: %s" % err.strerror})
             return
-        handle.respond(message, {"text": found})
+        handle.respond(message, {"data": base64.b64encode(found).decode("ascii")})
 
     handle.service_register(SERVICE).get()
     watcher = handle.msg_watcher_create(answer, flux.constants.FLUX_MSGTYPE_REQUEST, TOPIC)
@@ -52,15 +57,22 @@ def load(base: str, command: List[str]) -> int:
     import flux
 
     name = "%s.%s" % (base, os.environ.get("FLUX_TASK_RANK", "0"))
-    try:
-        answer = flux.Flux().rpc(TOPIC, {"name": name}, nodeid=0).get()
-    except OSError as err:
-        answer = {"error": "the agent cannot be asked for the secret environment of this job: %s" % err}
+    handle = flux.Flux()
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            answer = handle.rpc(TOPIC, {"name": name}, nodeid=0).get()
+            break
+        except OSError as err:
+            if err.errno not in (errno.ENOSYS, errno.EHOSTUNREACH) or time.monotonic() > deadline:
+                answer = {"error": "the agent cannot be asked for the secret environment of this job: %s" % err}
+                break
+        time.sleep(0.2)  # its supervisor is starting it again; nothing tells a job of that
     if "error" in answer:
         print(answer["error"], file=sys.stderr)
         return 126
     fd = os.memfd_create("env", 0)
-    os.write(fd, answer["text"].encode("utf-8", "surrogateescape"))
+    os.write(fd, base64.b64decode(answer["data"]))
     os.lseek(fd, 0, os.SEEK_SET)
     shell = launch.shell()
     argv = [shell, "-c", '. "/proc/self/fd/$1"; eval "exec $1<&-"; shift; exec "$@"', "sh", str(fd)] + command

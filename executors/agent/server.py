@@ -89,8 +89,11 @@ class Server:
         os.rename(temporary, socket_path)
         self._schedule_watchdog()
 
-    async def stop(self, reason: str, cancel_jobs: bool = True, exit_code: int = 0) -> None:
-        """End jobs (if asked), tell the clients, close. Idempotent."""
+    async def stop(self, reason: str, cancel_jobs: bool = True, exit_code: int = 0, told: bool = False) -> None:
+        """End jobs (if asked), tell the clients, close. Idempotent.
+
+        ``told``: by a signal, as when the pod is evicted. Nobody has cancelled the jobs then: they are lost.
+        """
         if self.closing is not None:
             return
         self.closing = reason
@@ -99,7 +102,7 @@ class Server:
         log.info("stopping: %s", reason)
         if self._server is not None:
             self._server.close()
-        if not await self.engine.stop(cancel_jobs) and exit_code == 0:
+        if not await self.engine.stop(cancel_jobs, "lost" if told else "cancel") and exit_code == 0:
             self.exit_code = JOBS_LEFT
         deadline = self._loop.time() + 5.0
         while self._submitting and self._loop.time() < deadline:  # noqa: ASYNC110
@@ -151,6 +154,9 @@ class Server:
 
     def disconnected(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self._left(connection)
+
+    def _left(self, connection: Connection) -> None:
         if connection not in self.clients:
             return
         self.clients.discard(connection)
@@ -430,6 +436,8 @@ class Server:
     async def op_shutdown(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         """End the agent (and the instance that it belongs to). ``only_if_last``: not while others are connected."""
         if request.get("only_if_last") and self.clients - {connection}:
+            # Whoever asks so is leaving; the end of its stream may take a while to get here.
+            self._left(connection)
             return {"stopping": False}
         reason = str(request.get("reason") or "asked to shut down")
         self.ending = True

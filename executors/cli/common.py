@@ -96,7 +96,7 @@ def name_of(path: Path) -> str:
 
     try:
         document: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         document = None
     metadata = document.get("metadata") if isinstance(document, dict) else None
     return str((metadata.get("name") if isinstance(metadata, dict) else None) or path.stem)

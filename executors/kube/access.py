@@ -57,7 +57,11 @@ class Credentials:
             settings = self._configuration.auth_settings()
         except (ConfigException, OSError) as err:
             raise ProvisionError(f"the credentials for {self.server} cannot be renewed: {err}") from err
-        return {setting["key"]: setting["value"] for setting in settings.values() if setting["value"]}
+        headers = {setting["key"]: str(setting["value"]) for setting in settings.values() if setting["value"]}
+        if not all(value.isprintable() for value in headers.values()):
+            # Without the value: it is a secret.
+            raise ProvisionError(f"the token for {self.server} holds a line break or another control character")
+        return headers
 
     def pool(self) -> urllib3.PoolManager:
         """Connections with this cluster's TLS settings and proxy."""
@@ -89,6 +93,7 @@ class Credentials:
 
 def load(access: ClusterAccess) -> Credentials:
     """Read the kubeconfig, or the pod's service account. Raises ConfigError saying what is missing."""
+    import yaml
     from kubernetes.client import Configuration
     from kubernetes.config import (
         ConfigException,
@@ -116,12 +121,36 @@ def load(access: ClusterAccess) -> Credentials:
                 raise ConfigError([f"run.context: {access.context!r} is not in the kubeconfig; it has {names}"])
             current = found[0]
         load_kube_config(access.kubeconfig, access.context, configuration, persist_config=False)
-        return Credentials(configuration, (current or {}).get("context", {}).get("namespace") or "default")
-    except ConfigException as err:
+        credentials = Credentials(configuration, (current or {}).get("context", {}).get("namespace") or "default")
+        _must_be_somebody(access, configuration)
+        return credentials
+    except ConfigError:
+        raise
+    # The library reads the file without looking: a text or a list where a mapping should be is any of these.
+    except (ConfigException, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OSError) as err:
         where = access.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
         raise ConfigError(
             [f"no Kubernetes cluster is known: {err} ({where}); give run.kubeconfig or KUBECONFIG, or run in a pod"]
         ) from err
+
+
+def _must_be_somebody(access: ClusterAccess, configuration: Any) -> None:
+    """A credential plugin that fails is only logged by the library, which goes on as nobody. Raises ConfigError."""
+    import yaml
+
+    if configuration.auth_settings() or configuration.cert_file or configuration.username:
+        return
+    paths = access.kubeconfig or os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+    asked = set()
+    for path in paths.split(os.pathsep):
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as text:
+                users = (yaml.safe_load(text) or {}).get("users") or []
+            asked |= {kind for user in users for kind in ("exec", "auth-provider") if kind in (user.get("user") or {})}
+    if asked:
+        raise ConfigError(
+            [f"the {' or '.join(sorted(asked))} of the kubeconfig {paths} gave no credentials; try kubectl with it"]
+        )
 
 
 def _in_pod() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -233,8 +234,9 @@ class Watch:
     def stop(self) -> None:
         """End the iteration, from another thread. Never raises."""
         self._stopped = True
-        with contextlib.suppress(OSError, ValueError):  # it has ended already
-            self._answer.shutdown()
+        connection = self._answer.connection
+        if connection is not None and connection.sock is not None:
+            end_connection(connection.sock)
 
     def __iter__(self) -> Iterator[tuple[str, Object]]:
         import urllib3
@@ -255,6 +257,15 @@ class Watch:
             status = change["object"]
             raise error_of(int(status.get("code") or 500), json.dumps(status).encode(), f"watch {self._path}")
         return change["type"], change["object"]
+
+
+def end_connection(connection: socket.socket) -> None:
+    """Wake whoever reads or writes a connection. Never raises.
+
+    Not by the TLS socket's own ``shutdown``, which gives up TLS first: its reader would go on with what is ciphertext.
+    """
+    with contextlib.suppress(OSError):  # it has ended already
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

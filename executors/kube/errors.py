@@ -17,6 +17,12 @@ class ApiError(ProvisionError):
         self.message = message
         super().__init__(message)
 
+    @property
+    def transient(self) -> bool:
+        """Whether the same may be allowed a moment later: the server is away, overloaded, or has just come back (it
+        refuses what it allows until it has read its rules)."""
+        return self.status in (0, 401, 403, 429) or self.status >= 500
+
 
 class UnreachableError(ApiError):
     """No answer: the server is away, or the connection was cut. Trying again may help."""

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds to wait for the end of an instance that takes no clients any more.
 _ENDING_LIMIT = 60.0
+#: Seconds for an agent that was there already: its supervisor may be starting it again.
+_ANSWER_LIMIT = 15.0
 #: Why ranks are drained that are about to go.
 _SHRUNK = "the MiniCluster is being made smaller"
 
@@ -28,6 +30,7 @@ class Lifecycle:
     def __init__(self, run_name: str, config: RunConfig, environ: Mapping[str, str]) -> None:
         self.run_name = run_name
         self._provisioner: Provisioner = make_provisioner(run_name, config, environ)
+        self._start_limit = config.run.start_timeout
 
     @property
     def inherits_environment(self) -> bool:
@@ -43,13 +46,19 @@ class Lifecycle:
                 if not announced:
                     announce(self._provisioner.describe())
                     announced = True
-                client = Client(self._provisioner.wait_ready(announce), handler, gone=self._provisioner.gone)
                 try:
+                    endpoint = self._provisioner.wait_ready(announce)
+                    client = Client(endpoint, handler, gone=self._provisioner.gone, start_limit=self._start_limit)
                     hello = client.connect()
                 except EndingError:  # its last client has just left: wait until it is gone, and begin anew
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.05)
+                except TransportError as err:
+                    reason = self._provisioner.gone()
+                    # One that was there before us may have ended just now; our own should not have.
+                    if reason is None or not self._provisioner.adopted() or time.monotonic() > deadline:
+                        raise TransportError(f"{err}; {reason}" if reason else str(err)) from err
                 else:
                     announce(_describe(hello))
                     return client
@@ -79,8 +88,9 @@ class Lifecycle:
     def end(self) -> None:
         """End an instance that is there, whoever uses it, and wait until it is gone; by force where need be."""
         try:
-            client = self._client(_Deaf(), log.debug, observer=True)
-        except ProvisionError as err:
+            # What does not run yet has nothing to end in good order.
+            client = self._client(_Deaf(), log.debug, observer=True, patience=1.0)
+        except (ProvisionError, EndingError) as err:
             log.debug("ended without its agent: %s", err)
         else:
             try:
@@ -124,8 +134,15 @@ class Lifecycle:
             client.close()
             self._provisioner.detach()
 
-    def _client(self, handler: Handler, announce: Callable[[str], None], *, observer: bool = False) -> Client:
-        self._provisioner.find()
+    def _client(
+        self,
+        handler: Handler,
+        announce: Callable[[str], None],
+        *,
+        observer: bool = False,
+        patience: float = _ANSWER_LIMIT,
+    ) -> Client:
+        self._provisioner.find(patience)
         endpoint = self._provisioner.wait_ready(announce)
         return Client(endpoint, handler, gone=self._provisioner.gone, observer=observer)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from executors.config import RunConfig
-from executors.errors import ExecutorsError
+from executors.errors import AgentSilentError, EndingError, ExecutorsError
 from executors.lifecycle.manager import Lifecycle
 from executors.provision import Instance
 from executors.provision.inventory import instances, own_config
@@ -34,14 +34,19 @@ def reap(config: RunConfig, environ: Mapping[str, str], *, dry_run: bool = False
     """
     for instance in instances(config, environ):
         lifecycle = Lifecycle(instance.name, own_config(config, instance), environ)
-        useless = _useless(instance, lifecycle, config)
+        try:
+            useless = _useless(instance, lifecycle, config)
+        except ExecutorsError as err:
+            # That we cannot reach the agent says nothing of whether others do.
+            yield Reaped(instance, False, f"cannot be told: {err}")
+            continue
         if useless is not None and not dry_run:
             lifecycle.end()
         yield Reaped(instance, useless is not None, useless or "in use")
 
 
 def _useless(instance: Instance, lifecycle: Lifecycle, config: RunConfig) -> str | None:
-    """Why an instance can go; None: it is in use."""
+    """Why an instance can go; None: it is in use. Raises ExecutorsError where that cannot be told."""
     age = max(0.0, time.time() - instance.created)
     if instance.state == "ended":
         return instance.reason
@@ -52,7 +57,7 @@ def _useless(instance: Instance, lifecycle: Lifecycle, config: RunConfig) -> str
         return f"not up after {age:.0f} s: {instance.reason}" if limit and age > limit else None
     try:
         [info] = lifecycle.observe("info")
-    except ExecutorsError as err:
+    except (AgentSilentError, EndingError) as err:
         return f"its agent does not answer: {err}"
     limit = config.run.orphan_timeout
     quiet = float(info["quiet"])

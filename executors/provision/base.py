@@ -20,17 +20,24 @@ class Provisioner(Protocol):
     def ensure(self) -> None:
         """Create the instance, or find the one that this run has already. Raises ProvisionError."""
 
-    def find(self) -> None:
-        """Take the instance that is there. Raises ProvisionError when there is none."""
+    def find(self, patience: float) -> None:
+        """Take the instance that is there, and give it ``patience`` seconds to answer from `wait_ready` on.
+
+        Raises ProvisionError when there is none.
+        """
 
     def wait_ready(self, announce: Callable[[str], None]) -> Endpoint:
         """Wait until its agent can be reached; ``announce`` is told why it takes long.
 
-        Raises ProvisionError with the reason as soon as that is impossible.
+        Raises ProvisionError with the reason as soon as that is impossible; EndingError when one that was there before
+        is about to go: then `ensure` makes a new one.
         """
 
     def inherits_environment(self) -> bool:
         """Whether jobs run on this machine, so that they inherit the client's environment and working directory."""
+
+    def adopted(self) -> bool:
+        """Whether the instance was there before. Valid after `ensure`."""
 
     def gone(self) -> str | None:
         """Why the agent can never come back; None while it may."""

@@ -6,21 +6,23 @@ resource) and in what has to be created; both have an Indexed Job of the MiniClu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from executors.config import RunConfig
-from executors.errors import ConfigError, ExecutorsError, ProvisionError
-from executors.kube import Api, ClusterAccess, ConflictError, Kind, NotFoundError, connect
+from executors.errors import ConfigError, EndingError, ExecutorsError, ProvisionError
+from executors.kube import Api, ApiError, ClusterAccess, ConflictError, Kind, NotFoundError, connect
 from executors.kube.api import EVENTS, JOBS, PODS, kind_of
 from executors.provision import diagnosis
 from executors.provision.diagnosis import Fatal
 from executors.provision.package import agent_archive
 from executors.provision.waiting import Waiting
-from executors.provision.watching import Change, Follower, Wanted
+from executors.provision.watching import Change, Follower, Listed, Wanted
 from executors.render import HASH_ANNOTATION, LABELS, MiniCluster, Program
 from executors.spec import MiniClusterSpec, default_document, parse_spec
 from executors.transport import Endpoint, PodExecEndpoint
@@ -30,10 +32,13 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 SPEC_ANNOTATION = "flux-operator-executors/spec"
+#: Tells an object that this very attempt has made, though its answer was lost, from another client's.
+ATTEMPT_ANNOTATION = "flux-operator-executors/attempt"
+_HIDDEN = frozenset(["environment", "curveCert"])
 #: Seconds to wait for an object that is being deleted, or that we deleted, to be gone.
 DELETE_LIMIT = 120.0
-#: Seconds for the agent of a MiniCluster that was there already: its supervisor may be starting it again.
-_FOUND_PATIENCE = 15.0
+#: Seconds for an API server that refuses, or is away, to come to its senses.
+_RETRY_LIMIT = 20.0
 
 
 class ClusterProvisioner:
@@ -55,6 +60,8 @@ class ClusterProvisioner:
         self._spec: MiniClusterSpec = config.minicluster or parse_spec(default_document())
         self._namespace = ""
         self._uid = ""
+        self._attempt = os.urandom(8).hex()
+        self._creating = False
         self._created = False
         self._adopted = False
         self._found = False
@@ -122,7 +129,7 @@ class ClusterProvisioner:
             if time.monotonic() > deadline:
                 raise ProvisionError(f"{self._where()} is being deleted and is not gone after {DELETE_LIMIT:g} s")
 
-    def find(self) -> None:
+    def find(self, patience: float) -> None:
         try:
             owner = self.api.get(self.owner_kind, self._namespace, self._name)
         except NotFoundError:
@@ -132,7 +139,7 @@ class ClusterProvisioner:
             raise ProvisionError(f"{self._where()} has ended: {over or 'it is being deleted'}")
         self._uid = owner["metadata"]["uid"]
         self._adopted = self._found = True
-        self._patience = _FOUND_PATIENCE
+        self._patience = patience
         given = owner["metadata"].get("annotations", {}).get(SPEC_ANNOTATION)
         if given is not None:
             self._spec = parse_spec(json.loads(given))
@@ -155,7 +162,10 @@ class ClusterProvisioner:
         run = self._config.run
         # A MiniCluster that was there may have been made smaller since.
         wanted_pods = self._spec.size
-        wait = Waiting(run.start_timeout, run.schedule_timeout, self.job_limit, announce)
+        # Pods of a Job of the same name that was deleted may still be there.
+        job_uid = self._uid if self.owner_kind is JOBS else ""
+        limit = self._patience if self._found else run.start_timeout
+        wait = Waiting(limit, run.schedule_timeout, self.job_limit, announce)
         wanted = [
             Wanted(PODS, labels=f"job-name={self._name}"),
             Wanted(EVENTS),
@@ -165,7 +175,8 @@ class ClusterProvisioner:
             for change in follower.changes(wait.next_look):
                 finding: diagnosis.Finding = None
                 if not isinstance(change, Change):
-                    pass
+                    if isinstance(change, Listed) and change.kind is JOBS and not change.count and not self.job_limit:
+                        finding = Fatal(f"{self._where()} is gone")
                 elif change.kind is PODS:
                     if change.deleted:
                         pods.pop(diagnosis.name_of(change.object), None)
@@ -178,16 +189,24 @@ class ClusterProvisioner:
                     finding = Fatal(f"{self._where()} was deleted by somebody else while it started")
                 else:
                     wait.job_is_there()
+                    job_uid = change.object["metadata"]["uid"]
                     wanted_pods = int(change.object["spec"]["completions"])
                     finding = diagnosis.of_job(change.object)
-                about = [one for one in events.values() if diagnosis.relevant(one, self._name, pods)]
+                if isinstance(finding, Fatal) and self._adopted and not self._found:
+                    # Another client's, which has just ended: nothing is wrong, it is only too late.
+                    raise EndingError(finding.reason)
+                mine = {name: pod for name, pod in pods.items() if diagnosis.is_owned_by(pod, job_uid)}
+                about = [one for one in events.values() if diagnosis.relevant(one, self._name, mine)]
                 try:
-                    wait.look([finding, *map(diagnosis.of_pod, _current(pods)), *map(diagnosis.of_event, about)])
+                    wait.look([finding, *map(diagnosis.of_pod, _current(mine)), *map(diagnosis.of_event, about)])
                 except ProvisionError as err:
-                    raise self._failed(str(err), pods, about) from None
-                if self._enough(pods, wanted_pods):
-                    return self._endpoint(pods)
+                    raise self._failed(str(err), mine, about) from None
+                if self._enough(mine, wanted_pods):
+                    return self._endpoint(mine)
         raise AssertionError("the changes never end by themselves")
+
+    def adopted(self) -> bool:
+        return self._adopted
 
     def gone(self) -> str | None:
         try:
@@ -208,14 +227,28 @@ class ClusterProvisioner:
             self._api.close()
 
     def abandon(self) -> None:
+        if self._creating and not self._created:
+            self._find_lost_creation()
         if self._created:
             self.delete()
         else:
             self.detach()
 
+    def _find_lost_creation(self) -> None:
+        """The answer to the creation may have been lost, or a signal have come before it was noted."""
+        try:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+        except ExecutorsError as err:  # not there, as a rule; else `reap` ends it
+            log.debug("nothing was created: %s", err)
+            return
+        if owner["metadata"].get("annotations", {}).get(ATTEMPT_ANNOTATION) == self._attempt:
+            self._uid, self._created = owner["metadata"]["uid"], True
+
     def delete(self) -> None:
         try:
-            self.api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid or None)
+            self._patiently(
+                lambda: self.api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid or None)
+            )
         except (NotFoundError, ConflictError):
             pass  # somebody did so before, and may have made another one since
         except ExecutorsError as err:
@@ -229,6 +262,17 @@ class ClusterProvisioner:
             log.warning("%s is being deleted; whether it is gone cannot be seen: %s", self._where(), err)
         self.detach()
 
+    def _patiently(self, call: Callable[[], None]) -> None:
+        """Try again what an API server that was just restarted refuses."""
+        import tenacity
+
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda err: isinstance(err, ApiError) and err.transient),
+            stop=tenacity.stop_after_delay(_RETRY_LIMIT),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.1),
+            reraise=True,
+        )(call)
+
     # -- creating
 
     def _minicluster(self) -> MiniCluster:
@@ -236,8 +280,11 @@ class ClusterProvisioner:
             name=self._name,
             namespace=self._namespace,
             spec=self._spec,
-            # For the message that tells what differs, should the same run be asked for with another spec.
-            annotations={SPEC_ANNOTATION: json.dumps(self._spec.document, sort_keys=True)},
+            annotations={
+                # For the message that tells what differs, should the same run be asked for with another spec.
+                SPEC_ANNOTATION: json.dumps(_without_values(self._spec.public_document), sort_keys=True),
+                ATTEMPT_ANNOTATION: self._attempt,
+            },
         )
 
     def _program(self) -> Program:
@@ -261,6 +308,7 @@ class ClusterProvisioner:
         """The owner, ours or made just now; None when one that was in the way has gone."""
         api = self.api
         try:
+            self._creating = True
             self._create_before()
             owner = api.create(self.owner_kind, self._namespace, self._owner_manifest())
         except ConflictError:
@@ -297,7 +345,7 @@ class ClusterProvisioner:
         if annotations.get(HASH_ANNOTATION) == self._owner_manifest()["metadata"]["annotations"][HASH_ANNOTATION]:
             return
         there = json.loads(annotations.get(SPEC_ANNOTATION, "{}"))
-        differences = list(_differences(there, dict(self._spec.document)))
+        differences = list(_differences(there, _without_values(self._spec.public_document)))
         raise ConfigError(
             [
                 f"minicluster.{path}: {mine!r} is asked for, but {theirs!r} is running"
@@ -405,9 +453,23 @@ def _current(pods: Mapping[str, Object]) -> list[Object]:
     return list(newest.values())
 
 
+def _without_values(value: Any, hidden: bool = False) -> Any:
+    """A spec with a digest in place of what may be secret: environments, and the brokers' certificate."""
+    if isinstance(value, Mapping):
+        return {name: _without_values(one, hidden or name in _HIDDEN) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_values(one, hidden) for one in value]
+    if not hidden:
+        return value
+    return f"sha256:{hashlib.sha256(str(value).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
 def _differences(theirs: Any, mine: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(theirs, dict) and isinstance(mine, dict):
         for name in sorted({*theirs, *mine}):
             yield from _differences(theirs.get(name), mine.get(name), f"{path}.{name}" if path else str(name))
+    elif isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
+        for at, (one, other) in enumerate(zip(theirs, mine, strict=True)):
+            yield from _differences(one, other, f"{path}[{at}]")
     elif theirs != mine:
         yield path, theirs, mine

@@ -52,6 +52,10 @@ def index_of(pod: Object) -> int | None:
     return int(text) if text is not None else None
 
 
+def is_owned_by(thing: Object, uid: str) -> bool:
+    return any(one.get("uid") == uid for one in thing["metadata"].get("ownerReferences") or [])
+
+
 def is_running(pod: Object) -> bool:
     """Whether all containers of a pod run, so that programs can be started in it."""
     status = pod.get("status", {})

@@ -78,7 +78,8 @@ def _jobs(api: Api, namespace: str, mode: str, owners: list[Any]) -> list[Any]:
 
 def _instance(owner: Any, job: Any, pods: list[Any], mode: str) -> Instance:
     metadata = owner["metadata"]
-    mine = [pod for pod in pods if pod["metadata"]["labels"].get("job-name") == metadata["name"]]
+    uid = job["metadata"]["uid"] if job is not None else ""
+    mine = [pod for pod in pods if diagnosis.is_owned_by(pod, uid)]
     running = sum(diagnosis.is_running(pod) for pod in mine)
     size = int(job["spec"]["completions"]) if job is not None else int(owner["spec"].get("size", 1))
     over = diagnosis.of_job(job) if job is not None else None

@@ -143,7 +143,7 @@ class _AgentHere:
                 start_new_session=True,  # a Ctrl-C is for the client, which then decides
             )
 
-    def find(self) -> None:
+    def find(self, patience: float) -> None:
         if not self._directory.alive():
             raise ProvisionError(f"there is no instance {self._name} on this machine")
         self._adopted = True
@@ -207,6 +207,9 @@ class _AgentHere:
             finally:
                 probe.close()
         raise ProvisionError(f"the agent in {self._directory.path} does not answer; end it, or use another run")
+
+    def adopted(self) -> bool:
+        return self._adopted
 
     def gone(self) -> str | None:
         if self._process is not None:

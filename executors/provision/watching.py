@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from executors.errors import ExecutorsError
-from executors.kube import Api, ExpiredError, Kind, UnreachableError, Watch
+from executors.errors import ExecutorsError, ProvisionError
+from executors.kube import Api, ApiError, ExpiredError, Kind, UnreachableError, Watch
 
 #: Seconds that one watch lasts; a new one begins where it ended.
 _WATCH = 60.0
@@ -56,6 +56,7 @@ class Follower:
         self._wanted = wanted
         self._closing = threading.Event()
         self._open: set[Watch] = set()
+        self._listed = False
         self._queue: queue.SimpleQueue[Change | Listed | ExecutorsError] = queue.SimpleQueue()
 
     def __enter__(self) -> Follower:
@@ -93,10 +94,17 @@ class Follower:
                     version = self._watch(wanted, seen, version)
             except ExpiredError:
                 continue
-            except UnreachableError:
+            except ApiError as err:
+                # A refusal at the very first is meant; later, the server has just come back (see `ApiError.transient`).
+                if not (isinstance(err, UnreachableError) or (self._listed and err.transient)):
+                    self._queue.put(err)
+                    return
                 self._closing.wait(_AWAY)
             except ExecutorsError as err:
                 self._queue.put(err)
+                return
+            except Exception as err:  # whoever waits for this thread would wait for ever
+                self._queue.put(ProvisionError(f"watching {wanted.kind.plural} failed: {err!r}"))
                 return
 
     def _list(self, wanted: Wanted, seen: dict[str, dict[str, Any]]) -> str:
@@ -108,6 +116,7 @@ class Follower:
             if uid not in seen or seen[uid]["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
                 seen[uid] = item
                 self._queue.put(Change(wanted.kind, item))
+        self._listed = True
         self._queue.put(Listed(wanted.kind, len(now)))
         return str(found["metadata"]["resourceVersion"])
 

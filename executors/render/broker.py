@@ -14,6 +14,7 @@ from executors.render.minicluster import MiniCluster, Program
 from executors.render.names import (
     BROKER_CONFIG,
     BROKER_PORT,
+    BROKER_RUN,
     BROKER_STATE,
     BROKER_URI,
     CERTIFICATE,
@@ -64,11 +65,13 @@ def _scheduler(spec: MiniClusterSpec) -> dict[str, Any]:
 def _merged(given: dict[str, Any], ours: dict[str, Any], view: str) -> dict[str, Any]:
     made = dict(given)
     made["bootstrap"] = {**ours["bootstrap"], **given.get("bootstrap", {}), "curve_cert": CERTIFICATE}
+    hosts = ",".join(one["host"] for one in made["bootstrap"]["hosts"])
     resource = given.get("resource", {})
     # A path below the view is where upstream's operator would have put an R of its own; nobody does here.
     if "config" not in resource and resource.get("path", view).startswith(view):
         rest = {name: value for name, value in resource.items() if name != "path"}
-        made["resource"] = {**rest, **ours["resource"]}
+        config = [{**one, "hosts": hosts} for one in ours["resource"]["config"]]
+        made["resource"] = {**rest, **ours["resource"], "config": config}
     for name in ours:
         made.setdefault(name, ours[name])
     return made
@@ -119,10 +122,11 @@ def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
         "broker.quorum": quorum,
         "tbon.connect_timeout": flux.connect_timeout or _CONNECT_TIMEOUT,
         "local-uri": BROKER_URI,
+        "rundir": BROKER_RUN,
         "statedir": BROKER_STATE,
         # What the agent could not end in time is cut short: a pod's grace period is not to be waited for.
         "broker.cleanup-timeout": "0.5",
-        "broker.shutdown-timeout": "1",
+        "broker.shutdown-timeout": "1" if program is not None else "3",
     }
     if flux.topology:
         attributes["tbon.topo"] = flux.topology

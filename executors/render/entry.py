@@ -136,7 +136,7 @@ run() {
     done
     [ -z "${FLUXOP_TIMED:-}" ] || say "the broker ran for $(($(date +%s) - begin)) s"
     if [ "$code" != 0 ] && [ -z "$told" ] && [ "$index" = 0 ]; then
-        say "the broker ended with $code; this is $(flux --version 2>&1)"
+        say "the broker ended with $code; this is Flux $(flux --version 2>&1 | sed -n "s/^commands:[[:space:]]*//p")"
     fi
 }
 

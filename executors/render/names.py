@@ -26,6 +26,8 @@ CERTIFICATE = f"{STATE_DIRECTORY}/flux/{CERTIFICATE_KEY}"
 BROKER_URI = f"local://{STATE_DIRECTORY}/flux/local"
 #: The database of the broker's content (lead only).
 BROKER_STATE = f"{STATE_DIRECTORY}/flux/state"
+#: Sockets and jobs' temporary files; /tmp may be read-only.
+BROKER_RUN = f"{STATE_DIRECTORY}/flux/run"
 
 #: Port of the brokers' overlay network.
 BROKER_PORT = 8050

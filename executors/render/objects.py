@@ -142,6 +142,8 @@ def headless_service(cluster: MiniCluster) -> Manifest:
 def port_services(cluster: MiniCluster) -> list[Manifest]:
     """A Service for each sidecar that names ports."""
     made = []
+    # The services' pod has the label job-name too, so that the headless Service knows it, but not this one.
+    selector = {"batch.kubernetes.io/job-name": cluster.name}
     for container in cluster.spec.containers:
         if not container.ports or container is cluster.spec.flux_container:
             continue
@@ -149,9 +151,7 @@ def port_services(cluster: MiniCluster) -> list[Manifest]:
             {"name": f"port-{port}", "port": port, "targetPort": port, "protocol": "TCP"} for port in container.ports
         ]
         name = f"{cluster.name}-{container.name}"
-        made.append(
-            manifest("v1", "Service", name, cluster, spec={"selector": {"job-name": cluster.name}, "ports": ports})
-        )
+        made.append(manifest("v1", "Service", name, cluster, spec={"selector": selector, "ports": ports}))
     return made
 
 

@@ -159,14 +159,15 @@ def _resources(requests: Mapping[str, str | int], limits: Mapping[str, str | int
     return {name: {key: str(amount) for key, amount in given.items()} for name, given in found.items() if given}
 
 
-def _env(cluster: MiniCluster, container: Container, ours: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Environment in an order that does not depend on the spec's: users' variables, Secrets, ours."""
-    plain = {**cluster.spec.flux.environment, **container.environment}
+def _env(container: Container, common: Mapping[str, str], ours: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Environment in an order that does not depend on the spec's."""
+    wanted = {name: value for name, value in ours.items() if value}
+    plain = {**common, **container.environment, **wanted}
     made: list[dict[str, Any]] = [{"name": name, "value": plain[name]} for name in sorted(plain)]
     for name in sorted(container.secrets):
         secret, key = container.secrets[name]
         made.append({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
-    return made + [{"name": name, "value": value} for name, value in ours.items() if value]
+    return made
 
 
 def _view_variables(cluster: MiniCluster) -> dict[str, str]:
@@ -188,12 +189,15 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
         entry.ARCHIVE: spec.archive_path,
         entry.STRICT: "1" if spec.logging.strict else "",
         entry.TIMED: "1" if spec.logging.timed else "",
+        # The agent has ended all jobs by then; see `provision.local`.
+        "FLUX_DISABLE_JOB_CLEANUP": "1" if program is not None else "",
         **_view_variables(cluster),
     }
     failures = {"name": entry.FAILURES, "valueFrom": {"fieldRef": {"fieldPath": _FAILURES_FIELD}}}
-    made["env"] = [*_env(cluster, container, ours), failures]
+    made["env"] = [*_env(container, spec.flux.environment, ours), failures]
     secret = {"name": _SECRET_VOLUME, "mountPath": names.SECRET_DIRECTORY, "readOnly": True}
-    made["volumeMounts"] = [*_own_mounts(cluster), secret, *mounts_of(container)]
+    ours_mounted = [_files_mount(cluster), _state_mount(), *_view_mounts(cluster), secret]
+    made["volumeMounts"] = [*ours_mounted, *mounts_of(container)]
     if program is not None:
         made["livenessProbe"] = {
             "exec": {"command": ["/bin/sh", names.ENTRY, "probe"]},
@@ -212,16 +216,18 @@ def _sidecar(cluster: MiniCluster, at: int, container: Container) -> dict[str, A
 
 def _beside(cluster: MiniCluster, at: int, container: Container, *, has_flux: bool) -> dict[str, Any]:
     made = _container(container.name, container)
-    mounts = []
+    mounts = _view_mounts(cluster) if has_flux else []
     ours: dict[str, str] = {}
     if _wrapped(container):
         made["command"] = _entry(container, "beside", command_words(container.command))
         ours = {entry.CONTAINER: str(at), entry.STRICT: "1" if cluster.spec.logging.strict else ""}
-        mounts = _own_mounts(cluster) if has_flux else [_files_mount(cluster), _state_mount()]
+        mounts = [_files_mount(cluster), _state_mount(), *mounts]
         if has_flux:
             ours |= {"FLUX_URI": names.BROKER_URI, **_view_variables(cluster)}
             ours |= {entry.NO_WAIT: "1" if cluster.spec.flux.no_wait_socket else ""}
-    env = _env(cluster, container, ours)
+    elif container.command:
+        made["command"] = _plain(command_words(container.command))
+    env = _env(container, cluster.spec.flux.environment if has_flux else {}, ours)
     if env:
         made["env"] = env
     mounts += mounts_of(container)
@@ -242,8 +248,12 @@ def _has_texts(commands: Commands) -> bool:
 
 def _entry(container: Container, role: str, words: list[str]) -> list[str]:
     shell = "/bin/bash" if _has_texts(container.commands) else "/bin/sh"
-    # Kubernetes itself would replace $(NAME) in a command, and $$ stands for $.
-    return [shell, names.ENTRY, role, *(word.replace("$", "$$") for word in words)]
+    return [shell, names.ENTRY, role, *_plain(words)]
+
+
+def _plain(words: list[str]) -> list[str]:
+    """Kubernetes itself would replace $(NAME) in a command; $$ stands for $."""
+    return [word.replace("$", "$$") for word in words]
 
 
 def _view(cluster: MiniCluster) -> dict[str, Any]:
@@ -291,13 +301,12 @@ def _state_mount() -> dict[str, Any]:
     return {"name": _STATE_VOLUME, "mountPath": names.STATE_DIRECTORY}
 
 
-def _own_mounts(cluster: MiniCluster) -> list[dict[str, Any]]:
-    mounts = [_files_mount(cluster), _state_mount()]
+def _view_mounts(cluster: MiniCluster) -> list[dict[str, Any]]:
     view = cluster.spec.flux.container
-    if not view.disable:
-        mounts += [
-            {"name": _VIEW_VOLUME, "mountPath": view.mount_path},
-            # Where the view's programs look for their libraries.
-            {"name": _VIEW_VOLUME, "mountPath": "/opt/software", "subPath": "software"},
-        ]
-    return mounts
+    if view.disable:
+        return []
+    return [
+        {"name": _VIEW_VOLUME, "mountPath": view.mount_path},
+        # Where the view's programs look for their libraries.
+        {"name": _VIEW_VOLUME, "mountPath": "/opt/software", "subPath": "software"},
+    ]

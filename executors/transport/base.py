@@ -36,6 +36,10 @@ class PodExecEndpoint:
 Endpoint = UnixEndpoint | ProcessEndpoint | PodExecEndpoint
 
 
+class ProgramEnded(OSError):
+    """The program at the other end of the stream has ended with an error, which the text tells."""
+
+
 class Stream(Protocol):
     """A byte stream both ways. ``send`` and ``receive`` may be called from different threads, one each."""
 

@@ -14,15 +14,17 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
-from executors.errors import TransportError
+from executors.errors import ExecutorsError
 from executors.kube import Api, ApiError, ForbiddenError, connect
+from executors.kube.api import end_connection
 from executors.kube.errors import error_of
 from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, stdin_message
-from executors.transport.base import PodExecEndpoint
+from executors.transport.base import PodExecEndpoint, ProgramEnded
 from executors.transport.guard import Guard, wait_for
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ _SEND_LIMIT = 60.0
 _PIECE = 256 * 1024
 #: Bytes of input in one message; the far side holds one whole.
 _MESSAGE = 64 * 1024
+#: The library writes all headers, the credentials among them, and all frames to its logger.
+_SILENT = logging.getLogger("executors.transport.websocket")
+_SILENT.disabled = True
 
 
 class PodExecStream(Guard):
@@ -62,7 +67,7 @@ class PodExecStream(Guard):
                 raise BrokenPipeError("the stream is closed")
             view = memoryview(data)
             for start in range(0, len(view), _MESSAGE):
-                with self._io:
+                with self._io, _closed_is_an_oserror():
                     self._protocol.send_binary(stdin_message(view[start : start + _MESSAGE]))
                     self._collect()
                 self._flush()
@@ -86,15 +91,15 @@ class PodExecStream(Guard):
             return data
 
     def wake(self) -> None:
-        with contextlib.suppress(OSError), self._io:  # cut already, or nobody there to hear it
+        # Cut already, or nobody there to hear it.
+        with contextlib.suppress(OSError), self._io, _closed_is_an_oserror():
             if self._protocol.subprotocol == SUBPROTOCOLS[0]:
                 # The relay sees the end of its input at once; without it, when the connection is found to be gone.
                 self._protocol.send_binary(close_stdin_message())
             self._protocol.send_close(1000)
             self._collect()
             self._socket.send(self._unsent)
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        end_connection(self._socket)
 
     def release(self) -> None:
         self._socket.close()
@@ -135,7 +140,7 @@ class PodExecStream(Guard):
     def _end(self) -> bytes:
         reason = self._channels.failure()
         if reason is not None:
-            raise ConnectionAbortedError(reason)
+            raise ProgramEnded(reason)
         return b""
 
     # -- writing; with _io held
@@ -178,8 +183,24 @@ class PodExecStream(Guard):
         return 0
 
 
+@contextlib.contextmanager
+def _closed_is_an_oserror() -> Iterator[None]:
+    """The library refuses to say anything after a close or the stream's end, with an error of its own."""
+    from websockets.exceptions import WebSocketException
+
+    try:
+        yield
+    except WebSocketException as err:
+        raise BrokenPipeError(f"the stream is closed: {err}") from err
+
+
+class StreamRefused(OSError):
+    """The API server, or what comes before it, does not give a stream now. After a cut it may a moment later: a server
+    that was just restarted refuses what it allows, and credentials are renewed."""
+
+
 def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
-    """Connect and shake hands. Raises OSError (try again) or TransportError (that would not help)."""
+    """Connect and shake hands. Raises OSError."""
     try:
         api = connect(endpoint.access)
         try:
@@ -192,9 +213,9 @@ def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
         finally:
             api.close()
     except ForbiddenError as err:
-        raise TransportError(f"{err}; the right 'create' (and 'get') on pods/exec is needed") from err
-    except ApiError as err:
-        raise ConnectionRefusedError(str(err)) from err
+        raise StreamRefused(f"{err}; the right 'create' (and 'get') on pods/exec is needed") from err
+    except ExecutorsError as err:
+        raise StreamRefused(str(err)) from err
 
 
 def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
@@ -206,7 +227,9 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
 
     url = _url(api.server, endpoint)
     # Masking and fragmenting are the library's; lines are bounded by the wire protocol above.
-    protocol = ClientProtocol(parse_uri(url), subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS], max_size=None)
+    protocol = ClientProtocol(
+        parse_uri(url), subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS], max_size=None, logger=_SILENT
+    )
     connection = _connect(api)
     try:
         request = protocol.connect()
@@ -222,7 +245,7 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
             if not data:
                 protocol.receive_eof()
                 if not protocol.handshake_exc:
-                    raise ConnectionResetError("the API server closed the connection during the handshake")
+                    raise StreamRefused("the API server closed the connection during the handshake")
                 events = protocol.events_received()
                 break
             protocol.receive_data(data)
@@ -231,13 +254,13 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
             what = f"exec in pod {endpoint.namespace}/{endpoint.pod}"
             raise error_of(answer.status_code, bytes(answer.body or b""), what)
         if protocol.handshake_exc is not None:
-            raise ConnectionRefusedError(f"the API server does not speak websockets here: {protocol.handshake_exc}")
+            raise StreamRefused(f"the API server does not speak websockets here: {protocol.handshake_exc}")
         if protocol.subprotocol is None:
-            raise ConnectionRefusedError("the API server speaks none of " + ", ".join(SUBPROTOCOLS))
+            raise StreamRefused("the API server speaks none of " + ", ".join(SUBPROTOCOLS))
         return connection, protocol
     except WebSocketException as err:
         connection.close()
-        raise ConnectionRefusedError(f"exec: {err}") from err
+        raise StreamRefused(f"exec: {err}") from err
     except BaseException:
         connection.close()
         raise
@@ -261,7 +284,7 @@ def _connect(api: Api) -> socket.socket:
     else:
         through = urlsplit(proxy)
         if through.scheme != "http":
-            raise TransportError(f"proxy {proxy}: exec streams go through http proxies only")
+            raise StreamRefused(f"proxy {proxy}: exec streams go through http proxies only")
         tunnel = HTTPConnection(through.hostname or "", through.port or 80, timeout=_OPEN_LIMIT)
         tunnel.set_tunnel(host, port)
         tunnel.connect()

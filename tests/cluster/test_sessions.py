@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_secret_that_is_asked_for_twice_is_given_once(pair: Session) -> None:
     steal = (
         "import flux, os, sys, json\n"
         "spec = os.popen('flux job info $(flux jobs -n -o {id} --filter=inactive --name=holder) jobspec').read()\n"
-        "name = json.loads(spec)['tasks'][0]['command'][4] + '.0'\n"
+        "name = json.loads(spec)['attributes']['user']['fxo']['secret'] + '.0'\n"
         "print(flux.Flux().rpc('fxo.secret', {'name': name}, nodeid=0).get())\n"
     )
     assert job(pair, "true", name="holder", secret_env={"TOKEN": "s"}).ok
@@ -181,3 +182,20 @@ def test_the_default_spec_needs_no_minicluster_section(runs: Runs, tmp_path: Pat
     assert config.minicluster is not None and config.minicluster.size == 1
     with open_session(RunId("test", "plain"), config, environ={}) as session:
         assert job(session, "true").ok
+
+
+def test_a_run_that_its_first_client_closes_meanwhile_begins_anew(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    from executors.provision.direct import DirectProvisioner
+
+    first = runs.open(run_id="closing")
+    wait_ready = DirectProvisioner.wait_ready
+
+    def after_the_end_of_the_first(self: DirectProvisioner, *given: Any) -> Any:
+        if self.adopted():
+            first.close()
+        return wait_ready(self, *given)
+
+    monkeypatch.setattr(DirectProvisioner, "wait_ready", after_the_end_of_the_first)
+    second = runs.open(run_id="closing")
+    assert second.hello.instance != first.hello.instance
+    assert job(second, "true").ok

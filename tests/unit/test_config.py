@@ -48,9 +48,22 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_bare_minicluster_is_accepted(tmp_path: Path) -> None:
-    text = "apiVersion: flux-framework.org/v1alpha2\nkind: MiniCluster\nmetadata: {name: x}\nspec: {size: 2, containers: [{}]}\n"
+    text = (
+        "apiVersion: flux-framework.org/v1alpha2\nkind: MiniCluster\nmetadata: {name: x}\n"
+        "spec: {size: 2, containers: [{}]}\n"
+    )
     found = load(tmp_path, text).minicluster
     assert found is not None and found.document == {"size": 2, "containers": [{}]}
+
+
+def test_a_bare_minicluster_says_where_it_wants_to_be_unless_somebody_else_does(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: flux-framework.org/v1alpha2\nkind: MiniCluster\nmetadata: {name: x, namespace: science}\n"
+        "spec: {containers: [{}]}\n"
+    )
+    assert load(tmp_path, text).run.namespace == "science"
+    assert load(tmp_path, text, environ={"FLUX_OPERATOR_NAMESPACE": "mine"}).run.namespace == "mine"
+    assert any("run.namespace: 3" in one for one in problems(tmp_path, text.replace("science", "3")))
 
 
 def test_option_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -77,7 +90,9 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     )
     found = problems(tmp_path, text)
     assert len(found) == 5
-    assert any("run.provisioner: 'cloud'" in one and "local or attach" in one for one in found)
+    assert any(
+        "run.provisioner: 'cloud'" in one and "must be local, attach, direct or operator" in one for one in found
+    )
     assert any("run.idleTimeout: '300s'" in one and "seconds" in one for one in found)
     assert any("did you mean run.idleTimeout?" in one for one in found)
     assert any("jobDefaults.coresPerTask: 0" in one for one in found)
@@ -95,7 +110,8 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
         (HEAD + "run: {ttl: .nan}\n", "run.ttl"),
         (HEAD + "run: {ttl: -1}\n", "must not be negative"),
         (HEAD + "run: {brokers: true}\n", "run.brokers: True"),
-        (HEAD + "run: {provisioner: direct}\n", "comes with Kubernetes support"),
+        (HEAD + "minicluster: {size: 2}\n", "minicluster.containers"),
+        (HEAD + "minicluster: {containers: [{imgae: x}]}\n", "image"),
         (HEAD + "jobDefaults: {env: {A: 1}}\n", "put it in quotes"),
         (HEAD + "minicluster: 3\n", "minicluster: 3"),
         ("apiVersion: v1\nkind: Pod\n", "kind: 'Pod' must be FluxRun"),

@@ -1,0 +1,131 @@
+"""A rendered MiniCluster on this machine without Kubernetes: its containers' own commands, one process tree per index.
+
+The files' places become directories of the test, the brokers' TCP endpoints become sockets there, and each broker is
+told its host name; everything else is as it was rendered.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from executors.provision.certificate import make_certificate
+from executors.render import MiniCluster, Program, render_direct
+from executors.render import names as places
+from executors.spec import parse_spec
+
+NAME = "mc"
+LIMIT = 60.0
+
+
+def spec_of(command: str, **more: Any) -> dict[str, Any]:
+    """A spec of two pods that have Flux; ``more`` are keys of the spec, ``container`` those of its container."""
+    container = {"image": "any", "command": command, **more.pop("container", {})}
+    flux = {"container": {"disable": True}, **more.pop("flux", {})}
+    return {"size": 2, "flux": flux, "containers": [container], **more}
+
+
+class Pods:
+    """Start indices, one process each; `close` leaves nothing behind."""
+
+    def __init__(self, root: Path, document: Mapping[str, Any], program: Program | None = None) -> None:
+        self.root = root
+        cluster = MiniCluster(NAME, "ns", parse_spec(document))
+        self.manifests = render_direct(cluster, program, make_certificate(NAME))
+        self.template = self.manifests[0]["spec"]["template"]["spec"]
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def directory(self, index: int) -> Path:
+        return self.root / f"pod-{index}"
+
+    def state(self, index: int) -> Path:
+        return self.directory(index) / "state"
+
+    def start(self, index: int, role: int | str = 0, **environ: str) -> subprocess.Popen[str]:
+        """Run a container of the pod with this index: the broker's, or another by its name."""
+        here = self.directory(index)
+        if not here.exists():
+            self._write(index)
+        containers = {one["name"]: one for one in self.template.get("initContainers", [])}
+        container = containers[role] if isinstance(role, str) else self.template["containers"][role]
+        argv = [self._placed(word.replace("$$", "$"), index) for word in container["command"]]
+        if role == 0:
+            argv.insert(argv.index("broker", argv.index("flux")) + 1, f"-Shostname={NAME}-{index}")
+        process = subprocess.Popen(
+            argv,
+            env=self._environment(container, index) | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        return process
+
+    def run(self, indices: Iterable[int] = (0, 1), **environ: str) -> list[tuple[int, str, str]]:
+        """Start brokers and wait for all: exit code, standard output and error of each."""
+        return ended([self.start(index, **environ) for index in indices])
+
+    def probe(self, index: int) -> int:
+        """The exit code of the liveness probe in a running pod."""
+        container = self.template["containers"][0]
+        argv = [self._placed(word, index) for word in container["livenessProbe"]["exec"]["command"]]
+        return subprocess.run(argv, env=self._environment(container, index), check=False, timeout=LIMIT).returncode
+
+    def close(self) -> None:
+        for process in self._processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # what a test wants
+            process.communicate()
+
+    def _environment(self, container: Mapping[str, Any], index: int) -> dict[str, str]:
+        made = {name: value for name, value in os.environ.items() if not name.startswith("FLUX")}
+        for one in container.get("env", []):
+            if "value" in one:
+                made[one["name"]] = self._placed(one["value"], index)
+        return made | {"JOB_COMPLETION_INDEX": str(index), "FLUXOP_INDEX_FAILURES": "0"}
+
+    def _write(self, index: int) -> None:
+        here = self.directory(index)
+        for name in ("files", "curve", "state", "view"):
+            (here / name).mkdir(parents=True)
+        for manifest in self.manifests:
+            if manifest["kind"] == "ConfigMap":
+                for name, text in manifest["data"].items():
+                    path = here / "files" / name
+                    path.write_text(self._placed(text, index))
+                    path.chmod(0o555)
+                for name, text in manifest.get("binaryData", {}).items():
+                    (here / "files" / name).write_bytes(base64.b64decode(text))
+            elif manifest["kind"] == "Secret":
+                for name, text in manifest["data"].items():
+                    (here / "curve" / name).write_bytes(base64.b64decode(text))
+
+    def _placed(self, text: str, index: int) -> str:
+        here = self.directory(index)
+        for place, name in (  # the longest first: one begins with another
+            (places.STATE_DIRECTORY, "state"),
+            (places.SECRET_DIRECTORY, "curve"),
+            (places.FILES_DIRECTORY, "files"),
+            ("/mnt/flux", "view"),
+        ):
+            text = text.replace(place, str(here / name))
+        for address in ("tcp://*:%p", f"tcp://%h.{NAME}:%p"):
+            text = text.replace(address, f"ipc://{self.root}/%h")
+        return text
+
+
+def ended(processes: Iterable[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    found = []
+    for process in processes:
+        out, err = process.communicate(timeout=LIMIT)
+        found.append((process.returncode, out, err))
+    return found

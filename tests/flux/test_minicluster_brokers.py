@@ -1,0 +1,266 @@
+"""What a rendered MiniCluster does with real brokers: its entry script and its broker.toml, as they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executors.provision.package import agent_archive
+from executors.render import Program
+from tests.flux.pods import NAME, Pods, ended, spec_of
+
+MakePods = Callable[..., Pods]
+
+
+@pytest.fixture
+def pods(need: Callable[[str], None], tmp_path: Path) -> Iterator[MakePods]:
+    need("flux")
+    made: list[Pods] = []
+
+    def make(document: dict[str, Any], program: Program | None = None) -> Pods:
+        # Sockets' paths are short, tmp_path is not.
+        root = Path(os.path.realpath(tmp_path)) / str(len(made))
+        root.mkdir()
+        made.append(Pods(root, document, program))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def until(condition: Callable[[], Any], limit: float = 60.0) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # nothing of what is waited for can tell
+
+
+def test_a_command_runs_on_all_ranks_and_only_the_lead_completes(pods: MakePods) -> None:
+    lead, follower = pods(spec_of("flux getattr rank")).run()
+    assert lead[0] == 0, lead[2]
+    assert sorted(lead[1].split()) == ["0", "1"]
+    assert follower[0] == 76, "an index that has completed is never started again"
+
+
+def test_the_commands_exit_code_is_the_leads(pods: MakePods) -> None:
+    lead, follower = pods(spec_of("sh -c 'exit 3'")).run()
+    assert (lead[0], follower[0]) == (3, 76)
+
+
+def test_a_launcher_runs_once_with_its_words_unchanged(pods: MakePods) -> None:
+    words = r"""printf '<%s>' "a  b" 'c"d' e\'f '' é"""
+    lead, _ = pods(spec_of(words, container={"launcher": True})).run()
+    assert lead[:2] == (0, """<a  b><c"d><e'f><><é>""")
+
+
+def test_what_only_a_shell_understands_is_run_by_one(pods: MakePods) -> None:
+    lead, _ = pods(spec_of('echo "$((6 * 7)) $$$HOME" | tr 4 5', container={"launcher": True})).run(HOME="/tmp")
+    assert lead[0] == 0
+    assert lead[1].startswith("52 ") and lead[1].endswith("/tmp\n")
+
+
+def test_an_empty_lead_does_not_take_the_place_of_a_lost_one(pods: MakePods) -> None:
+    [lead] = pods(spec_of("true")).run([0], FLUXOP_INDEX_FAILURES="1")
+    assert lead[0] == 75
+    assert "the lead broker was lost" in lead[2]
+
+
+def test_a_rank_offers_what_its_container_has(pods: MakePods) -> None:
+    resources = {"requests": {"cpu": "1500m"}, "limits": {"cpu": "3", "nvidia.com/gpu": "2"}}
+    document = spec_of(
+        "flux resource list -no '{state} {nnodes} {ncores} {ngpus} {nodelist}'",
+        size=1,
+        maxSize=3,
+        container={"launcher": True, "resources": resources},
+    )
+    [lead] = pods(document).run([0])
+    assert lead[0] == 0, lead[2]
+    lines = [line.split() for line in lead[1].splitlines()]
+    assert ["free", "1", "2", "2", f"{NAME}-0"] in lines
+    assert ["down", "2", "4", "4", f"{NAME}-[1-2]"] in lines
+
+
+def test_a_short_job_passes_a_blocked_one_and_what_can_never_run_is_refused(pods: MakePods) -> None:
+    script = """
+    flux module list -l | grep -q sched-backfill || exit 1
+    flux submit --quiet -n1 -t 20s sleep 15
+    flux submit --quiet -n2 -t 1s true
+    flux run -n1 -t 2s echo passed
+    flux submit -N4 true
+    flux cancel --all
+    """
+    document = spec_of(script, size=1, maxSize=3, container={"launcher": True, "resources": {"limits": {"cpu": 2}}})
+    [lead] = pods(document).run([0])
+    assert "passed" in lead[1]
+    assert "unsatisfiable request" in lead[2]
+
+
+def test_jobs_of_all_ranks_may_write_a_last_file_when_everything_is_deleted(pods: MakePods, tmp_path: Path) -> None:
+    job = f"trap 'echo saved >{tmp_path}/saved-$FLUX_TASK_RANK; exit 0' TERM; touch {tmp_path}/up-$FLUX_TASK_RANK;"
+    (tmp_path / "job.sh").write_text(f"{job} while :; do sleep 0.1; done")
+    script = f"""
+    flux submit --quiet -N2 sh {tmp_path}/job.sh
+    trap 'flux cancel --all --quiet; flux queue drain --quiet; exit 0' HUP
+    while :; do sleep 0.1; done
+    """
+    made = pods(spec_of(script, container={"launcher": True}))
+    processes = [made.start(0), made.start(1)]
+    until(lambda: all((tmp_path / f"up-{rank}").exists() for rank in (0, 1)))
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    lead, follower = ended(processes)
+    assert all((tmp_path / f"saved-{rank}").exists() for rank in (0, 1)), lead[2]
+    assert lead[0] != 0, "a run that was cut short has not succeeded"
+    assert follower[0] == 76
+
+
+def test_a_follower_alone_ends_when_it_is_told_to(pods: MakePods) -> None:
+    made = pods(spec_of("", interactive=True))
+    follower = made.start(1)
+    until(lambda: (made.state(1) / "flux" / "curve.cert").exists())
+    follower.send_signal(signal.SIGTERM)
+    assert ended([follower])[0][0] == 76
+
+
+def test_hooks_run_in_their_order_by_bash_and_keep_their_environment(pods: MakePods) -> None:
+    commands = {
+        "init": "steps=init",
+        "pre": 'if [[ -n $steps ]]; then export steps="$steps pre"; fi',
+        "brokerPre": 'steps="$steps lead"',
+        "workerPre": 'steps="$steps follower"',
+        "post": "echo $steps post",
+    }
+    container = {"launcher": True, "commands": commands}
+    lead, follower = pods(spec_of("flux run -N2 true", container=container)).run()
+    assert (lead[0], lead[1]) == (0, "init pre lead post\n")
+    assert follower[1] == "init pre follower post\n"
+
+
+@pytest.mark.parametrize(("strict", "code"), [(False, 0), (True, 4)])
+def test_a_failing_hook_ends_a_strict_pod_only(pods: MakePods, strict: bool, code: int) -> None:
+    container = {"launcher": True, "commands": {"pre": "(exit 4)"}}
+    [lead] = pods(spec_of("true", size=1, logging={"strict": strict}, container=container)).run([0])
+    assert lead[0] == code
+    assert strict or "commands.pre ended with 4" in lead[2]
+
+
+def test_each_line_of_a_batch_is_a_job(pods: MakePods, tmp_path: Path) -> None:
+    container = {"batch": True, "logs": str(tmp_path / "logs")}
+    lead, _ = pods(spec_of('echo "one"\n\necho two | tr o 0\nexit 5', container=container)).run()
+    assert lead[0] == 5
+    texts = [(tmp_path / "logs" / f"job-{number}.out").read_text() for number in (0, 1)]
+    assert texts == ["one\n", "tw0\n"]
+
+
+@pytest.mark.parametrize("container", [{"batchRaw": True}, {"commands": {"script": "flux getattr size; exit 6"}}])
+def test_a_script_runs_as_it_is(pods: MakePods, container: dict[str, Any]) -> None:
+    [lead] = pods(spec_of("flux getattr size; exit 6", size=1, container={**container, "launcher": True})).run([0])
+    assert lead[:2] == (6, "1\n")
+
+
+def test_a_saved_instance_comes_back(pods: MakePods, tmp_path: Path) -> None:
+    archive = {"path": str(tmp_path / "archive.tar")}
+    container = {"launcher": True}
+    [first] = pods(spec_of("flux run -n1 true", size=1, archive=archive, container=container)).run([0])
+    assert first[0] == 0, first[2]
+    [second] = pods(spec_of("flux jobs -a -no '{name} {status}'", size=1, archive=archive, container=container)).run(
+        [0]
+    )
+    assert second[:2] == (0, "true COMPLETED\n"), second[2]
+
+
+def test_a_broker_config_of_the_users_own_is_taken_with_our_certificate(pods: MakePods) -> None:
+    given = f"""
+    [bootstrap]
+    curve_cert = "/mnt/flux/view/curve/curve.cert"
+    default_bind = "tcp://*:%p"
+    default_connect = "tcp://%h.{NAME}:%p"
+    hosts = [{{host = "{NAME}-0"}}, {{host = "{NAME}-[1-3]"}}]
+    [resource]
+    path = "/mnt/flux/view/etc/flux/system/R"
+    [archive]
+    period = "1m"
+    """
+    script = "flux config get archive.period; flux getattr size; flux module list | grep -o sched-backfill"
+    document = spec_of(script, flux={"brokerConfig": given}, container={"launcher": True})
+    lead, _ = pods(document).run()
+    assert (lead[0], lead[1].split()) == (0, ["1m", "4", "sched-backfill"]), lead[2]
+
+
+def test_the_options_of_a_spec_reach_the_broker(pods: MakePods) -> None:
+    flux = {"connectTimeout": "3s", "topology": "kary:1", "logLevel": 5, "scheduler": {"simple": True}}
+    script = "flux getattr tbon.connect_timeout; flux getattr tbon.topo; flux getattr log-stderr-level; "
+    script += "flux module list | grep -o sched-simple"
+    lead, _ = pods(spec_of(script, flux=flux, container={"launcher": True, "commands": {"prefix": "env A=b"}})).run()
+    assert (lead[0], lead[1].split()) == (0, ["3s", "kary:1", "5", "sched-simple"]), lead[2]
+
+
+def test_a_view_brings_flux_and_a_file_for_shells(pods: MakePods, tmp_path: Path) -> None:
+    document = spec_of("echo from the view", size=1, flux={"container": {"disable": False}})
+    made = pods({**document, "containers": [{"image": "any", "launcher": True, "command": "which flux"}]})
+    made._write(0)
+    entry = made.directory(0) / "files" / "entry.sh"
+    entry.chmod(0o755)
+    entry.write_text(entry.read_text().replace("/opt/", f"{tmp_path}/opt/"))
+    [failed] = ended([made.start(0, "flux-view")])
+    assert failed[0] == 1 and "has no Flux" in failed[2]
+    (tmp_path / "opt" / "view" / "bin").mkdir(parents=True)
+    (tmp_path / "opt" / "software").mkdir()
+    real = subprocess.run(["which", "flux"], capture_output=True, text=True, check=True).stdout.strip()
+    (tmp_path / "opt" / "view" / "bin" / "flux").symlink_to(real)
+    [copied] = ended([made.start(0, "flux-view")])
+    assert copied[0] == 0, copied[2]
+    [lead] = made.run([0])
+    view = made.directory(0) / "view"
+    assert lead[:2] == (0, f"{view}/view/bin/flux\n"), lead[2]
+    assert "FLUX_URI=local://" in (view / "flux-view.sh").read_text()
+
+
+def test_a_sidecar_waits_for_the_broker(pods: MakePods) -> None:
+    beside = {"name": "beside", "image": "any", "command": "flux getattr size", "commands": {"post": "echo ended"}}
+    document = spec_of("", size=1, interactive=True)
+    document["containers"] = [{**document["containers"][0], "runFlux": True}, beside]
+    made = pods(document)
+    sidecar = made.start(0, "beside")
+    broker = made.start(0)
+    assert ended([sidecar])[0][:2] == (0, "1\nended\n")
+    broker.send_signal(signal.SIGTERM)
+    assert ended([broker])[0][0] != 0
+
+
+def program(directory: str, idle: float = 3.0) -> Program:
+    words = ("--directory", directory, "--run", "r", "--engine", "flux", "--idle-timeout", str(idle))
+    return Program(agent_archive(), words, max_lifetime=100.0, ttl=10.0)
+
+
+def test_the_agent_runs_in_the_lead_and_its_end_is_the_end(pods: MakePods) -> None:
+    from executors.render import AGENT_DIRECTORY
+
+    made = pods(spec_of("ignored"), program(AGENT_DIRECTORY))
+    processes = [made.start(0), made.start(1)]
+    agent = made.state(0) / "agent" / "agent.sock"
+    assert made.probe(0) == 0, "there is none yet"
+    until(agent.exists)
+    assert made.probe(0) == 0
+    assert made.probe(1) == 0
+    assert oct((made.state(0) / "agent").stat().st_mode)[-3:] == "700"
+    lead, follower = ended(processes)
+    assert (lead[0], follower[0]) == (0, 76), lead[2]
+
+
+def test_the_probe_fails_where_nobody_answers(pods: MakePods) -> None:
+    made = pods(spec_of("ignored"), program("/x"))
+    made._write(0)
+    (made.state(0) / "agent").mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(made.state(0) / "agent" / "agent.sock"))
+        assert made.probe(0) != 0
