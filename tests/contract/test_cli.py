@@ -210,7 +210,7 @@ def test_an_instance_whose_agent_hangs_is_ended_by_force(
     agent.suspend()
     monkeypatch.setattr(local, "STOP_LIMIT", 0.1)
     provisioner = local.LocalProvisioner(name, load_config(environ=cli.environ), cli.environ, "for the test")
-    provisioner.find()
+    provisioner.find(1.0)
     provisioner.delete()
     assert not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE
     assert [one for one in left_in(runtime) if not one.endswith(".log")] == []
