@@ -25,6 +25,8 @@ from executors.transport import Endpoint, UnixEndpoint
 #: Seconds for an instance on this machine to come up, and to go.
 START_LIMIT = 60.0
 STOP_LIMIT = 90.0
+#: Seconds for its keeper to tidy up after it was swept.
+SWEEP_LIMIT = 20.0
 
 #: The outermost process of an instance: it outlives its client, and tidies up when there is no client any more.
 #: Its standard input is the instance's lock, which is nobody else's to hold. The directory is renamed first: while it
@@ -231,8 +233,8 @@ class _AgentHere:
                 self._kill()
             self._directory.remove()  # gone already, unless the keeper was killed
             self._directory.remove_log()
-        else:
-            self._directory.wait_gone(STOP_LIMIT)
+        elif not self._directory.wait_gone(STOP_LIMIT):
+            self._sweep()
         self._tidy()
 
     # -- small parts
@@ -260,6 +262,12 @@ class _AgentHere:
                 break
         self._wait_end(1.0)
         self._directory.remove()
+
+    def _sweep(self) -> None:
+        """End an instance that another client started, by its mark; of one that was attached to, nothing has it."""
+        argv = [sys.executable, str(self._directory.agent), "sweep", "--directory", str(self._directory.path)]
+        subprocess.run(argv, stdin=subprocess.DEVNULL, check=False)
+        self._directory.wait_gone(SWEEP_LIMIT)
 
     def _tidy(self) -> None:
         if self._listener is not None:

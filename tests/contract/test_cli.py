@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from executors import load_config
+from executors.provision import local
 from tests.cli_runs import Cli, environment, interrupt, read_line
+from tests.processes import alive, of_run
 
 #: Says that it runs, and ends on nobody's word but a signal's.
 ENDLESS = ("sh", "-c", "echo up; exec sleep 600")
@@ -197,6 +200,23 @@ def test_down_ends_no_instance_whose_name_only_begins_so(cli: Cli, name: str) ->
     for given in ("cli", "c", name[:-1]):
         assert "there is no such instance" in cli("down", given, code=1).err
     assert cli("list", "--json").json
+
+
+def test_an_instance_whose_agent_hangs_is_ended_by_force(
+    cli: Cli, name: str, engine: str, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(runtime / "fluxop" / name)  # other test runs have instances of this name elsewhere
+    agents = [process for process, argv in of_run(place) if "serve" in argv[:6] and not argv[0].endswith("sh")]
+    assert agents
+    for agent in agents:
+        agent.suspend()
+    monkeypatch.setattr(local, "STOP_LIMIT", 0.1)
+    provisioner = local.LocalProvisioner(name, load_config(environ=cli.environ), cli.environ, "for the test")
+    provisioner.find(1.0)
+    provisioner.delete()
+    assert not [agent for agent in agents if alive(agent.pid)]
+    assert [one for one in left_in(runtime) if not one.endswith(".log")] == []
+    (runtime / "fluxop" / f"{name}.log").unlink(missing_ok=True)
 
 
 def test_an_instance_is_named_after_its_config(cli: Cli) -> None:
