@@ -42,6 +42,9 @@ _REPEATABLE = frozenset(
 )
 
 
+#: Seconds of trying again, where an agent that is away so long will not come back.
+_PATIENCE = 60.0
+
 #: Takes pieces of output, then None, or the error that ended it.
 Sink = Callable[[bytes | BaseException | None], None]
 
@@ -122,7 +125,7 @@ class Client:
         handler: Handler,
         *,
         gone: Callable[[], str | None] = lambda: None,
-        patience: float = 60.0,
+        patience: float = _PATIENCE,
         ping_interval: float = wire.PING_INTERVAL,
         silence_limit: float = wire.SILENCE_LIMIT,
         opener: Callable[[Endpoint], Stream] = open_stream,
@@ -151,8 +154,6 @@ class Client:
         self._outputs: dict[int, _Output] = {}
         self._next_id = 1
         self._cursor: Cursor | None = None
-        self._epoch = ""
-        self._watching = False
         self._closing = threading.Event()
         self._lost: str | None = None
         self._bye: str | None = None
@@ -369,7 +370,7 @@ class Client:
             if self._bye is not None:
                 self._end(f"the agent ended: {self._bye}")
                 return
-            log.debug("%s; trying again", reason)
+            log.log(logging.INFO if self._patience > _PATIENCE else logging.DEBUG, "%s; trying again", reason)
             try:
                 self._reopen()
             except (OSError, TransportError) as err:

@@ -18,6 +18,9 @@ from executors.errors import RequestError
 #: Linux takes no single argument or environment string longer than this, in bytes (MAX_ARG_STRLEN less its null).
 MAX_ARGUMENT = 131071
 
+#: `JobRequest.attributes` of a job with an empty stdin. Flux takes a quarter of a second to arrange it.
+NO_INPUT: Mapping[str, Any] = {"system.shell.options.input": {"stdin": {"type": "file", "path": "/dev/null"}}}
+
 JSONValue = Any  # a JSON value; mypy's recursive aliases make every use of one a cast
 
 _ENV_NAME = re.compile(r"[^=\0]+\Z")
@@ -61,7 +64,8 @@ class JobRequest:
     stderr: str | None = None
     #: More attributes, by dotted path below ``attributes`` (``system.shell.options.mpi``).
     attributes: Mapping[str, JSONValue] = field(default_factory=dict)
-    #: Ask for CPU seconds and peak memory of the job in its result.
+    #: Ask for CPU seconds and peak memory of the job in its result. Such a job has an empty stdin; under Flux any other
+    #: job that reads its stdin waits for input that nobody sends (see `NO_INPUT`).
     measure: bool = False
     #: What makes this request the same work as an earlier one; None: everything in it but the environment.
     identity: str | None = None
@@ -176,11 +180,7 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
             system[field_name] = value
     if request.constraint:
         system["constraints"] = dict(request.constraint)
-    # Without it Flux keeps stdin open for input that nobody will send, and who reads it waits for ever.
-    options: dict[str, JSONValue] = {
-        "input": {"stdin": {"type": "file", "path": "/dev/null"}},
-        **defaults.shell_options,
-    }
+    options: dict[str, JSONValue] = dict(defaults.shell_options)
     output = {
         stream: {"type": "file", "path": path}
         for stream, path in (("stdout", request.stdout), ("stderr", request.stderr))
@@ -188,7 +188,8 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
     }
     if output:
         options["output"] = output
-    system["shell"] = {"options": options}
+    if options:
+        system["shell"] = {"options": options}
     jobspec: dict[str, JSONValue] = {
         "version": 1,
         "resources": _resources(request, defaults),

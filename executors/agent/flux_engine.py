@@ -414,7 +414,8 @@ class FluxEngine(Engine):
         for rank, host, cores, gpus in _lines_of(sched.get("all")):
             nodes.append({
                 "rank": rank, "host": host, "cores": cores, "gpus": gpus, "up": rank not in down,
-                "drained": rank in drained, "drain_reason": drained.get(rank, ""), "busy": rank in busy, "memory": _memory() if host == here else None,
+                "drained": rank in drained, "drain_reason": drained.get(rank, ""), "busy": rank in busy,
+                "memory": _memory() if host == here else None,
             })  # fmt: skip
         return {"nodes": nodes}
 
@@ -473,10 +474,16 @@ class _Follower:
     ) -> None:
         self._job_id = job_id
         self._stream = stream
+        #: Bytes of the stream before those that are asked for; how far the stream and the sink have come.
         self._skip = offset
         self._position = 0
+        self._sent = offset
         self._sink = sink
         self._to_loop = to_loop
+        self._lock = threading.Lock()
+        self._buffer = bytearray()
+        self._ended = False
+        self._due = False
         self._stopped = False
 
     def stop(self) -> None:
@@ -489,24 +496,34 @@ class _Follower:
             event = None  # the job never started, or its eventlog is gone: its output is what there was
         if self._stopped:
             future.stop()
-            return
-        if event is None:
-            self._deliver(b"", True)
-            return
-        if event.name == "data" and event.stream == self._stream and event.data:
-            self._data(event.data.encode("utf-8", "surrogateescape"))
+        elif event is None:
+            self._add(b"", ended=True)
+        elif event.name == "data" and event.stream == self._stream and event.data:
+            self._add(event.data.encode("utf-8", "surrogateescape"))
 
-    def _data(self, data: bytes) -> None:
-        start = max(0, self._skip - self._position)
-        self._position += len(data)
-        for index in range(start, len(data), CHUNK_BYTES):
-            self._deliver(data[index : index + CHUNK_BYTES], False, self._position - len(data) + index)
+    def _add(self, data: bytes, ended: bool = False) -> None:
+        """Collect until the loop has time: a program that writes line by line costs one message for many lines."""
+        with self._lock:
+            self._buffer += data[max(0, self._skip - self._position) :]
+            self._position += len(data)
+            self._ended = ended
+            due, self._due = self._due, True
+        if not due:
+            self._to_loop(self._flush)
 
-    def _deliver(self, data: bytes, eof: bool, offset: int = -1) -> None:
-        where = max(self._position, self._skip) if offset < 0 else offset
-        if eof:
+    def _flush(self) -> None:
+        with self._lock:
+            data, self._buffer = self._buffer, bytearray()
+            self._due = False
+            ended = self._ended
+        if self._stopped:
+            return
+        for index in range(0, len(data), CHUNK_BYTES):
+            self._sink(self._stream, self._sent + index, bytes(data[index : index + CHUNK_BYTES]), False)
+        self._sent += len(data)
+        if ended:
             self._stopped = True
-        self._to_loop(lambda: self._sink(self._stream, where, data, eof))
+            self._sink(self._stream, max(self._sent, self._position), b"", True)
 
 
 def _resubmission(handle: flux.Flux, text: str, urgency: int) -> Callable[[], Any]:

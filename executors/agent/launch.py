@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRET_LOADER = (
     'f="$1.${FLUX_TASK_RANK:-0}"; shift; '
     'if [ ! -r "$f" ]; then echo "the secret environment of this job is not on $(uname -n): $f" >&2; exit 126; fi; '
-    '. "$f"; rm -f "$f"; exec "$@"'
+    '. "$f"; rm -f "$f"; exec "$@" </dev/null'
 )
 
 #: getrusage(2) by number, since Perl has no name for it in its core. Other machines go without usage.
@@ -35,6 +35,7 @@ $SIG{$_} = sub {} for qw(HUP INT QUIT TERM ALRM USR1 USR2);
 my $pid = fork;
 if (!$pid) {
   no warnings;
+  open(STDIN, "<", "/dev/null");
   exec {$ARGV[0]} @ARGV;
   print STDERR "$ARGV[0]: $!\n";
   exit($!{ENOENT} ? 127 : 126);

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
 import select
 import socket
 import sys
-import termios
 import threading
 import time
 
@@ -21,6 +18,8 @@ def relay(socket_path: str, patience: float = 0.0) -> int:
     ``patience``: seconds to wait for an agent whose instance is starting.
     """
     deadline = time.monotonic() + patience
+    gone = select.poll()
+    gone.register(0, 0)  # the end of the client's side, not what it has sent already
     while True:
         connection = socket.socket(socket.AF_UNIX)
         try:
@@ -31,8 +30,8 @@ def relay(socket_path: str, patience: float = 0.0) -> int:
             if time.monotonic() >= deadline:
                 print("agent relay: cannot reach %s: %s" % (socket_path, err), file=sys.stderr)
                 return 1
-        # The socket appears in a directory that may not be there yet; a poll tells whether the client has gone.
-        if select.select([0], [], [], 0.02)[0] and not _client_is_there():
+        # The socket appears in a directory that may not be there yet, and nothing tells of it.
+        if gone.poll(20):
             return 1
 
     def upstream() -> None:
@@ -56,17 +55,6 @@ def relay(socket_path: str, patience: float = 0.0) -> int:
 
     _until_cut(downstream)
     return 0
-
-
-def _client_is_there() -> bool:
-    """Whether stdin has something to read, not its end; waits a little, so that pending bytes cost no spinning."""
-    time.sleep(0.02)
-    waiting = array.array("i", [0])
-    try:
-        fcntl.ioctl(0, termios.FIONREAD, waiting)
-    except OSError:
-        return True  # it cannot tell
-    return waiting[0] > 0
 
 
 def _until_cut(copy) -> None:  # type: ignore[no-untyped-def]  # typing.Callable would be this file's only import of it

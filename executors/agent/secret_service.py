@@ -72,8 +72,12 @@ def load(base: str, command: List[str]) -> int:
         print(answer["error"], file=sys.stderr)
         return 126
     fd = os.memfd_create("env", 0)
-    os.write(fd, base64.b64decode(answer["data"]))
-    os.lseek(fd, 0, os.SEEK_SET)
+    # A number of one digit, which is all that some shells can close.
+    if fd != 9:
+        os.dup2(fd, 9)
+        os.close(fd)
+    os.write(9, base64.b64decode(answer["data"]))
+    os.lseek(9, 0, os.SEEK_SET)
     shell = launch.shell()
-    argv = [shell, "-c", '. "/proc/self/fd/$1"; eval "exec $1<&-"; shift; exec "$@"', "sh", str(fd)] + command
+    argv = [shell, "-c", '. /proc/self/fd/9; exec 9<&-; exec "$@" </dev/null', "sh"] + command
     return os.execv(shell, argv)

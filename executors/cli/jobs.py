@@ -31,7 +31,7 @@ from executors.cli.common import (
 )
 from executors.config import RunConfig
 from executors.errors import AgentError
-from executors.job import Defaults, Environments, JobRequest, make_item
+from executors.job import NO_INPUT, Defaults, Environments, JobRequest, make_item
 from executors.lifecycle import own_config
 from executors.names import RunId
 from executors.results import JobResult, Outcome
@@ -145,6 +145,7 @@ def run(
         cwd=os.path.abspath(cwd) if cwd else None,
         env=env,
         key=os.urandom(16).hex(),
+        attributes=NO_INPUT,
     )
     make_item(request, Defaults(), Environments(None), "/")  # what is wrong is said before anything is started
     config = _with_nodes(config_of(options), nodes, name)

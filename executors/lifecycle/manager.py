@@ -48,7 +48,13 @@ class Lifecycle:
                     announced = True
                 try:
                     endpoint = self._provisioner.wait_ready(announce)
-                    client = Client(endpoint, handler, gone=self._provisioner.gone, start_limit=self._start_limit)
+                    client = Client(
+                        endpoint,
+                        handler,
+                        gone=self._provisioner.gone,
+                        patience=self._provisioner.patience(),
+                        start_limit=self._start_limit,
+                    )
                     hello = client.connect()
                 except EndingError:  # its last client has just left: wait until it is gone, and begin anew
                     if time.monotonic() > deadline:
@@ -152,7 +158,8 @@ class Lifecycle:
     ) -> Client:
         self._provisioner.find(patience)
         endpoint = self._provisioner.wait_ready(announce)
-        return Client(endpoint, handler, gone=self._provisioner.gone, observer=observer)
+        waiting = self._provisioner.patience() if not observer else _ANSWER_LIMIT
+        return Client(endpoint, handler, gone=self._provisioner.gone, patience=waiting, observer=observer)
 
     def release(self, client: Client) -> bool:
         """End the instance unless another client uses it; wait until it is gone. Whether it was ended.
@@ -162,7 +169,7 @@ class Lifecycle:
         try:
             stopping = client.request("shutdown", only_if_last=True, reason="released by its client")["stopping"]
         except (AgentError, SessionClosedError, TransportError) as err:
-            log.debug("the agent was gone before its release: %s", err)
+            log.warning("the instance of %s cannot be told to end: %s", self.run_name, err)
             # Without its word it may be somebody else's by now, and ends by its time-outs when it is nobody's.
             stopping = client.ended or self._provisioner.gone() is not None
         if stopping:

@@ -36,6 +36,9 @@ class Provisioner(Protocol):
     def inherits_environment(self) -> bool:
         """Whether jobs run on this machine, so that they inherit the client's environment and working directory."""
 
+    def patience(self) -> float:
+        """Seconds for which an agent that cannot be reached may still be there."""
+
     def adopted(self) -> bool:
         """Whether the instance was there before. Valid after `ensure`."""
 

@@ -34,6 +34,9 @@ Object = dict[str, Any]
 SPEC_ANNOTATION = "flux-operator-executors/spec"
 #: Tells an object that this very attempt has made, though its answer was lost, from another client's.
 ATTEMPT_ANNOTATION = "flux-operator-executors/attempt"
+_A_WEEK = 7 * 86400.0
+#: Of the 256 KiB that Kubernetes gives all annotations of an object.
+_ANNOTATION_LIMIT = 100_000
 _HIDDEN = frozenset(["environment", "curveCert"])
 #: Seconds to wait for an object that is being deleted, or that we deleted, to be gone.
 DELETE_LIMIT = 120.0
@@ -134,10 +137,10 @@ class ClusterProvisioner:
             owner = self.api.get(self.owner_kind, self._namespace, self._name)
         except NotFoundError:
             raise ProvisionError(f"there is no MiniCluster {self._namespace}/{self._name} (mode {self.mode})") from None
+        self._uid = owner["metadata"]["uid"]
         over = self._over(owner)
         if over is not None or owner["metadata"].get("deletionTimestamp"):
             raise ProvisionError(f"{self._where()} has ended: {over or 'it is being deleted'}")
-        self._uid = owner["metadata"]["uid"]
         self._adopted = self._found = True
         self._patience = patience
         given = owner["metadata"].get("annotations", {}).get(SPEC_ANNOTATION)
@@ -204,6 +207,10 @@ class ClusterProvisioner:
                 if self._enough(mine, wanted_pods):
                     return self._endpoint(mine)
         raise AssertionError("the changes never end by themselves")
+
+    def patience(self) -> float:
+        # So long it waits for us; an API server that is being upgraded, or a laptop's network, may take minutes.
+        return self._config.run.orphan_timeout or self._config.run.max_lifetime or _A_WEEK
 
     def adopted(self) -> bool:
         return self._adopted
@@ -276,13 +283,14 @@ class ClusterProvisioner:
     # -- creating
 
     def _minicluster(self) -> MiniCluster:
+        spec = json.dumps(_without_values(self._spec.public_document), sort_keys=True)
         return MiniCluster(
             name=self._name,
             namespace=self._namespace,
             spec=self._spec,
             annotations={
                 # For the message that tells what differs, should the same run be asked for with another spec.
-                SPEC_ANNOTATION: json.dumps(_without_values(self._spec.public_document), sort_keys=True),
+                SPEC_ANNOTATION: spec if len(spec) < _ANNOTATION_LIMIT else "{}",
                 ATTEMPT_ANNOTATION: self._attempt,
             },
         )

@@ -208,6 +208,9 @@ class _AgentHere:
                 probe.close()
         raise ProvisionError(f"the agent in {self._directory.path} does not answer; end it, or use another run")
 
+    def patience(self) -> float:
+        return START_LIMIT  # its supervisor starts it again in a second, or it never comes back
+
     def adopted(self) -> bool:
         return self._adopted
 

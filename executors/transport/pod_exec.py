@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
@@ -56,10 +56,11 @@ class PodExecStream(Guard):
         self._writing = threading.Lock()
         #: Held for each single read or write of the socket, never while waiting for it.
         self._io = threading.Lock()
-        self._socket, self._protocol = _open(endpoint)
+        self._socket, self._protocol, early = _open(endpoint)
         self._socket.setblocking(False)
         with self._io:
-            self._take_events()
+            # Frames may have come in one packet with the answer to the handshake.
+            self._take_events(early)
 
     def send(self, data: bytes) -> None:
         with self.using() as usable, self._writing:
@@ -125,10 +126,10 @@ class PodExecStream(Guard):
             self._take_events()
             return 0
 
-    def _take_events(self) -> None:
+    def _take_events(self, early: Sequence[object] = ()) -> None:
         from websockets.frames import Frame, Opcode
 
-        for event in self._protocol.events_received():
+        for event in (*early, *self._protocol.events_received()):
             if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
                 piece = self._channels.feed(bytes(event.data), event.fin)
                 if piece:
@@ -199,8 +200,8 @@ class StreamRefused(OSError):
     that was just restarted refuses what it allows, and credentials are renewed."""
 
 
-def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
-    """Connect and shake hands. Raises OSError."""
+def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol, Sequence[object]]:
+    """Connect and shake hands: also the events that came with the answer. Raises OSError."""
     try:
         api = connect(endpoint.access)
         try:
@@ -218,7 +219,7 @@ def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
         raise StreamRefused(str(err)) from err
 
 
-def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol]:
+def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol, Sequence[object]]:
     from websockets.client import ClientProtocol
     from websockets.exceptions import WebSocketException
     from websockets.http11 import Response
@@ -257,7 +258,7 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
             raise StreamRefused(f"the API server does not speak websockets here: {protocol.handshake_exc}")
         if protocol.subprotocol is None:
             raise StreamRefused("the API server speaks none of " + ", ".join(SUBPROTOCOLS))
-        return connection, protocol
+        return connection, protocol, events[1:]
     except WebSocketException as err:
         connection.close()
         raise StreamRefused(f"exec: {err}") from err

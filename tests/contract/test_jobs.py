@@ -6,10 +6,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from executors import AgentError, JobHandle, JobRequest, JobResult, Outcome, Session
+from executors.job import NO_INPUT
 from tests.processes import alive
 
 LIMIT = 60.0
@@ -277,8 +279,9 @@ def test_a_thousand_jobs_are_cancelled_at_once(session: Session) -> None:
     assert run(session, "true").ok
 
 
-def test_a_job_that_reads_stdin_finds_its_end(session: Session) -> None:
+@pytest.mark.parametrize("given", [{"measure": True}, {"secret_env": {"A": "b"}}, {"attributes": NO_INPUT}])
+def test_a_job_that_reads_stdin_finds_its_end(session: Session, given: dict[str, Any]) -> None:
     """And does not wait for ever for what nobody will send."""
-    [handle] = session.submit([JobRequest(argv=["sh", "-c", "cat; echo end"], tasks=2)])
+    [handle] = session.submit([JobRequest(argv=["sh", "-c", "cat; echo end"], tasks=2, **given)])
     assert handle.result(LIMIT).ok
     assert b"".join(handle.output()) == b"end\nend\n"

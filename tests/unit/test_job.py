@@ -31,14 +31,7 @@ def test_the_smallest_request_has_the_smallest_jobspec() -> None:
         "version": 1,
         "resources": [{"type": "slot", "count": 1, "label": "task", "with": [{"type": "core", "count": 1}]}],
         "tasks": [{"command": ["true"], "slot": "task", "count": {"per_slot": 1}}],
-        "attributes": {
-            "system": {
-                "duration": 0.0,
-                "cwd": "/work",
-                "environment": BASE,
-                "shell": {"options": {"input": {"stdin": {"type": "file", "path": "/dev/null"}}}},
-            }
-        },
+        "attributes": {"system": {"duration": 0.0, "cwd": "/work", "environment": BASE}},
     }
 
 
@@ -72,7 +65,6 @@ def test_output_files_and_other_attributes_find_their_places() -> None:
     )  # fmt: skip
     made = item(request).jobspec["attributes"]
     assert made["system"]["shell"]["options"] == {
-        "input": {"stdin": {"type": "file", "path": "/dev/null"}},
         "output": {"stdout": {"type": "file", "path": "/a"}, "stderr": {"type": "file", "path": "/b"}},
         "mpi": "none",
     }
