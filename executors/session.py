@@ -161,7 +161,8 @@ class JobHandle:
     def output(self, stream: str = "stdout", offset: int = 0) -> Iterator[bytes]:
         """The job's output from a byte offset on, as it is written, until the job's end.
 
-        Raises AgentError, SessionClosedError or TransportError when the rest is not to be had.
+        Raises AgentError, SessionClosedError or TransportError when the rest is not to be had; it just ends when the
+        session is closed here meanwhile.
         """
         return self._session._output(self, stream, offset)
 
@@ -652,6 +653,8 @@ class Session:
         try:
             while (piece := pieces.get()) is not None:
                 if isinstance(piece, BaseException):
+                    if self._closed:
+                        return  # by whoever reads this
                     raise piece
                 yield piece
         finally:
