@@ -153,6 +153,11 @@ class Executor(RemoteExecutor):
 
     # -- Snakemake's calls
 
+    @property
+    def jobs_have_own_software(self) -> bool:
+        """Whether a nested Snakemake runs with other software than this one."""
+        return not self._places.package
+
     def additional_general_args(self) -> str:
         return NO_IDLE_EXIT
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 #: A job without shared files begins in a directory of its own, which Flux removes with the job.
 _IN_SCRATCH = ('cd "$FLUX_JOB_TMPDIR" && exec "$@"', "sh")
@@ -21,6 +23,12 @@ class Places:
 
     def argv(self, argv: list[str]) -> list[str]:
         return argv if self.files else ["/bin/sh", "-c", *_IN_SCRATCH, *argv]
+
+
+def _by_pythonpath() -> bool:
+    """Whether this package is only found because of a variable that jobs elsewhere do not inherit."""
+    here = str(Path(__file__).resolve().parents[1])
+    return any(str(Path(one).resolve()) == here for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one)
 
 
 class NotShared(Exception):
@@ -45,7 +53,7 @@ def find_places(
             "(minicluster.containers[0].volumes), or share no files: --shared-fs-usage none, with a storage provider "
             "(--default-storage-provider) that the pods can reach"
         )
-    if software_shared and interpreter == "file":
+    if software_shared and interpreter == "file" and not _by_pythonpath():
         return Places(files=files_shared, python=sys.executable, package=True)
     # Debian and its kin have no program of the name python.
     return Places(files=files_shared, python="python3", package=False)

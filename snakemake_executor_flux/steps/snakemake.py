@@ -17,6 +17,10 @@ from snakemake_executor_flux.steps.base import StepCommand
 NO_IDLE_EXIT = "--max-jobs-per-timespan 100/0s"
 
 
+#: Snakemake's own preparation of a job calls python, which Debian and its kin only have by the name python3.
+_PYTHON = 'command -v python >/dev/null 2>&1 || python() { python3 "$@"; }'
+
+
 def snakemake_command(job: Any, executor: Any) -> StepCommand:
     """The command that an executor of Snakemake's own kind would put into its jobscript."""
     if not executor.is_default_jobscript:
@@ -24,6 +28,8 @@ def snakemake_command(job: Any, executor: Any) -> StepCommand:
         executor.write_jobscript(job, script)
         return StepCommand(argv=[script], env={"PWD": os.getcwd()})
     text = executor.format_job_exec(job)
+    if executor.jobs_have_own_software:
+        text = f"{_PYTHON}\n{text}"
     # Not any sh: some drop what bash has exported, the function `module` above all.
     program = shell.get_executable() or "/bin/sh"
     scratch: tuple[Path, ...] = ()

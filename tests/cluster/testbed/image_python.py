@@ -12,7 +12,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 # What Snakemake's jobs and the examples import; and what those require.
-WANTED = ("snakemake", "matplotlib", "pysam", "pybwa", "psutil", "pyyaml", "tenacity", "kubernetes")
+WANTED = (
+    *("snakemake", "snakemake-storage-plugin-fs", "snakemake-storage-plugin-s3", "matplotlib", "pysam", "pybwa"),
+    *("psutil", "pyyaml", "tenacity", "kubernetes", "websockets", "click", "pyzmq"),
+)
 # Itself: the tests' own tree may be newer than any image, and its requirements are those above.
 OURS = "flux-operator-executors"
 

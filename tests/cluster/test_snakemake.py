@@ -1,0 +1,198 @@
+"""examples/snakemake/variant-calling in real pods: on a shared volume, without one, and with Snakemake in a pod too."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.pods import create, output_of_pod, pod_spec
+from tests.cluster.runs import Runs, spec, write_config
+from tests.cluster.testbed.cluster import Cluster
+from tests.conftest import missing
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "snakemake" / "variant-calling"
+VOLUME = "work"
+#: All but the source cache, which is in a home directory that the pods do not have.
+SHARED = ("--shared-fs-usage", "persistence", "input-output", "sources", "software-deployment", "storage-local-copies")
+
+
+@pytest.fixture
+def open_namespace(cluster: Cluster, runs: Runs) -> Iterator[str]:
+    """A namespace without Pod Security, which the test's sessions and volumes are in."""
+    runs.namespace = cluster.create_namespace(labels={})
+    yield runs.namespace
+    cluster.delete_namespace(runs.namespace)
+
+
+@pytest.fixture
+def volume(cluster: Cluster, runs: Runs, tmp_path: Path) -> Iterator[Path]:
+    """A directory of this machine that pods of the namespace mount by a PersistentVolumeClaim, at the same path."""
+    if cluster.image.without_python is not None:
+        missing("kubernetes", f"no Snakemake in the pods' image: {cluster.image.without_python}")
+    directory = tmp_path / "volume"
+    directory.mkdir()
+    name = f"{runs.namespace}-{VOLUME}"
+    storage = {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
+    persistent = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteMany"],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "hostPath": {"path": str(directory)},
+        "claimRef": {"namespace": runs.namespace, "name": VOLUME},
+    }
+    claim = {"accessModes": ["ReadWriteMany"], "volumeName": name, **storage}
+    create(
+        cluster,
+        runs.namespace,
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": persistent},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": VOLUME}, "spec": claim},
+    )
+    yield directory
+    # What pods wrote belongs to their user, which pytest's own tidying does not care for: it is root here.
+    cluster.kubectl("delete", "pvc", VOLUME, f"--namespace={runs.namespace}", "--wait=false")
+    cluster.kubectl("delete", "pv", name, "--wait=false")
+
+
+def config_file(runs: Runs, directory: Path, mount: Path, **more: object) -> Path:
+    container = {"volumes": {VOLUME: {"claimName": VOLUME, "path": str(mount)}}}
+    minicluster = spec(runs.image, size=2, container=container, **more)
+    file = directory / "run.yaml"
+    given = {"kubeconfig": str(runs.kubeconfig), "provisioner": "direct", "namespace": runs.namespace}
+    return write_config(file, minicluster, **given)
+
+
+def for_everybody(directory: Path) -> None:
+    """The pods' user writes where this one made directories."""
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+
+
+def snakemake(work: Path, *options: str, **environ: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--executor", "flux-operator", "--jobs", "8", *options],
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        umask=0,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done.stderr
+
+
+def assert_variants(table: Path) -> None:
+    with table.open() as found, (EXAMPLE / "expected" / "variants.tsv").open() as expected:
+        rows = list(csv.DictReader(found, delimiter="\t"))
+        wanted = list(csv.DictReader(expected, delimiter="\t"))
+    assert [{name: row[name] for name in wanted[0]} for row in rows] == wanted
+
+
+def test_the_example_on_a_shared_volume(runs: Runs, volume: Path, tmp_path: Path) -> None:
+    work = volume / "run"
+    shutil.copytree(EXAMPLE, work)
+    for_everybody(volume)
+    options = ("--flux-operator-config", str(config_file(runs, tmp_path, volume)), "--config", "python=python3")
+    said = snakemake(work, *options, *SHARED, "--verbose")
+    assert_variants(work / "results" / "variants.tsv")
+    assert (work / "results" / "variants.png").read_bytes().startswith(b"\x89PNG")
+    assert "takes the shell step" in said and "its benchmark needs this package where it runs" in said
+    assert runs.left() == []
+
+
+def test_a_working_directory_that_is_not_in_the_pods_is_refused(runs: Runs, volume: Path, tmp_path: Path) -> None:
+    work = tmp_path / "elsewhere"
+    shutil.copytree(EXAMPLE, work)
+    with pytest.raises(AssertionError, match=r"is not in the pods; mount the volume that holds it there"):
+        snakemake(work, "--flux-operator-config", str(config_file(runs, tmp_path, volume)))
+    assert runs.left() == []
+
+
+def prepared_checkout(work: Path) -> None:
+    """A git checkout: Snakemake deploys as sources what git knows."""
+    shutil.copytree(EXAMPLE, work)
+    identity = ["-c", "user.email=nobody@example.org", "-c", "user.name=Nobody"]
+    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *words], cwd=work, check=True)
+
+
+def test_the_example_without_a_shared_file_system(
+    runs: Runs, open_namespace: str, volume: Path, tmp_path: Path
+) -> None:
+    """The storage is a directory that only the storage plugin looks into; the working directory is not in the pods.
+
+    Snakemake stores its archive of the sources for its own user alone, so the pods have to be that user's.
+    """
+    assert runs.namespace == open_namespace
+    work = tmp_path / "checkout"
+    prepared_checkout(work)
+    shutil.copytree(EXAMPLE / "data", volume / "data")
+    as_user = {"securityContext": {"runAsUser": os.getuid()}}
+    snakemake(
+        work,
+        *(
+            "--flux-operator-config",
+            str(config_file(runs, tmp_path, volume, pod=as_user)),
+            "--config",
+            "python=python3",
+            "data=.",
+        ),
+        *("--shared-fs-usage", "none", "--default-storage-provider", "fs", "--default-storage-prefix", str(volume)),
+    )
+    assert_variants(volume / "results" / "variants.tsv")
+    assert runs.left() == []
+
+
+def test_a_job_that_fails_without_a_shared_file_system_shows_its_log(runs: Runs, volume: Path, tmp_path: Path) -> None:
+    work = tmp_path / "checkout"
+    work.mkdir()
+    (work / "Snakefile").write_text("rule a:\n    output: 'a.txt'\n    shell: 'echo it broke >&2; exit 3'\n")
+    for_everybody(volume)
+    with pytest.raises(AssertionError, match="it broke"):
+        snakemake(
+            work,
+            *("--flux-operator-config", str(config_file(runs, tmp_path, volume))),
+            *("--shared-fs-usage", "none", "--default-storage-provider", "fs", "--default-storage-prefix", str(volume)),
+        )
+    assert runs.left() == []
+
+
+def test_snakemake_itself_in_a_pod(cluster: Cluster, runs: Runs, volume: Path) -> None:
+    """With the pod's service account and the Role of the documents, and no kubeconfig."""
+    work = volume / "run"
+    shutil.copytree(EXAMPLE, work)
+    for package in ("executors", "snakemake_executor_flux", "snakemake_executor_plugin_flux_operator"):
+        shutil.copytree(ROOT / package, volume / "packages" / package)
+    container = {"volumes": {VOLUME: {"claimName": VOLUME, "path": str(volume)}}}
+    write_config(volume / "run.yaml", spec(runs.image, size=2, container=container), provisioner="direct")
+    for_everybody(volume)
+    cluster.kubectl("create", "serviceaccount", "client", f"--namespace={runs.namespace}")
+    cluster.kubectl("apply", f"--namespace={runs.namespace}", f"--filename={ROOT / 'docs' / 'rbac-direct.yaml'}")
+    cluster.kubectl(
+        *("create", "rolebinding", "client", "--role=flux-operator-executors-direct"),
+        *(f"--serviceaccount={runs.namespace}:client", f"--namespace={runs.namespace}"),
+    )
+    script = (
+        f"cd {work} && PYTHONPATH={volume}/packages HOME=/tmp python3 -m snakemake --executor flux-operator "
+        f"--flux-operator-config {volume}/run.yaml --jobs 8 --config python=python3 {' '.join(SHARED)} 2>&1"
+    )
+    mounts = {
+        "serviceAccountName": "client",
+        "volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": VOLUME}}],
+    }
+    given = pod_spec(runs.image, script, **mounts)
+    given["containers"][0]["volumeMounts"] = [{"name": "work", "mountPath": str(volume)}]
+    create(cluster, runs.namespace, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": given})
+    said = output_of_pod(cluster, runs.namespace, "client")
+    assert "14 of 14 steps (100%) done" in said
+    assert_variants(work / "results" / "variants.tsv")
+    assert [json.dumps(name) for name in runs.left()] == ['"pod/client"']
