@@ -50,6 +50,8 @@ class ClusterProvisioner:
     #: What everything else hangs on.
     owner_kind: Kind
     mode: str
+    #: Foreground: the owner is gone when all that hangs on it is.
+    deletion_policy = "Foreground"
     #: Seconds for the Job to appear; direct mode makes it itself.
     job_limit = 0.0
 
@@ -253,9 +255,7 @@ class ClusterProvisioner:
 
     def delete(self) -> None:
         try:
-            self._patiently(
-                lambda: self.api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid or None)
-            )
+            self._patiently(lambda: self._delete_owner(self._uid))
         except (NotFoundError, ConflictError):
             pass  # somebody did so before, and may have made another one since
         except ExecutorsError as err:
@@ -268,6 +268,10 @@ class ClusterProvisioner:
         except ExecutorsError as err:
             log.warning("%s is being deleted; whether it is gone cannot be seen: %s", self._where(), err)
         self.detach()
+
+    def _delete_owner(self, uid: str) -> None:
+        kind, policy = self.owner_kind, self.deletion_policy
+        self.api.delete(kind, self._namespace, self._name, uid=uid or None, policy=policy)
 
     def _patiently(self, call: Callable[[], None]) -> None:
         """Try again what an API server that was just restarted refuses."""
@@ -339,7 +343,7 @@ class ClusterProvisioner:
             return None
         if self._over(owner) is not None:  # of an earlier time, kept until its ttl
             self._uid = metadata["uid"]
-            api.delete(self.owner_kind, self._namespace, self._name, uid=self._uid)
+            self._delete_owner(self._uid)
             self._wait_gone(DELETE_LIMIT)
             return None
         self._refuse_other_spec(metadata.get("annotations", {}))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any
 
-from executors.errors import ProvisionError
-from executors.kube import ConflictError, NotFoundError
-from executors.kube.api import CONFIG_MAPS, JOBS, MINICLUSTERS
+from executors.errors import ExecutorsError, ProvisionError
+from executors.kube import ConflictError, Kind, NotFoundError
+from executors.kube.api import CONFIG_MAPS, JOBS, MINICLUSTERS, PODS
 from executors.provision import diagnosis
 from executors.provision.cluster import ClusterProvisioner
+from executors.provision.watching import Follower, Listed, Wanted
 from executors.render import owned_by, render_resource
 from executors.render.resource import OPERATOR_AGENT
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -22,6 +27,10 @@ class OperatorProvisioner(ClusterProvisioner):
     mode = "operator"
     agent_directory = "/tmp/flux_operator_agent"
     job_limit = 20.0
+    # In the foreground, upstream's operator would make anew what is deleted before its resource.
+    deletion_policy = "Background"
+    #: Of the agent's ConfigMap, when this object has created it and nothing owns it yet.
+    _made = ""
 
     def _size_change(self, size: int) -> Object:
         return {"spec": {"size": size}}
@@ -33,18 +42,50 @@ class OperatorProvisioner(ClusterProvisioner):
     def _manifests(self) -> list[Object]:
         return render_resource(self._minicluster(), self._program())
 
+    def _wait_gone(self, limit: float) -> bool:
+        """The resource goes first, then its Job, and with that the pods."""
+        deadline = time.monotonic() + limit
+        if not super()._wait_gone(limit):
+            return False
+        wanted = [Wanted(PODS, labels=f"job-name={self._name}"), Wanted(JOBS, fields=f"metadata.name={self._name}")]
+        listed: set[Kind] = set()
+        left: set[str] = set()
+        with Follower(self.api, self._namespace, wanted) as follower:
+            for change in follower.changes(lambda: deadline):
+                if change is None:
+                    return False
+                if isinstance(change, Listed):
+                    listed.add(change.kind)
+                elif change.deleted:
+                    left.discard(change.object["metadata"]["uid"])
+                else:
+                    left.add(change.object["metadata"]["uid"])
+                if len(listed) == len(wanted) and not left:
+                    return True
+        return False
+
     def _create_before(self) -> None:
         agent = self._agent()
         name = agent["metadata"]["name"]
         try:
-            self.api.create(CONFIG_MAPS, self._namespace, agent)
+            self._made = self.api.create(CONFIG_MAPS, self._namespace, agent)["metadata"]["uid"]
         except ConflictError:  # of another client of this run, or of one that died before it made the rest
             there = self.api.get(CONFIG_MAPS, self._namespace, name)
             if there.get("binaryData") != agent["binaryData"] and not there["metadata"].get("ownerReferences"):
                 self.api.delete(CONFIG_MAPS, self._namespace, name, uid=there["metadata"]["uid"], policy="Background")
                 self.api.create(CONFIG_MAPS, self._namespace, agent)
 
+    def abandon(self) -> None:
+        super().abandon()
+        if self._made and not self._created:
+            try:
+                name = self._agent()["metadata"]["name"]
+                self.api.delete(CONFIG_MAPS, self._namespace, name, uid=self._made, policy="Background")
+            except ExecutorsError as err:  # another client's MiniCluster has it by now, or the API server is away
+                log.warning("the agent's ConfigMap could not be removed: %s", err)
+
     def _complete(self, owner: Object) -> None:
+        self._made = ""
         if not self._created:
             return
         [agent] = owned_by([self._agent()], owner)

@@ -50,6 +50,10 @@ def render_resource(cluster: MiniCluster, program: Program) -> list[Manifest]:
     container.get("commands", {}).pop("script", None)
     container.setdefault("image", DEFAULT_IMAGE)
     container["launcher"] = True
+    view = spec.get("flux", {}).get("container", {})
+    if view.get("disable"):
+        # Upstream's init container runs all the same, to write the brokers' configuration; a shell is all it needs.
+        view.setdefault("image", container["image"])
     # Upstream's operator puts it into a shell text, so every word that is not plain is quoted.
     container["command"] = shlex.join(["flux", "python", OPERATOR_AGENT, "supervise", *program.arguments])
     # Upstream names the volume after the ConfigMap and the mount after this key: they have to be the same.

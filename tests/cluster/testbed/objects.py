@@ -103,7 +103,14 @@ class Objects:
         # On the server's side: upstream's is larger than what an annotation holds.
         own = self._own_kubeconfig
         self.kubectl("apply", "--server-side", f"--filename={path}", kubeconfig=own)
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"--filename={path}", kubeconfig=own)
+
+        def established() -> bool:
+            # Not `kubectl wait`: it fails where there is no status yet.
+            found = json.loads(self.kubectl("get", f"--filename={path}", "--output=json", kubeconfig=own))
+            conditions = found.get("status", {}).get("conditions") or []
+            return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+        wait_until(f"{path.name} to be served", established, 60.0)
 
     def _audit(self) -> Iterator[dict[str, Any]]:
         if self.audit_log.exists():
