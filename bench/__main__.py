@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import core, render, rules
+from bench import core, kubernetes, render, rules
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
@@ -24,6 +24,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "embedded": rules.measure_embedded,
     "rules": rules.measure_flux,
     "end": rules.measure_end,
+    "kubernetes": kubernetes.measure_kubernetes,
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- everything above this line is written by `make bench` -->"
