@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from bench.common import NotHere, Row
 from executors import JobRequest, RunConfig, RunId, Session, load_config, open_session
@@ -36,9 +37,7 @@ def measure_kubernetes() -> list[Row]:
         return rows
 
 
-def _config(
-    cluster: Cluster, namespace: str, directory: Path, provisioner: str = "direct", **more: object
-) -> RunConfig:
+def _config(cluster: Cluster, namespace: str, directory: Path, provisioner: str = "direct", **more: Any) -> RunConfig:
     given = {"kubeconfig": str(cluster.kubeconfig), "provisioner": provisioner, "namespace": namespace}
     file = write_config(directory / "run.yaml", spec(cluster.image.name, **more), **given)
     return load_config(file, environ={})
