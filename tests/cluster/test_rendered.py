@@ -285,7 +285,9 @@ def test_a_read_only_root_and_another_user_are_no_trouble(cluster: Cluster, name
 
 def test_a_follower_that_dies_comes_back_and_the_run_goes_on(cluster: Cluster, namespace: str) -> None:
     command = (
-        "sh -c 'flux overlay status --wait full --timeout 60s; echo full; sleep 5; flux overlay status --wait full'"
+        # The status of a broker that has just gone is no answer yet.
+        "sh -c 'flux overlay status --wait full --timeout 60s; echo full; sleep 5; "
+        "until flux overlay status --wait full --timeout 60s; do sleep 0.2; done'"
     )
     create(cluster, namespace, spec_of(cluster, command, main={"launcher": True}))
     wait_until("both brokers", partial(_says, cluster, namespace, "full"), LIMIT)
