@@ -57,7 +57,8 @@ class Cli:
         return subprocess.Popen(
             # Tests that were started by nohup ignore SIGHUP, and what they start would too.
             ["env", "--default-signal=HUP", *self.argv(command, *words)],
-            cwd=self.directory, env=self.environ, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=self.directory, env=self.environ, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
 
