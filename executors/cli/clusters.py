@@ -26,9 +26,10 @@ from executors.cli.common import (
     say,
 )
 from executors.errors import ExecutorsError, ProvisionError
-from executors.lifecycle import Instance, instances
-from executors.lifecycle import reap as reap_instances
+from executors.lifecycle.reap import reap as reap_instances
 from executors.names import run_name
+from executors.provision import Instance
+from executors.provision.inventory import instances
 from executors.session import open_session
 
 

@@ -18,8 +18,10 @@ from click.shell_completion import CompletionItem
 
 from executors.config import RunConfig, load_config
 from executors.errors import ConfigError, ExecutorsError, ProvisionError, RequestError, RunNameError
-from executors.lifecycle import Instance, Lifecycle, instances, own_config
+from executors.lifecycle import Lifecycle
 from executors.names import RunId, run_name
+from executors.provision import Instance
+from executors.provision.inventory import instances, own_config
 
 #: Exit codes, besides 0 and those of a job that ``run`` passes through (docs/cli.md).
 FAILED = 1

@@ -5,8 +5,5 @@ instances (`executors.provision`).
 """
 
 from executors.lifecycle.manager import Lifecycle
-from executors.lifecycle.reap import Reaped, reap
-from executors.provision import Instance
-from executors.provision.inventory import instances, own_config
 
-__all__ = ["Instance", "Lifecycle", "Reaped", "instances", "own_config", "reap"]
+__all__ = ["Lifecycle"]

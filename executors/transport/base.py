@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from executors.kube.access import ClusterAccess
+if TYPE_CHECKING:
+    from executors.kube.access import ClusterAccess
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from executors import JobRequest, Outcome, Session
 from executors.config import RunConfig
-from executors.lifecycle import reap
+from executors.lifecycle.reap import reap
 from executors.provision.direct import DirectProvisioner
 from executors.render import AGENT_DIRECTORY
 from tests.cluster.runs import LIMIT, Runs, job, spec
