@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import executors.agent
@@ -11,6 +12,7 @@ import executors.agent
 _MAIN = "import sys\nfrom agent.__main__ import main\nsys.exit(main())\n"
 
 
+@cache
 def agent_archive() -> bytes:
     """The zipapp's bytes; the same sources give the same bytes."""
     package = Path(executors.agent.__file__).parent
