@@ -15,12 +15,12 @@ from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
 from executors.kube.api import NAMESPACES, Kind
+from executors.provision.direct import OLDEST, version_of
 from executors.provision.rights import RIGHTS, missing_rights
 from executors.provision.rundir import base_directory
 from executors.spec import default_document, parse_spec
 from executors.validation import direct_problems
 
-_OLDEST = (1, 31)
 _QUOTAS = Kind("v1", "resourcequotas")
 _CRDS = "/apis/flux-framework.org/v1alpha2"
 
@@ -119,10 +119,10 @@ def _examine_cluster(api: Api, config: RunConfig, mode: str) -> Iterator[Finding
 def _version(found: dict[str, Any], mode: str) -> Finding:
     text = str(found.get("gitVersion") or found)
     try:
-        version = (int(found["major"]), int(str(found["minor"]).rstrip("+")))
+        version = version_of(found)
     except (KeyError, ValueError):
         return Finding("Kubernetes version", None, text)
-    good = version >= _OLDEST or mode == "operator"
+    good = version >= OLDEST or mode == "operator"
     cure = "direct mode needs 1.31 or newer; use --provisioner operator with the Flux Operator"
     return Finding("Kubernetes version", good, text, "" if good else cure)
 

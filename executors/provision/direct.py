@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from executors.errors import ConfigError, ProvisionError
@@ -15,9 +16,14 @@ from executors.render.entry import relay_command
 from executors.validation import direct_problems, name_problems
 
 #: ``successPolicy`` and ``backoffLimitPerIndex`` are on by default since then.
-_OLDEST = (1, 31)
+OLDEST = (1, 31)
 
 Object = dict[str, Any]
+
+
+def version_of(answer: Mapping[str, Any]) -> tuple[int, int]:
+    """Major and minor of what ``/version`` answers; some vendors write ``31+``. Raises KeyError or ValueError."""
+    return int(answer["major"]), int(str(answer["minor"]).rstrip("+"))
 
 
 class DirectProvisioner(ClusterProvisioner):
@@ -63,11 +69,11 @@ class DirectProvisioner(ClusterProvisioner):
     def _check_version(self) -> None:
         found = self.api.request("GET", "/version")
         try:
-            version = (int(found["major"]), int(str(found["minor"]).rstrip("+")))
+            version = version_of(found)
         except (KeyError, ValueError):
             raise ProvisionError(f"{self.api.server} does not answer like a Kubernetes API server: {found!r}") from None
-        if version < _OLDEST:
+        if version < OLDEST:
             raise ProvisionError(
                 f"Kubernetes {version[0]}.{version[1]} at {self.api.server} is too old for the provisioner direct: it "
-                f"needs successPolicy and backoffLimitPerIndex, of {_OLDEST[0]}.{_OLDEST[1]} or newer; use operator"
+                f"needs successPolicy and backoffLimitPerIndex, of {OLDEST[0]}.{OLDEST[1]} or newer; use operator"
             )
