@@ -25,9 +25,9 @@ from executors.errors import (
     TransportError,
 )
 from executors.job import JobRequest
-from executors.names import RunId
+from executors.names import RunId, run_name
 from executors.results import JobException, JobResult, Outcome, Times, Usage
-from executors.session import JobHandle, Session, open_session
+from executors.session import JobHandle, Session, end_run, join_session, open_session
 
 __all__ = [
     "AgentError",
@@ -52,6 +52,9 @@ __all__ = [
     "Times",
     "TransportError",
     "Usage",
+    "end_run",
+    "join_session",
     "load_config",
     "open_session",
+    "run_name",
 ]

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 #: Requests that may be sent a second time after a cut: doing them twice is doing them once. (A submission is one
 #: because every item has a key.)
 _REPEATABLE = frozenset(
-    ["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "stat", "shutdown", "drain"]
+    ["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "stat", "shutdown", "drain", "mark"]
 )
 
 
@@ -287,7 +287,7 @@ class Client:
             if self.hello is not None and hello.instance != self.hello.instance:
                 raise _Replaced("the Flux instance was replaced by another one; its jobs are unknown there")
             after = list(self._cursor) if self._cursor is not None else None
-            stream.send(wire.encode({"id": 0, "op": "watch", "after": after}))
+            stream.send(wire.encode({"id": 0, "op": "watch", "after": after, "snapshot": after is not None}))
             watch = self._await_reply(stream, 0)
         except BaseException:
             stream.close()

@@ -191,18 +191,20 @@ def variable_of(key: str) -> str:
 
 
 def load_config(
-    path: Path | str | None = None,
+    path: Path | str | Mapping[str, Any] | None = None,
     *,
     environ: Mapping[str, str] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> RunConfig:
-    """Read a config file (None: no file), the environment and options (by key; None: not given).
+    """Read a config file (None: no file; a mapping: its content), the environment and options (by key; None: not given).
 
     Raises ConfigError with every problem found.
     """
     problems: list[str] = []
-    source = "" if path is None else str(path)
-    document = {} if path is None else _read(Path(path), problems)
+    if path is None or isinstance(path, Mapping):
+        source, document = ("", {}) if path is None else ("config", dict(path))
+    else:
+        source, document = str(path), _read(Path(path), problems)
     minicluster: Mapping[str, Any] | None = None
     bare = document.get("kind") == "MiniCluster"
     if bare:
@@ -268,7 +270,7 @@ def _given(
             if key not in KEYS:
                 problems.append(unknown(key, key, KEYS))
             elif value is not None:
-                given[key] = (f"file {source}", value)
+                given[key] = (f"file {source}" if source != "config" else "config", value)
     for key in KEYS:
         variable = variable_of(key)
         if environ.get(variable) and key != "jobDefaults.env":

@@ -81,6 +81,14 @@ def join_session(
     return Session(lifecycle, lifecycle.join, config, environment, announce, MAX_IN_FLIGHT, auto_acknowledge=False)
 
 
+def end_run(name: str, config: RunConfig, *, environ: Mapping[str, str] | None = None) -> None:
+    """End the instance of this name (`Session.run_name`), whoever uses it, and wait until it is gone. Nothing to end is
+    no error; what could not be ended is logged, and ends by its own time-outs.
+    """
+    environment = dict(os.environ if environ is None else environ)
+    Lifecycle(name, config, environment).end()
+
+
 class JobHandle:
     """One job of a session. Thread-safe."""
 
@@ -145,6 +153,11 @@ class JobHandle:
     def add_submit_callback(self, function: Callable[[JobHandle], None]) -> None:
         """Call ``function`` once when `id` is known; never called for a job that the instance did not take."""
         self._session._add_submit_callback(self, function)
+
+    def wait_submitted(self, timeout: float | None = None) -> str | None:
+        """Wait until `id` is known and give it; None when the job has ended without one. Raises TimeoutError."""
+        self._session._wait_submitted(self, timeout)
+        return self._id
 
     def cancel(self, note: str = "cancelled") -> None:
         """Ask for cancellation; the result tells how it went. Does not wait."""
@@ -309,15 +322,60 @@ class Session:
         jobs: list[dict[str, Any]] = self._client.request("list", keys=list(keys))["jobs"]
         return jobs
 
+    def look_up(self, job_ids: Sequence[str]) -> Future[list[dict[str, Any]]]:
+        """The same of jobs by id, without waiting: those that the agent knows."""
+        found: Future[list[dict[str, Any]]] = Future()
+
+        def answered(reply: Future[dict[str, Any]]) -> None:
+            error = reply.exception()
+            if error is not None:
+                found.set_exception(error)
+            else:
+                found.set_result(reply.result()["jobs"])
+
+        self._client.request_later("list", ids=list(job_ids)).add_done_callback(answered)
+        return found
+
     def unacknowledged(self) -> list[dict[str, Any]]:
         """All jobs of this run whose result nobody has acknowledged, in the form of `find`."""
         return [job for job in self._client.request("list")["jobs"] if not job["acked"]]
 
+    def attach(self, job_ids: Sequence[str]) -> list[JobHandle]:
+        """Handles of jobs that are known by id, in order. Does not wait; one that is not there ends as UNKNOWN.
+
+        Such a handle has no key here, and its output is that of a job that writes to no file.
+        """
+        if self._closed:
+            raise SessionClosedError("the session is closed")
+        ids = list(job_ids)
+        with self._changed:
+            lost = self._lost
+            handles = [self._jobs.setdefault(job_id, _placeholder(self, job_id)) for job_id in ids]
+        if lost is None:
+            self._adopt(ids)
+        else:
+            for handle in handles:
+                self._finish_later(handle, JobResult.without_run(Outcome.UNKNOWN, "lost", lost))
+        return handles
+
+    def follow(
+        self, job_id: str, stream: str, offset: int, sink: Callable[[bytes | BaseException | None], None]
+    ) -> Callable[[], None]:
+        """Pass a job's output to ``sink`` as it is written, without a thread of its own; None is its end, an error that
+        there is no more to be had. ``sink`` is called on the session's reader and must be quick.
+
+        Gives a function that stops it. For a job that writes to no file; `JobHandle.output` waits instead.
+        """
+        return self._client.follow(job_id, stream, None, offset, sink)
+
+    def mark(self, job_id: str, place: str) -> None:
+        """Keep a reader's place in the output of a job with the job; `find` shows it. Does not wait."""
+        self._client.request_later("mark", job=job_id, place=place)
+
     def cancel_and_wait(self, job_ids: Sequence[str], timeout: float) -> None:
         """Cancel jobs known by id only, wait until they are INACTIVE, and end their keys. Raises TimeoutError."""
         ids = list(job_ids)
-        with self._changed:
-            handles = [self._jobs.setdefault(job_id, _placeholder(self, job_id)) for job_id in ids]
+        handles = self.attach(ids)
         self._client.request("cancel", ids=ids, note="replaced")
         self._adopt(ids)
         deadline = time.monotonic() + timeout
@@ -619,6 +677,11 @@ class Session:
             assert handle._result is not None
             return handle._result
 
+    def _wait_submitted(self, handle: JobHandle, timeout: float | None) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: handle._id is not None or handle._result is not None, timeout):
+                raise TimeoutError(f"{handle!r} was not taken within {timeout:g} s")
+
     def _add_callback(self, handle: JobHandle, function: Callable[[JobHandle], None]) -> None:
         with self._changed:
             if handle._result is None:
@@ -644,8 +707,7 @@ class Session:
             raise AgentError("not-possible", errors[handle._id])
 
     def _output(self, handle: JobHandle, stream: str, offset: int) -> Iterator[bytes]:
-        with self._changed:
-            self._changed.wait_for(lambda: handle._id is not None or handle._result is not None)
+        self._wait_submitted(handle, None)
         if handle._id is None:
             return
         pieces: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()

@@ -54,6 +54,7 @@ class Job:
         "key",
         "name",
         "node",
+        "place",
         "ranks",
         "result",
         "seen",
@@ -81,6 +82,8 @@ class Job:
         self.result: Optional[Dict[str, Any]] = None
         self.usage: Optional[Dict[str, Any]] = None
         self.acked = False
+        #: How far somebody has read its output, in the reader's own words.
+        self.place: Any = None
         #: How many entries of this job's eventlog have been applied; a journal that is read again repeats them.
         self.seen = 0
 
@@ -92,7 +95,7 @@ class Job:
         """The JSON form that ``list`` and ``info`` show."""
         return {
             "id": self.id, "key": self.key, "digest": self.digest, "name": self.name, "state": self.state,
-            "node": self.node, "acked": self.acked, "result": self.result,
+            "node": self.node, "acked": self.acked, "place": self.place, "result": self.result,
             "times": {"submit": self.t_submit, "start": self.t_start, "finish": self.t_finish},
         }  # fmt: skip
 

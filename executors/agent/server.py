@@ -19,6 +19,9 @@ from .supervisor import JOBS_LEFT
 
 log = logging.getLogger("agent")
 
+#: Characters of what `op_mark` keeps for a job.
+MAX_PLACE = 500
+
 
 class Settings:
     """How an agent behaves; times are seconds, 0 or less turns a watchdog off."""
@@ -323,6 +326,8 @@ class Server:
             return {"cursor": list(cursor), "snapshot": None}
         connection.watch_from(self.table.sequence)
         cursor = self.table.cursor()
+        if request.get("snapshot") is False:  # who has just come knows of no job that it could have missed
+            return {"cursor": list(cursor), "snapshot": None}
         return {"cursor": list(cursor), "snapshot": connection.send_parts(request, self.table.snapshot())}
 
     async def op_ack(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -330,6 +335,17 @@ class Server:
         self._acks.add(done)
         for job_id in self.table.take_dropped():
             self.engine.forget(job_id)
+        return {}
+
+    async def op_mark(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Keep a reader's place in a job's output, for the reader that comes after it; gone with this agent."""
+        place = _string(request, "place")
+        job = self.table.jobs.get(_string(request, "job"))
+        if job is None:
+            raise EngineError("no such job: %s" % request["job"], "not-found")
+        if len(place) > MAX_PLACE:
+            raise EngineError("place: is longer than %d characters" % MAX_PLACE, "bad-request")
+        job.place = place
         return {}
 
     async def op_output(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from executors.config import RunConfig
@@ -25,14 +25,23 @@ class Reaped:
     reason: str
 
 
-def reap(config: RunConfig, environ: Mapping[str, str], *, dry_run: bool = False) -> Iterator[Reaped]:
-    """Decide about each instance of the configured provisioner, and end those that are of no use.
+def reap(
+    config: RunConfig,
+    environ: Mapping[str, str],
+    *,
+    dry_run: bool = False,
+    wanted: Callable[[str], bool] = lambda _name: True,
+) -> Iterator[Reaped]:
+    """Decide about each instance of the configured provisioner whose name is ``wanted``, and end those that are of no
+    use.
 
     That is: ended ones that are kept until their ttl; those that did not start within ``run.startTimeout``; those whose
     agent does not answer; those that had neither client nor job for longer than ``run.orphanTimeout``.
     Raises ProvisionError when they cannot be listed.
     """
     for instance in instances(config, environ):
+        if not wanted(instance.name):
+            continue
         lifecycle = Lifecycle(instance.name, own_config(config, instance), environ)
         try:
             useless = _useless(instance, lifecycle, config)

@@ -32,8 +32,11 @@ def test_public_names_are_what_they_are() -> None:
         "Times",
         "TransportError",
         "Usage",
+        "end_run",
+        "join_session",
         "load_config",
         "open_session",
+        "run_name",
     ]
     assert all(hasattr(executors, name) for name in executors.__all__)
 

@@ -1,0 +1,1 @@
+"""``airflow flux list|reap``."""

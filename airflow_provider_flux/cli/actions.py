@@ -1,0 +1,48 @@
+"""What ``airflow flux list`` and ``reap`` do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from airflow_provider_flux.hook import FluxHook
+from airflow_provider_flux.names import deployment_id
+
+
+def list_instances(args: Any) -> None:
+    from executors.provision.inventory import instances
+
+    hook = FluxHook(args.conn_id)
+    found = [one for one in instances(hook.run_config(), hook.environment()) if args.all or _ours(one.name)]
+    if args.json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        place = f"{one.namespace}/" if one.namespace else ""
+        print(f"{place}{one.name}\t{one.provisioner}\t{one.state}{f': {one.reason}' if one.reason else ''}")
+    if not found:
+        print(f"no MiniClusters of this Airflow (deployment {deployment_id()})", file=sys.stderr)
+
+
+def reap_instances(args: Any) -> None:
+    from executors.lifecycle.reap import reap
+
+    hook = FluxHook(args.conn_id)
+    wanted = (lambda _name: True) if args.all else _ours
+    decided = list(reap(hook.run_config(), hook.environment(), dry_run=args.dry_run, wanted=wanted))
+    if args.json:
+        print(
+            json.dumps(
+                [{"name": one.instance.name, "ended": one.ended, "reason": one.reason} for one in decided], indent=2
+            )
+        )
+        return
+    for one in decided:
+        done = ("would be ended" if args.dry_run else "ended") if one.ended else "left"
+        print(f"{one.instance.name}\t{done}: {one.reason}")
+
+
+def _ours(name: str) -> bool:
+    return name.startswith(f"airflow-{deployment_id()}-".lower())

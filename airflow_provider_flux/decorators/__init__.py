@@ -1,0 +1,7 @@
+"""``@task.flux`` and ``@task.flux_python``. Type checkers know them by these names too, as Airflow's own ``task`` has no
+place for what providers add."""
+
+from airflow_provider_flux.decorators.flux import flux_task
+from airflow_provider_flux.decorators.flux_python import flux_python_task
+
+__all__ = ["flux_python_task", "flux_task"]

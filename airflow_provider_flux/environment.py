@@ -1,0 +1,22 @@
+"""What a job inherits of a worker's environment. Pure, but for asking Airflow which names are secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+#: Airflow's own settings (its database and its keys among them), connections and variables are no business of a job.
+_OWN = ("AIRFLOW_", "_AIRFLOW_", "FLUX_OPERATOR_")
+
+
+def inheritable(environ: Mapping[str, str], is_secret: Callable[[str], bool] | None = None) -> dict[str, str]:
+    """An environment without what is Airflow's and without secrets, by their names: jobspecs are stored by Flux."""
+    secret = _airflows_opinion if is_secret is None else is_secret
+    return {name: value for name, value in environ.items() if not name.startswith(_OWN) and not secret(name)}
+
+
+def _airflows_opinion(name: str) -> bool:
+    """Whether Airflow would mask a field of this name (``[core] sensitive_var_conn_names`` included)."""
+    from airflow.providers.common.compat.sdk import redact
+
+    probe = "a value that is no secret itself"
+    return bool(redact(probe, name) != probe)

@@ -1,0 +1,254 @@
+"""The connection type ``flux``: where a DAG run's instances are made, and sessions with them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
+
+from airflow_provider_flux.environment import inheritable
+from airflow_provider_flux.fields import FIELDS
+from airflow_provider_flux.minicluster import DEFAULT_CONNECTION, MiniCluster
+from airflow_provider_flux.names import deployment_id, run_of
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+    from executors import RunConfig, Session
+
+#: Executors whose tasks all run on the machine of the scheduler.
+_ONE_HOST = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
+
+_OF_RUN = ("provisioner", "namespace", "kubeconfig", "context")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a connection says. ``options``: keys of the config and their values; ``source``: for messages."""
+
+    source: str
+    options: Mapping[str, object]
+    config: str | None = None
+    kubeconfig: str | None = None
+    job_url: str = ""
+    minicluster_url: str = ""
+
+
+class FluxHook(BaseHook):
+    """Sessions with the instances of DAG runs, by a connection of type ``flux``.
+
+    Without a connection of the default name, instances are made on this machine (provisioner local).
+    """
+
+    conn_name_attr = "flux_conn_id"
+    default_conn_name = DEFAULT_CONNECTION
+    conn_type = "flux"
+    hook_name = "Flux"
+
+    def __init__(self, flux_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.flux_conn_id = flux_conn_id
+        self._settings: Settings | None = None
+
+    def settings(self) -> Settings:
+        """Read the connection. Raises AirflowNotFoundException, or ConfigError for what it holds."""
+        if self._settings is None:
+            self._settings = _settings(self.flux_conn_id, self._connection())
+        return self._settings
+
+    def _connection(self) -> Connection | None:
+        try:
+            return self.get_connection(self.flux_conn_id)
+        except AirflowNotFoundException:
+            if self.flux_conn_id != DEFAULT_CONNECTION:
+                raise
+            return None
+
+    def run_config(self, config: str | Mapping[str, Any] | None = None, folder: str | None = None) -> RunConfig:
+        """The config of a run: the connection's fields, over ``config`` (a path, relative to ``folder``, or content),
+        over the connection's own config. Raises ConfigError.
+        """
+        from executors import load_config
+
+        settings = self.settings()
+        content = _content(config if config is not None else settings.config, folder)
+        options = {f"run.{name}": value for name, value in settings.options.items()}
+        if settings.kubeconfig is not None:
+            options["run.kubeconfig"] = _private_file(settings.kubeconfig)
+        found = load_config(content, options=options)
+        _must_fit_executor(found)
+        return found
+
+    def open_session(
+        self, minicluster: MiniCluster, dag_id: str, run_id: str, folder: str | None, announce: Callable[[str], None]
+    ) -> Session:
+        """Get or create a DAG run's MiniCluster. Raises what `executors.open_session` does."""
+        from executors import open_session
+
+        config = self.run_config(minicluster.config, folder)
+        if self.settings().source == "":
+            announce(f"no connection {self.flux_conn_id!r}: instances are made on this machine")
+        run = run_of(deployment_id(), dag_id, run_id, minicluster.name)
+        return open_session(run, config, environ=self.environment(), announce=announce, auto_acknowledge=False)
+
+    def environment(self) -> dict[str, str]:
+        """What instances and jobs on this machine inherit."""
+        return inheritable(os.environ)
+
+    def end_run(self, minicluster: MiniCluster, dag_id: str, run_id: str, folder: str | None) -> str:
+        """End a DAG run's MiniCluster, if it is there; gives its name."""
+        from executors import end_run, run_name
+
+        name = run_name(run_of(deployment_id(), dag_id, run_id, minicluster.name))
+        end_run(name, self.run_config(minicluster.config, folder), environ=self.environment())
+        return name
+
+    def test_connection(self) -> tuple[bool, str]:
+        """For the button of the connection form: whether instances could be made."""
+        from executors import ExecutorsError
+        from executors.provision.inventory import instances
+
+        try:
+            config = self.run_config()
+            found = instances(config, self.environment())
+        except ExecutorsError as err:
+            return False, str(err)
+        where = f"namespace {config.run.namespace or 'of the context'}" if _remote(config) else "this machine"
+        return True, f"reached {where} (provisioner {config.run.provisioner or 'local'}); {len(found)} instances there"
+
+
+def joinable(config: RunConfig) -> dict[str, object]:
+    """The part of a config by which an instance is found again, without secrets or files of the DAG's: for a trigger."""
+    from executors.config import KEYS
+
+    return {
+        key: getattr(config.run, KEYS[key].field)
+        for key in KEYS
+        if key.startswith("run.") and config.origins.get(key, "default") != "default"
+    }
+
+
+def join_config(options: Mapping[str, object], settings: Settings) -> RunConfig:
+    """The config that `joinable` has made options of. The connection's own kubeconfig comes from the connection."""
+    from executors import load_config
+
+    merged = dict(options)
+    if settings.kubeconfig is not None:
+        merged["run.kubeconfig"] = _private_file(settings.kubeconfig)
+    return load_config(None, environ={}, options=merged)
+
+
+def connection_settings(conn_id: str, connection: Connection | None) -> Settings:
+    return _settings(conn_id, connection)
+
+
+def _settings(conn_id: str, connection: Connection | None) -> Settings:
+    from executors import ConfigError
+
+    if connection is None:
+        return Settings(source="", options={"provisioner": "local"})
+    extra = dict(connection.extra_dejson)
+    unknown = sorted(set(extra) - set(FIELDS))
+    if connection.conn_type != "flux":
+        raise ConfigError([f"flux_conn_id: {conn_id!r} has the type {connection.conn_type!r}; it must be flux"])
+    if unknown:
+        raise ConfigError(
+            [f"connection {conn_id}: {name!r} is no field of it; it has {', '.join(FIELDS)}" for name in unknown]
+        )
+    given = {name: value for name, value in extra.items() if value not in (None, "")}
+    kubernetes = _of_kubernetes(given["kubernetes_conn_id"]) if "kubernetes_conn_id" in given else {}
+    kubeconfig = kubernetes.pop("content", None)
+    options: dict[str, object] = {**kubernetes, **{name: given[name] for name in _OF_RUN if name in given}}
+    if "provisioner" not in options:
+        raise ConfigError([f"connection {conn_id}: provisioner: is not set; give direct, operator, local or attach"])
+    return Settings(
+        source=conn_id,
+        options=options,
+        config=given.get("config"),
+        kubeconfig=kubeconfig,
+        job_url=str(given.get("job_url", "")),
+        minicluster_url=str(given.get("minicluster_url", "")),
+    )
+
+
+def _of_kubernetes(conn_id: str) -> dict[str, Any]:
+    """kubeconfig, context and namespace of a connection of Airflow's own Kubernetes provider."""
+    extra = BaseHook.get_connection(conn_id).extra_dejson
+
+    def get(name: str) -> Any:
+        return extra.get(name) or extra.get(f"extra__kubernetes__{name}")
+
+    found = {"kubeconfig": get("kube_config_path"), "context": get("cluster_context"), "namespace": get("namespace")}
+    content = get("kube_config")
+    if content:
+        import json
+
+        found["content"] = content if isinstance(content, str) else json.dumps(content)
+    return {name: value for name, value in found.items() if value}
+
+
+def _content(config: str | Mapping[str, Any] | None, folder: str | None) -> str | Mapping[str, Any] | None:
+    """A path that can be opened, or the content itself."""
+    if not isinstance(config, str):
+        return config
+    if "\n" in config or config.lstrip().startswith("{"):
+        import yaml
+
+        from executors import ConfigError
+
+        try:
+            content = yaml.safe_load(config)
+        except yaml.YAMLError as err:
+            raise ConfigError([f"config: is not valid YAML: {err}"]) from None
+        if not isinstance(content, dict):
+            raise ConfigError(["config: holds no mapping; give a FluxRun or a MiniCluster, or the path of a file"])
+        return content
+    path = os.path.expanduser(config)
+    return path if os.path.isabs(path) or folder is None else os.path.join(folder, path)
+
+
+def _must_fit_executor(config: RunConfig) -> None:
+    """Instances on this machine are found by tasks on this machine only. Raises ConfigError."""
+    from executors import ConfigError
+
+    if _remote(config) or config.run.provisioner == "attach":
+        return
+    executor = str(conf.get("core", "executor", fallback="LocalExecutor"))
+    names = [one.strip().rsplit(":", 1)[-1].rsplit(".", 1)[-1] for one in executor.split(",")]
+    names = [name for name in names if name and name not in _ONE_HOST]
+    if names:
+        raise ConfigError(
+            [
+                f"provisioner: local cannot be used with {', '.join(names)}: tasks on other machines would each make an "
+                "instance of their own; give direct or operator in the connection, or use the LocalExecutor"
+            ]
+        )
+
+
+def _remote(config: RunConfig) -> bool:
+    return config.run.provisioner in ("direct", "operator")
+
+
+def _private_file(content: str) -> str:
+    """A kubeconfig that a connection holds as text, as a file that goes with this process."""
+    import atexit
+    import contextlib
+
+    if content not in _files:
+        handle, path = tempfile.mkstemp(prefix="fluxop-kubeconfig-")  # 0600
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        _files[content] = path
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+        atexit.register(remove)
+    return _files[content]
+
+
+_files: dict[str, str] = {}

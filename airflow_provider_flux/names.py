@@ -1,0 +1,69 @@
+"""Names that follow from Airflow's own: of a DAG run's instance, and of a task's job. Pure but for `deployment_id`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from executors import RunId
+
+#: How many earlier generations of a task are looked for. One clearing makes one.
+_GENERATIONS = 50
+
+
+def deployment_id() -> str:
+    """Tells the instances of this Airflow from those of others in the same namespace, or on the same machine.
+
+    ``[flux] deployment_id``; without it 8 hex digits of Airflow's home and addresses, which are the same in all
+    components of one deployment.
+    """
+    from airflow.providers.common.compat.sdk import conf
+
+    given = conf.get("flux", "deployment_id", fallback="")
+    if given:
+        return str(given)
+    import os
+
+    home = os.environ.get("AIRFLOW_HOME", os.path.expanduser("~/airflow"))
+    parts = [
+        os.path.realpath(home),
+        conf.get("api", "base_url", fallback=""),
+        conf.get("core", "execution_api_server_url", fallback=""),
+    ]
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:8]
+
+
+def run_of(deployment: str, dag_id: str, run_id: str, minicluster: str = "") -> RunId:
+    """The run whose instance a DAG run uses; ``minicluster`` tells several of one DAG run apart."""
+    from executors import RunId
+
+    # The readable part of a name is cut at its end: what tells least comes last.
+    parts = [deployment, dag_id, run_id] + ([minicluster] if minicluster else [])
+    return RunId("airflow", "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts))
+
+
+@dataclass(frozen=True)
+class JobKeys:
+    """Keys of a task instance's jobs: ``now``, and those of its ``earlier`` generations.
+
+    The key is the same for all tries of one *generation*, so that a retry finds the job that a lost worker has left.
+    Clearing a task begins a new generation: Airflow raises ``max_tries`` then, and leaves it for a retry.
+    """
+
+    now: str
+    earlier: tuple[str, ...]
+
+
+def job_keys(
+    dag_id: str, run_id: str, task_id: str, map_index: int, *, retries: int, max_tries: int, attempt: int | None
+) -> JobKeys:
+    """``attempt``: None where tries share a job (a durable task), else the number of the try, which has its own."""
+    text = "\0".join([dag_id, run_id, task_id, str(map_index)])
+    stem = f"airflow-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    first = max(0, min(retries, max_tries), max_tries - _GENERATIONS)
+    earlier = [f"{stem}-{generation}" for generation in range(first, max_tries)]
+    if attempt is None:
+        return JobKeys(f"{stem}-{max_tries}", tuple(earlier))
+    return JobKeys(f"{stem}-{max_tries}-{attempt}", ())

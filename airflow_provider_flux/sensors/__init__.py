@@ -1,0 +1,5 @@
+"""Sensors."""
+
+from airflow_provider_flux.sensors.job import FluxJobSensor
+
+__all__ = ["FluxJobSensor"]

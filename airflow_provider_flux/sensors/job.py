@@ -1,0 +1,94 @@
+"""FluxJobSensor: waits for a job that another task has submitted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, BaseSensorOperator, conf
+
+from airflow_provider_flux.hook import FluxHook, join_config
+from airflow_provider_flux.operators.failures import clear_errors
+from airflow_provider_flux.outcome import FluxJobFailed, FluxRequestError, raise_for
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_FIELDS = ("run_name", "options", "job_id", "flux_conn_id")
+
+
+class FluxJobSensor(BaseSensorOperator):
+    """Succeeds when a job has completed, and fails when it has failed.
+
+    :param job: the XCom of a `FluxOperator` with ``wait=False``. (templated)
+    :param deferrable: wait in the triggerer. Without, a worker waits; neither polls.
+
+    The job goes on when the sensor times out or is killed: who submitted it decides about it.
+    """
+
+    template_fields: Sequence[str] = ("job",)
+
+    def __init__(
+        self,
+        *,
+        job: Mapping[str, Any] | Any,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        if not isinstance(self.job, Mapping) or sorted(self.job) != sorted(_FIELDS):
+            raise FluxRequestError(f"job: {self.job!r} is not what a FluxOperator with wait=False gives")
+        deadline = time.time() + float(self.timeout)
+        if self.deferrable:
+            from airflow_provider_flux.triggers.job import FluxJobTrigger
+
+            attempt = context["ti"].try_number
+            trigger = FluxJobTrigger(
+                **self.job, attempt=attempt, get_logs=False, want_result=False, cancel_on_kill=False
+            )
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=self._limit())
+        from executors import join_session
+
+        hook = FluxHook(self.job["flux_conn_id"])
+        with clear_errors():
+            config = join_config(self.job["options"], hook.settings())
+            session = join_session(
+                self.job["run_name"], config, environ=hook.environment(), announce=self.log.info
+            )  # fmt: skip
+        try:
+            [handle] = session.attach([self.job["job_id"]])
+            result = handle.result(max(0.0, deadline - time.time()))
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            session.close(release=False)
+        return self._finish(result)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        from executors import JobResult
+
+        return self._finish(JobResult.of(event["result"]))
+
+    def _finish(self, result: Any) -> Any:
+        what = f"job {self.job['job_id']}"
+        try:
+            raise_for(result, what)
+        except FluxJobFailed as err:
+            if self.soft_fail:
+                raise AirflowSkipException(str(err)) from err
+            raise
+        self.log.info("%s %s", what, result.describe())
+
+    def _limit(self) -> Any:
+        from datetime import timedelta
+
+        return timedelta(seconds=float(self.timeout))
+
+    def _late(self) -> Exception:
+        text = f"job {self.job['job_id']} has not ended within {float(self.timeout):g} s"
+        return AirflowSkipException(text) if self.soft_fail else AirflowSensorTimeout(text)

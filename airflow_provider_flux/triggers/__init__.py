@@ -1,0 +1,1 @@
+"""Triggers, and what they share in a triggerer's process."""

@@ -1,0 +1,148 @@
+"""One session per instance for all triggers of a process, however many jobs they wait for.
+
+The core is synchronous: what waits (opening, closing) runs in threads, what the session reports comes into the loop by
+``call_soon_threadsafe``. Nothing here blocks the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from executors import JobHandle, JobResult, Session
+
+#: Seconds for which a session is kept that nobody waits for: the next task of the run often comes soon.
+_LINGER = 10.0
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A job that a trigger waits for."""
+
+    result: asyncio.Future[JobResult]
+    #: How far its output was read before (`Session.mark`).
+    place: asyncio.Future[str | None]
+
+
+class Watch:
+    """A session in use by triggers of one loop."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._loop = asyncio.get_running_loop()
+        self._asked: list[tuple[str, Watched]] = []
+
+    def job(self, job_id: str) -> Watched:
+        """Begin to wait for a job. Jobs that are asked for in one turn of the loop make one request."""
+        watched = Watched(self._loop.create_future(), self._loop.create_future())
+        self._asked.append((job_id, watched))
+        if len(self._asked) == 1:
+            self._loop.call_soon(self._attach)
+        return watched
+
+    def _attach(self) -> None:
+        from executors import SessionClosedError
+
+        asked, self._asked = self._asked, []
+        ids = [job_id for job_id, _ in asked]
+        try:
+            handles = self.session.attach(ids)
+        except SessionClosedError as err:
+            for _, watched in asked:
+                _settle(watched.result, err)
+                _settle(watched.place, None)
+            return
+        for handle, (_, watched) in zip(handles, asked, strict=True):
+            handle.add_done_callback(self._tell(watched.result))
+
+        def looked_up(reply: Future[list[dict[str, Any]]]) -> None:
+            # Without an answer the session is lost, which the results tell.
+            places = {} if reply.exception() is not None else {job["id"]: job["place"] for job in reply.result()}
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._place_all, asked, places)
+
+        self.session.look_up(ids).add_done_callback(looked_up)
+
+    @staticmethod
+    def _place_all(asked: list[tuple[str, Watched]], places: dict[str, str | None]) -> None:
+        for job_id, watched in asked:
+            _settle(watched.place, places.get(job_id))
+
+    def _tell(self, future: asyncio.Future[JobResult]) -> Callable[[JobHandle], None]:
+        def ended(handle: JobHandle) -> None:
+            result = handle.result()
+            # The loop may have been closed with its process's triggers.
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(_settle, future, result)
+
+        return ended
+
+    def follow(
+        self, job_id: str, stream: str, offset: int, sink: Callable[[bytes | BaseException | None], None]
+    ) -> Callable[[], None]:
+        """`Session.follow`, with ``sink`` called on the loop."""
+
+        def forward(piece: bytes | BaseException | None) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(sink, piece)
+
+        return self.session.follow(job_id, stream, offset, forward)
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+        self.watch: Watch | None = None
+        self.closing: asyncio.TimerHandle | None = None
+
+
+_shared: dict[tuple[int, str], _Shared] = {}
+
+
+@asynccontextmanager
+async def watching(name: str, opener: Callable[[], Session]) -> AsyncIterator[Watch]:
+    """The shared watch of the instance ``name``; ``opener`` is called in a thread where there is none yet, or where
+    the one that was there is lost. Raises what ``opener`` does.
+    """
+    loop = asyncio.get_running_loop()
+    key = (id(loop), name)
+    shared = _shared.setdefault(key, _Shared())
+    shared.users += 1
+    try:
+        async with shared.lock:
+            if shared.closing is not None:
+                shared.closing.cancel()
+                shared.closing = None
+            if shared.watch is None or shared.watch.session.lost is not None:
+                shared.watch = Watch(await asyncio.to_thread(opener))
+            watch = shared.watch
+        yield watch
+    finally:
+        shared.users -= 1
+        if not shared.users and shared.closing is None:
+            shared.closing = loop.call_later(_LINGER, _close, key)
+
+
+def _close(key: tuple[int, str]) -> None:
+    shared = _shared[key]
+    if shared.users:
+        return
+    del _shared[key]
+    if shared.watch is not None:
+        session = shared.watch.session
+        asyncio.get_running_loop().run_in_executor(None, lambda: session.close(release=False))
+
+
+def _settle(future: asyncio.Future[Any], value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, Exception):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
