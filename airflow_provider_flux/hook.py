@@ -17,6 +17,7 @@ from airflow_provider_flux.names import deployment_id, run_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
+
     from executors import RunConfig, Session
 
 #: Executors whose tasks all run on the machine of the scheduler.
@@ -121,7 +122,7 @@ class FluxHook(BaseHook):
 
 
 def joinable(config: RunConfig) -> dict[str, object]:
-    """The part of a config by which an instance is found again, without secrets or files of the DAG's: for a trigger."""
+    """The part of a config by which an instance is found again, without secrets and without the DAG's files."""
     from executors.config import KEYS
 
     return {
@@ -222,8 +223,8 @@ def _must_fit_executor(config: RunConfig) -> None:
     if names:
         raise ConfigError(
             [
-                f"provisioner: local cannot be used with {', '.join(names)}: tasks on other machines would each make an "
-                "instance of their own; give direct or operator in the connection, or use the LocalExecutor"
+                f"provisioner: local cannot be used with {', '.join(names)}: tasks on other machines would each make "
+                "an instance of their own; give direct or operator in the connection, or use the LocalExecutor"
             ]
         )
 

@@ -26,12 +26,12 @@ class _FluxLink(BaseOperatorLink):
 
 
 class FluxJobLink(_FluxLink):
-    name = "Flux job"  # type: ignore[assignment]  # a property in the base class
+    name = "Flux job"
     xcom_key = "flux_job_link"
 
 
 class FluxMiniClusterLink(_FluxLink):
-    name = "MiniCluster"  # type: ignore[assignment]
+    name = "MiniCluster"
     xcom_key = "flux_minicluster_link"
 
 

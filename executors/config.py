@@ -196,7 +196,7 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> RunConfig:
-    """Read a config file (None: no file; a mapping: its content), the environment and options (by key; None: not given).
+    """Read a config file (None: no file; a mapping: its content), the environment, options by key (None: not given).
 
     Raises ConfigError with every problem found.
     """

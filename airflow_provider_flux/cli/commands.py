@@ -29,8 +29,8 @@ def get_commands() -> list[Any]:
                 ActionCommand(
                     name="reap",
                     help="End those that nobody uses any more",
-                    description="Ends MiniClusters whose agent does not answer, that did not start, or that had neither "
-                    "client nor job for longer than run.orphanTimeout. Safe to run at any time, for instance hourly.",
+                    description="Ends MiniClusters whose agent does not answer, that did not start, or that had "
+                    "neither client nor job for longer than run.orphanTimeout. Safe at any time, for instance hourly.",
                     func=lazy_load_command("airflow_provider_flux.cli.actions.reap_instances"),
                     args=(conn_id, everything, dry_run, as_json),
                 ),

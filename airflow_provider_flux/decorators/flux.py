@@ -25,7 +25,10 @@ _PENDING = "the command is what the function returns"
 
 class _FluxDecoratedOperator(DecoratedOperator, FluxOperator):
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *FluxOperator.template_fields)
-    template_fields_renderers = {**DecoratedOperator.template_fields_renderers, **FluxOperator.template_fields_renderers}
+    template_fields_renderers = {
+        **DecoratedOperator.template_fields_renderers,
+        **FluxOperator.template_fields_renderers,
+    }
     custom_operator_name = "@task.flux"
     # The command is known only when the function has been called, and is what people look for.
     overwrite_rtif_after_execution = True
@@ -49,8 +52,8 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxOperator):
         good = isinstance(command, str) or (isinstance(command, Sequence) and all(isinstance(w, str) for w in command))
         if not good or not command:
             raise FluxRequestError(
-                f"@task.flux: {self.python_callable.__name__} returned {command!r}; it must return the command, a string "
-                "for the shell or a list of strings"
+                f"@task.flux: {self.python_callable.__name__} returned {command!r}; it must return the command, a "
+                "string for the shell or a list of strings"
             )
         self.command = command
         self.render_template_fields(context)

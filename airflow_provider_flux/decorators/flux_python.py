@@ -58,7 +58,10 @@ class _FluxPythonDecoratedOperator(DecoratedOperator, FluxOperator):
         *DecoratedOperator.template_fields,
         *(name for name in FluxOperator.template_fields if name != "command"),
     )
-    template_fields_renderers = {**DecoratedOperator.template_fields_renderers, **FluxOperator.template_fields_renderers}
+    template_fields_renderers = {
+        **DecoratedOperator.template_fields_renderers,
+        **FluxOperator.template_fields_renderers,
+    }
     template_ext: Sequence[str] = ()
     custom_operator_name = "@task.flux_python"
 

@@ -188,9 +188,7 @@ class FluxOperator(BaseOperator):
         if event["timed_out"]:
             raise timed_out(what)
         line = event["result_line"]
-        return self._finish(
-            what, JobResult.of(event["result"]), None if line is None else Result(*line), event["tail"]
-        )
+        return self._finish(what, JobResult.of(event["result"]), None if line is None else Result(*line), event["tail"])
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Where the trigger itself has failed, its job has nobody any more: cancel it before the task fails."""
@@ -268,7 +266,7 @@ class FluxOperator(BaseOperator):
 
     def _secrets(self, context: Context | None) -> dict[str, str]:
         if not self.secret_env or context is None:
-            return {name: "***" for name in self.secret_env or {}}
+            return dict.fromkeys(self.secret_env or {}, "***")
         # Here and not as a template field, since Airflow stores and shows what those are rendered to.
         rendered = self.render_template(dict(self.secret_env), context)
         for value in rendered.values():
@@ -412,9 +410,8 @@ class FluxOperator(BaseOperator):
         return ""
 
     def _cancel_by_key(self, context: Context) -> None:
-        from executors import ExecutorsError, join_session, run_name
-
         from airflow_provider_flux.names import deployment_id, run_of
+        from executors import ExecutorsError, join_session, run_name
 
         ti = context["ti"]
         hook = FluxHook(self.flux_conn_id)

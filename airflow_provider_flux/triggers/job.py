@@ -154,9 +154,8 @@ class FluxJobTrigger(BaseTrigger):
             delay = min(2 * delay, 10.0)
 
     async def _opener(self) -> Callable[[], Session]:
-        from executors import join_session
-
         from airflow_provider_flux.hook import FluxHook, connection_settings, join_config
+        from executors import join_session
 
         try:
             connection = await _connection(self.flux_conn_id)
