@@ -1,0 +1,90 @@
+"""Who comes later: joins an instance by its name, takes up jobs that others submitted, and ends it for all."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+
+import pytest
+
+from executors import (
+    JobRequest,
+    Outcome,
+    ProvisionError,
+    RunConfig,
+    RunId,
+    Session,
+    SessionClosedError,
+    end_run,
+    join_session,
+    load_config,
+    run_name,
+)
+from tests.contract.conftest import Opener, environment
+from tests.contract.test_jobs import LIMIT, wait_running
+from tests.contract.test_sessions import directory_of, wait_for
+
+
+@pytest.fixture
+def config(engine: str) -> RunConfig:
+    return load_config(environ={}, options={"run.engine": engine, "run.provisioner": "local"})
+
+
+def _job(session: Session, script: str) -> str:
+    [handle] = session.submit([JobRequest(argv=["sh", "-c", script])])
+    found = handle.wait_submitted(LIMIT)
+    assert found is not None
+    return found
+
+
+def test_who_joins_hears_of_the_end_and_reads_the_output(opener: Opener, config: RunConfig, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    session = opener("joined")
+    job = _job(session, f"echo one; while [ ! -e {gate} ]; do sleep 0.05; done; echo two; exit 3")
+    joined = join_session(session.run_name, config, environ=environment())
+    try:
+        [handle] = joined.attach([job])
+        pieces: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
+        joined.follow(job, "stdout", 0, pieces.put)
+        assert pieces.get(timeout=LIMIT) == b"one\n"
+        assert not handle.done()
+        gate.touch()
+        rest = b"".join(iter(lambda: pieces.get(timeout=LIMIT), None))  # type: ignore[arg-type]  # an error fails here
+        assert rest == b"two\n"
+        assert handle.result(LIMIT).returncode == 3
+        # One that has ended before is told just so.
+        [late] = joined.attach([job])
+        assert late.result(LIMIT).returncode == 3
+    finally:
+        joined.close(release=False)
+
+
+def test_a_job_that_nobody_knows_ends_as_unknown(session: Session) -> None:
+    [handle] = session.attach(["f999999999"])
+    assert handle.result(LIMIT).outcome is Outcome.UNKNOWN
+
+
+def test_a_job_keeps_a_readers_place(session: Session) -> None:
+    job = _job(session, "true")
+    session.mark(job, "1:0,0,0")
+    session.mark(job, "1:7,3,0")
+    [found] = session.look_up([job]).result(LIMIT)
+    assert (found["id"], found["place"]) == (job, "1:7,3,0")
+    assert session.look_up(["f999999999"]).result(LIMIT) == []
+
+
+def test_an_ended_run_is_gone_for_all(opener: Opener, config: RunConfig, out: Path) -> None:
+    session = opener("ended-by-another")
+    [handle] = session.submit([JobRequest(argv=["sh", "-c", f"touch {out}; exec sleep 600"])])
+    wait_running(handle, out)
+    end_run(session.run_name, config, environ=environment())
+    assert handle.result(LIMIT).outcome is Outcome.CANCELLED
+    wait_for(lambda: not directory_of("ended-by-another").path.exists(), "it is still there")
+    with pytest.raises(SessionClosedError):
+        session.request("info")
+    with pytest.raises(ProvisionError, match="no instance"):
+        join_session(session.run_name, config, environ=environment())
+
+
+def test_ending_a_run_that_is_not_there_is_no_error(config: RunConfig) -> None:
+    end_run(run_name(RunId("test", "never-was")), config, environ=environment())
