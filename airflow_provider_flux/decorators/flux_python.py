@@ -57,6 +57,7 @@ class _FluxPythonDecoratedOperator(DecoratedOperator, FluxOperator):
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
         *(name for name in FluxOperator.template_fields if name != "command"),
+        "python",
     )
     template_fields_renderers = {
         **DecoratedOperator.template_fields_renderers,
@@ -75,10 +76,10 @@ class _FluxPythonDecoratedOperator(DecoratedOperator, FluxOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("result", "json")
-        self.python = python
         super().__init__(
             python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, command=[python], **kwargs
         )
+        self.python = python
 
     def execute(self, context: Context) -> Any:
         context_merge(context, self.op_kwargs)
@@ -88,7 +89,9 @@ class _FluxPythonDecoratedOperator(DecoratedOperator, FluxOperator):
             variable=_INPUT, source=source, name=self.python_callable.__name__, marker=self._marker()
         )  # fmt: skip
         self.command = [self.python, "-c", script]
-        self.env = {**(self.env or {}), _INPUT: _encoded(self.python_callable, list(self.op_args), dict(arguments))}
+        args = [_plain(value) for value in self.op_args]
+        named = {name: _plain(value) for name, value in arguments.items()}
+        self.env = {**(self.env or {}), _INPUT: _encoded(self.python_callable, args, named)}
         return super().execute(context)
 
     def _marker(self) -> str:
@@ -111,6 +114,12 @@ def _source(operator: _FluxPythonDecoratedOperator) -> str:
     if inspect.iscoroutinefunction(operator.python_callable):
         raise FluxRequestError("@task.flux_python: give a plain function, not an async one")
     return textwrap.dedent(source)
+
+
+def _plain(value: object) -> object:
+    """Airflow gives the values of a mapped task as a sequence that asks for each when it is read: a list of them."""
+    lazy = isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | list | tuple)
+    return list(value) if lazy else value  # type: ignore[call-overload]  # a Sequence
 
 
 def _encoded(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> str:

@@ -49,7 +49,10 @@ def test_who_joins_hears_of_the_end_and_reads_the_output(opener: Opener, config:
         assert pieces.get(timeout=LIMIT) == b"one\n"
         assert not handle.done()
         gate.touch()
-        rest = b"".join(iter(lambda: pieces.get(timeout=LIMIT), None))  # type: ignore[arg-type]  # an error fails here
+        rest = b""
+        while (piece := pieces.get(timeout=LIMIT)) is not None:
+            assert isinstance(piece, bytes), piece
+            rest += piece
         assert rest == b"two\n"
         assert handle.result(LIMIT).returncode == 3
         # One that has ended before is told just so.
