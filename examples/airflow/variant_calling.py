@@ -1,7 +1,7 @@
 """Variants of three samples of phage lambda: one mapped task per sample and step, all in the run's own MiniCluster.
 
-The data and the tools are those of ``examples/snakemake/variant-calling``. Parameters of a run: ``output``, a folder that
-all nodes see; ``data``, the folder with the example; ``python``, an interpreter in the jobs with pybwa and pysam.
+The data and the tools are those of ``examples/snakemake/variant-calling``. Parameters of a run: ``output``, a folder
+that all nodes see; ``data``, the folder with the example; ``python``, an interpreter in the jobs with pybwa and pysam.
 """
 
 from __future__ import annotations
