@@ -1,14 +1,19 @@
-"""How a cluster is reached: a kubeconfig (with its exec plugins and expiring tokens) or a pod's service account."""
+"""How a cluster is reached: a kubeconfig (with its exec plugins and expiring tokens) or a pod's service account.
+
+Plain ones are read by `plain`; the rest by the kubernetes package, which also has the words for what is wrong.
+"""
 
 from __future__ import annotations
 
 import os
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from executors.errors import ConfigError, ProvisionError
+from executors.kube.plain import NotPlainError, PlainCredentials, of_kubeconfig, of_pod
 
 if TYPE_CHECKING:
     import urllib3
@@ -91,8 +96,24 @@ class Credentials:
         return str(self._configuration.tls_server_name or urlsplit(self.server).hostname or "")
 
 
-def load(access: ClusterAccess) -> Credentials:
+def load(access: ClusterAccess) -> Credentials | PlainCredentials:
     """Read the kubeconfig, or the pod's service account. Raises ConfigError saying what is missing."""
+    try:
+        return _plain(access)
+    except NotPlainError:
+        return _by_package(access)
+
+
+def _plain(access: ClusterAccess) -> PlainCredentials:
+    if access.kubeconfig is None and access.context is None and _in_pod() and not _has_kubeconfig():
+        return of_pod()
+    path = access.kubeconfig or os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+    if os.pathsep in path:
+        raise NotPlainError("several files")
+    return of_kubeconfig(Path(path), access.context)
+
+
+def _by_package(access: ClusterAccess) -> Credentials:
     import yaml
     from kubernetes.client import Configuration
     from kubernetes.config import (

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from executors.kube.access import ClusterAccess, Credentials, load
 from executors.kube.errors import UnreachableError, error_of
+from executors.kube.plain import PlainCredentials
 
 Object = dict[str, Any]
 
@@ -69,14 +70,14 @@ def connect(access: ClusterAccess) -> Api:
 class Api:
     """The Kubernetes API as one user of one cluster."""
 
-    def __init__(self, access: ClusterAccess, credentials: Credentials) -> None:
+    def __init__(self, access: ClusterAccess, credentials: Credentials | PlainCredentials) -> None:
         self._access = access
         self._lock = threading.Lock()
         self._credentials = credentials
         self._pool = credentials.pool()
 
     @property
-    def credentials(self) -> Credentials:
+    def credentials(self) -> Credentials | PlainCredentials:
         return self._credentials
 
     @property
