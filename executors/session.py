@@ -525,6 +525,7 @@ class Session:
                 first._twins.append(handle)
             callbacks, handle._submit_callbacks = handle._submit_callbacks, []
             cancelled = handle._cancelled
+            self._changed.notify_all()
         for function in callbacks:
             self._call(function, handle)
         if first._result is not None and first is not handle:

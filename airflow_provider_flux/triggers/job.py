@@ -188,15 +188,13 @@ class FluxJobTrigger(BaseTrigger):
 
         stops = [watch.follow(self.job_id, name, output.offset(name), partial(put, name)) for name in streams]
         open_streams = len(stops)
-        marked = time.monotonic()
+        marker = _Marker(partial(self._mark, watch, output))
         try:
             while open_streams:
                 stream, piece = await pieces.get()
                 if isinstance(piece, bytes):
                     await self._log_lines(output.feed(stream, piece))
-                    if time.monotonic() - marked > _MARK_INTERVAL:
-                        marked = time.monotonic()
-                        self._mark(watch, output)
+                    marker.due()
                     continue
                 open_streams -= 1
                 if piece is not None:
@@ -205,8 +203,7 @@ class FluxJobTrigger(BaseTrigger):
         finally:
             for stop in stops:
                 stop()
-            if stops:
-                self._mark(watch, output)
+            marker.finish()
 
     def _mark(self, watch: Watch, output: OutputLog) -> None:
         if watch.session.lost is None:
@@ -219,6 +216,30 @@ class FluxJobTrigger(BaseTrigger):
             self.log.info("%s", line)
             if index % _LINES == _LINES - 1:
                 await asyncio.sleep(0)
+
+
+class _Marker:
+    """Marks how far the output was logged: at once, and then once in `_MARK_INTERVAL` as long as there is more."""
+
+    def __init__(self, mark: Callable[[], None]) -> None:
+        self._write = mark
+        self._last = -_MARK_INTERVAL
+        self._timer: asyncio.TimerHandle | None = None
+
+    def due(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._last + _MARK_INTERVAL), self._mark)
+
+    def finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._mark()
+
+    def _mark(self) -> None:
+        self._timer = None
+        self._last = asyncio.get_running_loop().time()
+        self._write()
 
 
 class _Entered(contextlib.AbstractAsyncContextManager[Watch]):

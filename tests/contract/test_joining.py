@@ -89,5 +89,15 @@ def test_an_ended_run_is_gone_for_all(opener: Opener, config: RunConfig, out: Pa
         join_session(session.run_name, config, environ=environment())
 
 
+def test_a_job_that_runs_already_is_told_at_once_to_who_asks_with_its_key(opener: Opener, out: Path) -> None:
+    request = JobRequest(argv=["sh", "-c", f"touch {out}; exec sleep 600"], key="known")
+    first, second = opener("known"), opener("known")
+    [handle] = first.submit([request])
+    wait_running(handle, out)
+    [known] = second.submit([request])
+    assert known.wait_submitted(LIMIT) == handle.id
+    handle.cancel()
+
+
 def test_ending_a_run_that_is_not_there_is_no_error(config: RunConfig) -> None:
     end_run(run_name(RunId("test", "never-was")), config, environ=environment())
