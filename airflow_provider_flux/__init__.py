@@ -1,0 +1,1 @@
+"""Apache Airflow: tasks of a DAG as Flux jobs."""
