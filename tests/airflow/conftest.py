@@ -7,33 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.environment import why_missing
+from tests.airflow.environment import create_database, why_missing
 from tests.airflow.inprocess import DagTest
 from tests.airflow.stack import AirflowStack
 from tests.conftest import missing
+from tests.processes import alive
 
 DAGS = Path(__file__).parent / "dags"
 CONNECTIONS = {"AIRFLOW_CONN_SMOKE_FILES": "fs://"}
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
-    """A whole one, for all tests that need it: each works on runs of its own, and leaves all components running."""
-    _need_airflow()
-    with AirflowStack(tmp_path_factory.mktemp("airflow"), DAGS, CONNECTIONS) as stack:
-        yield stack
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if reason := why_missing():
+        missing("airflow", reason)
+    return create_database(tmp_path_factory.mktemp("airflow-database"))
 
 
 @pytest.fixture(scope="session")
-def dag_test(tmp_path_factory: pytest.TempPathFactory) -> DagTest:
-    """One run of a DAG in a process, in 4 s, without scheduler and triggerer."""
-    _need_airflow()
-    return DagTest(tmp_path_factory.mktemp("dag-test"), CONNECTIONS)
+def airflow(airflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+    """A whole one, for all tests that need it: each works on runs of its own, and leaves all components running."""
+    with AirflowStack(tmp_path_factory.mktemp("airflow"), airflow_database, DAGS, CONNECTIONS) as stack:
+        yield stack
+        members = stack.members()
+    assert not [pid for pid in members if alive(pid)]
 
 
-def _need_airflow() -> None:
-    if reason := why_missing():
-        missing("airflow", reason)
+@pytest.fixture(scope="session")
+def dag_test(airflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> DagTest:
+    """One run of a DAG in a process, in 7 s, without scheduler and triggerer."""
+    return DagTest(tmp_path_factory.mktemp("dag-test"), airflow_database, CONNECTIONS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -68,14 +68,16 @@ def airflow_environment(home: Path, dags_folder: Path, extra: Mapping[str, str])
     }
 
 
-def create_database(environment: Mapping[str, str]) -> None:
-    """The tables, in SQLite; 2.5 s."""
+def create_database(home: Path) -> Path:
+    """An SQLite file with Airflow's tables, to be copied into the home of each Airflow; 2.5 s."""
+    environment = airflow_environment(home, home, {})
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=dict(environment),
-        cwd=environment["AIRFLOW_HOME"],
+        env=environment,
+        cwd=home,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, f"airflow db migrate: {done.stdout}{done.stderr}"
+    return home / "airflow.db"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.airflow.environment import ROOT, airflow_environment, create_database
+from tests.airflow.environment import ROOT, airflow_environment
 from tests.airflow.rest import Json
 
 
@@ -27,10 +28,11 @@ class DagRunOutcome:
 class DagTest:
     """Runs DAGs one after the other on one database."""
 
-    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, database: Path, environment: Mapping[str, str]) -> None:
+        """As for ``AirflowStack``."""
         self._home = home
         self._environment = dict(environment)
-        create_database(airflow_environment(home, home, {}))
+        shutil.copy(database, home)
 
     def __call__(
         self,

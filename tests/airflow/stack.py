@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from typing import NamedTuple, Self
 import psutil
 
 from tests.airflow.component import Component
-from tests.airflow.environment import airflow_environment, create_database
+from tests.airflow.environment import airflow_environment
 from tests.airflow.rest import Json, Rest, RestError, quoted
 from tests.airflow.waiting import Found, until
 from tests.processes import alive
@@ -40,9 +41,13 @@ class Worker(NamedTuple):
 class AirflowStack:
     """Started by ``with``; all limits are in seconds, and for what never comes."""
 
-    def __init__(self, home: Path, dags_folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        """``home`` is an empty directory; ``environment`` adds to Airflow's (``AIRFLOW_CONN_...``)."""
+    def __init__(
+        self, home: Path, database: Path, dags_folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``home`` is an empty directory, ``database`` what ``create_database`` made, and stays as it is;
+        ``environment`` adds to Airflow's (``AIRFLOW_CONN_...``)."""
         self.home = home
+        self._database = database
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.environment = airflow_environment(
@@ -63,7 +68,7 @@ class AirflowStack:
         }
 
     def __enter__(self) -> Self:
-        create_database(self.environment)
+        shutil.copy(self._database, self.home)
         try:
             for component in self._components.values():
                 component.start()
@@ -91,6 +96,13 @@ class AirflowStack:
                 component.wait(5)
         for component in started:
             component.kill_all()
+        strays = [psutil.Process(pid) for pid in self.strays()]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in strays:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            _, strays = psutil.wait_procs(strays, timeout=10)
+        assert not strays, f"processes that SIGKILL does not end: {strays}"
 
     # Components
 
@@ -100,6 +112,11 @@ class AirflowStack:
     def members(self) -> list[int]:
         """All processes of all components."""
         return [pid for component in self._components.values() for pid in component.members()]
+
+    def strays(self) -> list[int]:
+        """What tasks and triggers started that left their component's session, Flux instances for one."""
+        found = set(_with_home(self.home)) - set(self.members())
+        return sorted(pid for pid in found if alive(pid))
 
     def kill(self, component: str, number: signal.Signals = signal.SIGTERM, limit: float = 60) -> None:
         """Sends the signal to the component's main process, and returns when that has ended."""
@@ -315,6 +332,14 @@ def _run(dag_id: str, run_id: str) -> str:
 
 def _task(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return f"{_run(dag_id, run_id)}/taskInstances{quoted(task_id)}{quoted(map_index) if map_index >= 0 else ''}"
+
+
+def _with_home(home: Path) -> Iterator[int]:
+    for process in psutil.process_iter():
+        # Not those of other users, nor what has just ended.
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("AIRFLOW_HOME") == str(home):
+                yield process.pid
 
 
 def _line(entry: Json) -> str:

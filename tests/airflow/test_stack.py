@@ -70,15 +70,6 @@ def test_a_deferred_task_outlives_restarts_of_the_triggerer(airflow: AirflowStac
     assert airflow.wait_run("smoke_deferred", run) == "success"
 
 
-def test_nothing_of_a_stack_is_left(tmp_path: Path) -> None:
-    (tmp_path / "dags").mkdir()
-    (tmp_path / "home").mkdir()
-    with AirflowStack(tmp_path / "home", tmp_path / "dags") as stack:
-        members = stack.members()
-        assert len(members) > 8
-    assert not [pid for pid in members if alive(pid)]
-
-
 def test_a_dag_runs_in_a_process_of_its_own(dag_test: DagTest) -> None:
     outcome = dag_test(SMOKE, "smoke_mapped")
     assert outcome.state == "success", outcome.log
