@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		--config-settings editable_mode=compat -e '.[snakemake,examples,dev]'
+		--config-settings editable_mode=compat -e '.[snakemake,airflow,examples,dev]'
 	@touch $@
 
 demo: $(STAMP)

@@ -110,7 +110,7 @@ class FluxHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """For the button of the connection form: whether instances could be made."""
         from executors import ExecutorsError
-        from executors.provision.inventory import instances
+        from executors.instances import instances
 
         try:
             config = self.run_config()

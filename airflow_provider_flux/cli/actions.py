@@ -12,7 +12,7 @@ from airflow_provider_flux.names import deployment_id
 
 
 def list_instances(args: Any) -> None:
-    from executors.provision.inventory import instances
+    from executors.instances import instances
 
     hook = FluxHook(args.conn_id)
     found = [one for one in instances(hook.run_config(), hook.environment()) if args.all or _ours(one.name)]
@@ -27,7 +27,7 @@ def list_instances(args: Any) -> None:
 
 
 def reap_instances(args: Any) -> None:
-    from executors.lifecycle.reap import reap
+    from executors.instances import reap
 
     hook = FluxHook(args.conn_id)
     wanted = (lambda _name: True) if args.all else _ours

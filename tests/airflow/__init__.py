@@ -1,0 +1,1 @@
+"""A real Airflow for the tests of this folder: whole (``stack``), or one DAG run in a process (``inprocess``)."""
