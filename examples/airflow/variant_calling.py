@@ -34,17 +34,18 @@ with DAG(
         "data": Param(str(HERE.parent / "snakemake" / "variant-calling"), type="string"),
         "output": Param(os.path.expandvars("${AIRFLOW_HOME}/variant-calling"), type="string"),
         "python": Param(sys.executable, type="string"),
+        "threads": Param(2, type="integer", minimum=1, description="of one alignment; no more than a node has cores"),
     },
     doc_md=__doc__,
 ) as dag:
     with FluxMiniCluster():
         index = FluxOperator(task_id="index", command=step("index", f"'{DATA}/data/lambda.fa.gz' genome.fa"))
 
-        align = FluxOperator.partial(task_id="align", cores_per_task=2, time_limit=600.0).expand(
+        align = FluxOperator.partial(task_id="align", cores_per_task="{{ params.threads }}", time_limit=600.0).expand(
             command=[
                 step(
                     "align",
-                    f"--threads 2 genome.fa '{DATA}/data/sample_{sample}.1.fq.gz' "
+                    f"--threads {{{{ params.threads }}}} genome.fa '{DATA}/data/sample_{sample}.1.fq.gz' "
                     f"'{DATA}/data/sample_{sample}.2.fq.gz' {sample}.unsorted.bam",
                 )
                 for sample in SAMPLES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import sqlite3
 import urllib.parse
 from pathlib import Path
@@ -113,14 +114,15 @@ def test_mapped_tasks_share_one_minicluster_and_can_be_cleared_alone(airflow: Ai
     first = run(airflow, "mapped", tmp_path)
     assert first.state == "success"
     assert [airflow.xcom("mapped", first.run_id, "work", map_index=index) for index in range(3)] == ["0", "1", "2"]
-    # With what comes after it, as the UI does: the teardown task.
-    airflow.clear("mapped", first.run_id, [("work", 1)], include_downstream=True)
+    airflow.clear("mapped", first.run_id, [("work", 1)])
     until(
         lambda: (tmp_path / "ran-1").read_text() == "ran\nran\n", 60, lambda: "the cleared one does not run again"
     )  # fmt: skip
     assert airflow.wait_run("mapped", first.run_id) == "success"
     assert (tmp_path / "ran-0").read_text() == (tmp_path / "ran-2").read_text() == "ran\n"
-    assert airflow.command("flux", "list").stdout.count("-mapped-") == 0
+    # Airflow runs neither setup nor teardown for it, so the task has made a MiniCluster that nobody deletes.
+    listed = airflow.command("flux", "list").stdout
+    assert re.search(r"-mapped-\S+\tlocal\trunning", listed), listed
 
 
 def test_a_failed_run_keeps_its_minicluster_where_asked(airflow: AirflowStack, tmp_path: Path) -> None:
