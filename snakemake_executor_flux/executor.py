@@ -291,7 +291,7 @@ class Executor(RemoteExecutor):
         return _Submitted(job, SubmittedJobInfo(job), log, asked, command), request
 
     def _request(self, job: Any, ask: Ask, command: StepCommand, key: str, digest: str, log: Path) -> JobRequest:
-        secrets = {name: value for name, value in self.envvars().items() if name not in command.env}
+        secrets = {name: value for name, value in command.secret_env.items() if name not in command.env}
         attributes = {f"system.shell.options.{name}": value for name, value in ask.shell_options.items()}
         argv = command.argv
         if ask.nested and self._session.hello.engine != "flux" and str(job.resources.get("mpi", "")).startswith("flux"):
