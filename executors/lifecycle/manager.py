@@ -47,15 +47,7 @@ class Lifecycle:
                     announce(self._provisioner.describe())
                     announced = True
                 try:
-                    endpoint = self._provisioner.wait_ready(announce)
-                    client = Client(
-                        endpoint,
-                        handler,
-                        gone=self._provisioner.gone,
-                        patience=self._provisioner.patience(),
-                        start_limit=self._start_limit,
-                    )
-                    hello = client.connect()
+                    client, hello = self._reach(handler, announce)
                 except EndingError:  # its last client has just left: wait until it is gone, and begin anew
                     if time.monotonic() > deadline:
                         raise
@@ -71,6 +63,22 @@ class Lifecycle:
         except BaseException:
             self._provisioner.abandon()
             raise
+
+    def _reach(self, handler: Handler, announce: Callable[[str], None]) -> tuple[Client, Hello]:
+        while True:
+            client = Client(
+                self._provisioner.wait_ready(announce),
+                handler,
+                gone=self._provisioner.gone,
+                patience=self._provisioner.patience(),
+                start_limit=self._start_limit,
+            )
+            try:
+                return client, client.connect()
+            except TransportError as err:
+                if not self._provisioner.early():
+                    raise
+                log.debug("tried too early: %s", err)
 
     def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
         """A connected client of an instance that is there. Raises ProvisionError or TransportError."""

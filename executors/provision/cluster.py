@@ -71,6 +71,8 @@ class ClusterProvisioner:
         self._adopted = False
         self._found = False
         self._lead: Object | None = None
+        #: The lead's container has started, its pod's state does not say so yet.
+        self._early = False
         #: Seconds for an agent that is starting.
         self._patience = run.start_timeout or 3600.0
 
@@ -170,6 +172,8 @@ class ClusterProvisioner:
         # Pods of a Job of the same name that was deleted may still be there.
         job_uid = self._uid if self.owner_kind is JOBS else ""
         limit = self._patience if self._found else run.start_timeout
+        # Once: where it was too early, the pods' states say why.
+        hurry = self._created and not self._early
         wait = Waiting(limit, run.schedule_timeout, self.job_limit, announce)
         wanted = [
             Wanted(PODS, labels=f"job-name={self._name}"),
@@ -206,9 +210,13 @@ class ClusterProvisioner:
                     wait.look([finding, *map(diagnosis.of_pod, _current(mine)), *map(diagnosis.of_event, about)])
                 except ProvisionError as err:
                     raise self._failed(str(err), mine, about) from None
-                if self._enough(mine, wanted_pods):
-                    return self._endpoint(mine)
+                up = self._up(mine, about if hurry else [])
+                if self._enough(up, wanted_pods):
+                    return self._endpoint(up)
         raise AssertionError("the changes never end by themselves")
+
+    def early(self) -> bool:
+        return self._early
 
     def patience(self) -> float:
         # So long it waits for us; an API server that is being upgraded, or a laptop's network, may take minutes.
@@ -369,15 +377,24 @@ class ClusterProvisioner:
 
     # -- waiting
 
-    def _enough(self, pods: Mapping[str, Object], wanted: int) -> bool:
-        """Whether the lead broker's pod runs, and as many others as work is to wait for."""
-        running = [pod for pod in pods.values() if diagnosis.is_running(pod)]
-        lead = any(diagnosis.index_of(pod) == 0 for pod in running)
-        needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
-        return lead and len(running) >= needed
+    def _up(self, pods: Mapping[str, Object], events: list[Object]) -> list[Object]:
+        """The pods that run, by their own state or by the kubelet's events."""
+        started = {diagnosis.started_pod(event, self._container()) for event in events}
+        return [
+            pod
+            for pod in pods.values()
+            if diagnosis.is_running(pod)
+            or (pod["metadata"]["uid"] in started and not pod["metadata"].get("deletionTimestamp"))
+        ]
 
-    def _endpoint(self, pods: Mapping[str, Object]) -> Endpoint:
-        self._lead = next(pod for pod in pods.values() if diagnosis.index_of(pod) == 0 and diagnosis.is_running(pod))
+    def _enough(self, up: list[Object], wanted: int) -> bool:
+        """Whether the lead broker's pod runs, and as many others as work is to wait for."""
+        needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
+        return len(up) >= needed and any(diagnosis.index_of(pod) == 0 for pod in up)
+
+    def _endpoint(self, up: list[Object]) -> Endpoint:
+        self._lead = next(pod for pod in up if diagnosis.index_of(pod) == 0)
+        self._early = not diagnosis.is_running(self._lead)
         return PodExecEndpoint(
             access=self._access,
             namespace=self._namespace,
