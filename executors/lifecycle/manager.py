@@ -11,7 +11,15 @@ from typing import Any
 from executors.agent.wire import JobEvent
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
-from executors.errors import AgentError, ConfigError, EndingError, ProvisionError, SessionClosedError, TransportError
+from executors.errors import (
+    AgentError,
+    ConfigError,
+    EndingError,
+    ExecutorsError,
+    ProvisionError,
+    SessionClosedError,
+    TransportError,
+)
 from executors.provision import Provisioner, Resizable, make_provisioner
 
 log = logging.getLogger(__name__)
@@ -83,7 +91,11 @@ class Lifecycle:
     def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
         """A connected client of an instance that is there. Raises ProvisionError or TransportError."""
         client = self._client(handler, announce)
-        announce(_describe(client.connect()))
+        try:
+            announce(_describe(client.connect()))
+        except BaseException:
+            self._provisioner.detach()
+            raise
         return client
 
     def observe(self, *ops: str) -> list[dict[str, Any]]:
@@ -135,7 +147,10 @@ class Lifecycle:
                     self._vacate(client, size, now, grace, announce)
                 self._provisioner.resize(size)
             except BaseException:
-                self._undrain(client, now)
+                try:
+                    self._undrain(client, now)
+                except ExecutorsError as second:  # the first error is the one to be told
+                    announce(f"ranks that were drained may still be: {second}")
                 raise
             self._undrain(client, size)
         finally:
@@ -164,8 +179,12 @@ class Lifecycle:
         observer: bool = False,
         patience: float = _ANSWER_LIMIT,
     ) -> Client:
-        self._provisioner.find(patience)
-        endpoint = self._provisioner.wait_ready(announce)
+        try:
+            self._provisioner.find(patience)
+            endpoint = self._provisioner.wait_ready(announce)
+        except BaseException:
+            self._provisioner.detach()
+            raise
         waiting = self._provisioner.patience() if not observer else _ANSWER_LIMIT
         return Client(endpoint, handler, gone=self._provisioner.gone, patience=waiting, observer=observer)
 

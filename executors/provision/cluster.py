@@ -34,6 +34,8 @@ Object = dict[str, Any]
 SPEC_ANNOTATION = "flux-operator-executors/spec"
 #: Tells an object that this very attempt has made, though its answer was lost, from another client's.
 ATTEMPT_ANNOTATION = "flux-operator-executors/attempt"
+#: A client that did not create it uses it.
+ADOPTED_ANNOTATION = "flux-operator-executors/adopted"
 _A_WEEK = 7 * 86400.0
 #: Of the 256 KiB that Kubernetes gives all annotations of an object.
 _ANNOTATION_LIMIT = 100_000
@@ -247,9 +249,23 @@ class ClusterProvisioner:
         if self._creating and not self._created:
             self._find_lost_creation()
         if self._created:
-            self.delete()
+            self._end(self._delete_unless_adopted)
         else:
             self.detach()
+
+    def _delete_unless_adopted(self) -> None:
+        """Raises ConflictError when another client uses it."""
+        while True:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+            if ADOPTED_ANNOTATION in owner["metadata"].get("annotations", {}):
+                raise ConflictError(409, "Adopted", f"{self._where()} is left to another client, which uses it")
+            try:
+                self._delete_owner(self._uid, owner["metadata"]["resourceVersion"])
+                return
+            except ConflictError as err:
+                if owner["metadata"]["uid"] != self._uid:
+                    raise
+                log.debug("changed since it was read: %s", err)
 
     def _find_lost_creation(self) -> None:
         """The answer to the creation may have been lost, or a signal have come before it was noted."""
@@ -262,10 +278,17 @@ class ClusterProvisioner:
             self._uid, self._created = owner["metadata"]["uid"], True
 
     def delete(self) -> None:
+        self._end(lambda: self._delete_owner(self._uid))
+
+    def _end(self, delete: Callable[[], None]) -> None:
         try:
-            self._patiently(lambda: self._delete_owner(self._uid))
-        except (NotFoundError, ConflictError):
-            pass  # somebody did so before, and may have made another one since
+            self._patiently(delete)
+        except NotFoundError:
+            pass  # somebody did so before
+        except ConflictError as err:  # it is another one's by now, of the same name or the very same
+            log.debug("not deleted: %s", err)
+            self.detach()
+            return
         except ExecutorsError as err:
             log.warning("%s could not be deleted, and ends by its own time-outs: %s", self._where(), err)
             self.detach()
@@ -277,9 +300,10 @@ class ClusterProvisioner:
             log.warning("%s is being deleted; whether it is gone cannot be seen: %s", self._where(), err)
         self.detach()
 
-    def _delete_owner(self, uid: str) -> None:
+    def _delete_owner(self, uid: str, version: str = "") -> None:
+        """Only that very object, and with ``version`` only as it was then."""
         kind, policy = self.owner_kind, self.deletion_policy
-        self.api.delete(kind, self._namespace, self._name, uid=uid or None, policy=policy)
+        self.api.delete(kind, self._namespace, self._name, uid=uid, version=version, policy=policy)
 
     def _patiently(self, call: Callable[[], None]) -> None:
         """Try again what an API server that was just restarted refuses."""
@@ -329,6 +353,7 @@ class ClusterProvisioner:
         api = self.api
         try:
             self._creating = True
+            self._attempt = os.urandom(8).hex()
             self._create_before()
             owner = api.create(self.owner_kind, self._namespace, self._owner_manifest())
         except ConflictError:
@@ -355,6 +380,17 @@ class ClusterProvisioner:
             self._wait_gone(DELETE_LIMIT)
             return None
         self._refuse_other_spec(metadata.get("annotations", {}))
+        return self._adopt()
+
+    def _adopt(self) -> Object | None:
+        """Mark the owner as in use by more than its creator, who would else end it if he failed to start it."""
+        change = {"metadata": {"annotations": {ADOPTED_ANNOTATION: "true"}}}
+        try:
+            owner = self.api.patch(self.owner_kind, self._namespace, self._name, change)
+        except NotFoundError:
+            return None
+        if owner["metadata"].get("deletionTimestamp"):
+            return None  # the next round waits until it is gone
         self._created, self._adopted = False, True
         return owner
 
