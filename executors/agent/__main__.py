@@ -126,7 +126,13 @@ def _stop_soon(server: Server, name: str) -> None:
 
 def _engine(arguments: Any, holder: List[Server]) -> Engine:
     if arguments.engine == "flux":
-        from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
+        try:
+            from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
+        except ImportError as err:
+            from .engine import EngineError
+
+            text = "the Flux here is too old, or broken: 0.68 or newer is needed (%s)" % err
+            raise EngineError(text, "not-possible") from err
 
         return FluxEngine(
             arguments.run,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from executors import flux_version
 from executors.agent.wire import JobEvent
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
@@ -39,6 +40,7 @@ class Lifecycle:
         self.run_name = run_name
         self._provisioner: Provisioner = make_provisioner(run_name, config, environ)
         self._start_limit = config.run.start_timeout
+        self._config = config
 
     @property
     def inherits_environment(self) -> bool:
@@ -67,6 +69,7 @@ class Lifecycle:
                         raise TransportError(f"{err}; {reason}" if reason else str(err)) from err
                 else:
                     announce(_describe(hello))
+                    self._check(hello, announce)
                     return client
         except BaseException:
             self._provisioner.abandon()
@@ -87,6 +90,15 @@ class Lifecycle:
                 if not self._provisioner.early():
                     raise
                 log.debug("tried too early: %s", err)
+
+    def _check(self, hello: Hello, announce: Callable[[str], None]) -> None:
+        """Say so where the image that was named brings a Flux that is too old for MiniClusters, though it came up."""
+        run, spec = self._config.run, self._config.minicluster
+        if self._provisioner.inherits_environment() or spec is None:
+            return
+        problem = flux_version.problem(hello.engine_version, spec, run.provisioner or "")
+        if problem is not None:
+            announce(f"warning: {problem}")
 
     def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
         """A connected client of an instance that is there. Raises ProvisionError or TransportError."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from executors import flux_version
 from executors.config import RunConfig
 from executors.errors import ConfigError, EndingError, ExecutorsError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, ConflictError, Kind, NotFoundError, connect
@@ -447,9 +448,17 @@ class ClusterProvisioner:
         lines += [f"  event: {line}" for line in diagnosis.lines_of(events)[-5:]]
         for pod in pods.values():
             if diagnosis.has_ended(pod):
-                lines += self._log_lines(diagnosis.name_of(pod))
+                logged = self._log_lines(diagnosis.name_of(pod))
+                lines += logged
+                old = self._too_old(logged)
+                lines += [f"  {old}"] if old is not None else []
                 break
         return ProvisionError("\n".join(lines))
+
+    def _too_old(self, logged: list[str]) -> str | None:
+        """What the entry script's last words on a broker that failed say of its version."""
+        said = next((line.partition("this is Flux ")[2] for line in logged if "this is Flux " in line), "")
+        return flux_version.problem(said, self._spec, self.mode)
 
     def _log_lines(self, pod: str) -> list[str]:
         try:
