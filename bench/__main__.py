@@ -25,6 +25,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "rules": rules.measure_flux,
     "end": rules.measure_end,
     "kubernetes": kubernetes.measure_kubernetes,
+    "kubernetes-rules": kubernetes.measure_kubernetes_rules,
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- everything above this line is written by `make bench` -->"

@@ -1,4 +1,7 @@
-"""Runs 1,000 trivial rules in this process and prints, for each job, report time less finish time in seconds."""
+"""Runs 1,000 trivial rules in this process and prints, for each job, report time less finish time in seconds.
+
+Arguments: a directory in which to make the working directory (default: the temporary one), and Snakemake options.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,14 @@ def main() -> int:
         return problem
 
     Executor._after = timed  # type: ignore[method-assign]
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+    place, options = sys.argv[1] if sys.argv[1:] else None, sys.argv[2:]
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as directory:
+        if options:
+            os.chmod(directory, 0o777)  # for the user of the pods
         os.chdir(directory)
         Path("Snakefile").write_text(TRIVIAL)
         arguments = ["--executor", "flux-operator", "--jobs", "1000", "--quiet", "all", "--config", "num=1000"]
-        arguments += ["--max-jobs-per-timespan", "100000/1s"]
+        arguments += ["--max-jobs-per-timespan", "100000/1s", *options]
         try:
             cli.main(arguments)
         except SystemExit as end:

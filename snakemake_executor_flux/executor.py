@@ -1,7 +1,8 @@
 """The executor: hands jobs to a session in batches, and reports each the moment its event arrives.
 
 Threads: Snakemake's scheduler thread calls `run_jobs`, `cancel` and `shutdown`. The session's dispatcher only queues;
-one *reporter* thread tells Snakemake, since Snakemake may hold its lock while it postprocesses other jobs.
+one *reporter* thread tells Snakemake, since Snakemake may hold its lock while it postprocesses other jobs. Where files
+are not shared, a few *savers* bring the logs of ended jobs before that.
 There is no polling thread: the one that `RemoteExecutor` starts ends at once.
 """
 
@@ -12,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ from snakemake_executor_flux.steps.choice import choose, facts_of
 from snakemake_executor_flux.steps.shell import remove_scratch, resolve_resources, shell_command
 from snakemake_executor_flux.steps.snakemake import NO_IDLE_EXIT, snakemake_command
 
+#: Logs that are fetched at once, where files are not shared.
+_SAVERS = 4
 #: Seconds after which what has been prepared is sent, though more is being prepared: the first jobs start early.
 _BATCH_SECONDS = 0.05
 #: Seconds to wait for the end of a job of an earlier Snakemake that must make room for a new one.
@@ -70,6 +74,8 @@ class Executor(RemoteExecutor):
         self._settings = self.workflow.executor_settings
         self._settings.check()
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        #: Bring logs of ended jobs here, where files are not shared.
+        self._savers = ThreadPoolExecutor(_SAVERS, "flux-operator-logs")
         self._active: dict[JobHandle, _Submitted] = {}
         self._active_lock = threading.Lock()
         self._failed = False
@@ -291,7 +297,7 @@ class Executor(RemoteExecutor):
         return _Submitted(job, SubmittedJobInfo(job), log, asked, command), request
 
     def _request(self, job: Any, ask: Ask, command: StepCommand, key: str, digest: str, log: Path) -> JobRequest:
-        secrets = {name: value for name, value in self.envvars().items() if name not in command.env}
+        secrets = {name: value for name, value in command.secret_env.items() if name not in command.env}
         attributes = {f"system.shell.options.{name}": value for name, value in ask.shell_options.items()}
         argv = command.argv
         if ask.nested and self._session.hello.engine != "flux" and str(job.resources.get("mpi", "")).startswith("flux"):
@@ -390,17 +396,27 @@ class Executor(RemoteExecutor):
 
     def _report_forever(self) -> None:
         while (message := self._inbox.get()) is not None:
-            kind, subject, text = message
-            try:
-                if kind == "refused":
-                    self._refused(subject, text)
-                elif kind == "accepted":
-                    self._accepted(subject)
-                else:
-                    self._ended(subject)
-            except Exception as err:  # Snakemake must hear of a bug here, or it would wait for ever
-                self.logger.error(f"flux-operator: reporting failed: {err!r}")
-                self.workflow.scheduler.executor_error_callback(err)
+            self._report(*message)
+        self._savers.shutdown()
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if message is not None and message[0] == "saved":
+                self._report(*message)
+
+    def _report(self, kind: str, subject: Any, text: str) -> None:
+        try:
+            if kind == "refused":
+                self._refused(subject, text)
+            elif kind == "accepted":
+                self._accepted(subject)
+            elif kind == "ended" and not self._places.files:
+                # Not here: the others' reports would wait for a long log.
+                self._savers.submit(self._save_log, subject)
+            else:
+                self._ended(subject)
+        except Exception as err:  # Snakemake must hear of a bug here, or it would wait for ever
+            self.logger.error(f"flux-operator: reporting failed: {err!r}")
+            self.workflow.scheduler.executor_error_callback(err)
 
     def _refused(self, job: Any, text: str) -> None:
         self._failed = True
@@ -415,6 +431,17 @@ class Executor(RemoteExecutor):
         self.report_job_submission(submitted.info)
         with self.lock:
             self.active_jobs.clear()  # the base class's list is for its polling; ours is `_active`
+
+    def _save_log(self, handle: JobHandle) -> None:
+        """Bring the log of an ended job here, then let its end be reported."""
+        with self._active_lock:
+            log = self._active[handle].log  # nobody else reports its end, so it is there
+        try:
+            logs.save(log, handle)
+        except (OSError, ExecutorsError) as err:
+            self.logger.warning(f"flux-operator: {log}: the log is not complete: {err}")
+        finally:
+            self._inbox.put(("saved", handle, ""))
 
     def _ended(self, handle: JobHandle) -> None:
         with self._active_lock:
@@ -434,11 +461,6 @@ class Executor(RemoteExecutor):
 
     def _after(self, submitted: _Submitted, handle: JobHandle, result: JobResult) -> str | None:
         """Finish what belongs to a job; what to tell the user if it failed."""
-        try:
-            if not self._places.files:
-                logs.save(submitted.log, handle)
-        except (OSError, ExecutorsError) as err:
-            self.logger.warning(f"flux-operator: {submitted.log}: the log is not complete: {err}")
         problem = None if result.ok else _message(result, submitted.log)
         try:
             if submitted.command is not None:

@@ -1,23 +1,19 @@
-"""The agent's command line: ``serve``, ``supervise`` (serve, kept alive) and ``relay``."""
+"""The agent's command line: ``serve``, ``supervise`` (serve, kept alive) and ``relay``.
+
+Each command imports what it needs when it runs: the supervisor and the relay start while everybody waits for the agent,
+and what only the agent needs would take most of their time.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import fcntl
-import json
-import logging
 import os
-import signal
-import socket
 import sys
-import time
-from typing import Any, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
-from . import launch, process_tree, supervisor
-from .engine import Engine, EngineError
-from .relay import relay
-from .server import Server, Settings
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .server import Server
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -36,6 +32,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         )
         command.add_argument("--without-env", action="append", default=[], metavar="NAME", help="not inherited")
         command.add_argument("--guest", action="store_true", help="the instance was not created by us")
+        command.add_argument("--first", action="store_true", help="no agent was in this instance before this one")
         command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
         command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
     sweeping = commands.add_parser("sweep")
@@ -48,6 +45,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     loading.add_argument("argv", nargs=argparse.REMAINDER)
     arguments = parser.parse_args(argv)
     if arguments.command == "relay":
+        from .relay import relay
+
         return relay(arguments.socket, arguments.wait)
     if arguments.command == "secret":
         from .secret_service import load  # needs Flux's bindings
@@ -56,6 +55,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if arguments.command == "sweep":
         return sweep(arguments.directory)
     if arguments.command == "supervise":
+        from . import supervisor
+
         words = list(sys.argv[1:] if argv is None else argv)
         words[words.index("supervise")] = "serve"
         return supervisor.supervise(supervisor.agent_command(words), arguments.guest)
@@ -63,6 +64,13 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def serve(arguments: Any) -> int:
+    import asyncio
+    import fcntl
+    import logging
+
+    from .engine import EngineError
+    from .supervisor import REFUSED
+
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s agent[%(process)d] %(message)s")
     os.makedirs(arguments.directory, mode=0o700, exist_ok=True)
     lock = os.open(os.path.join(arguments.directory, "agent.lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -72,10 +80,17 @@ def serve(arguments: Any) -> int:
     except EngineError as err:
         print("agent: %s" % err, file=sys.stderr)
         _notify(arguments.notify, {"code": err.code, "message": str(err)})
-        return supervisor.REFUSED
+        return REFUSED
 
 
 async def _serve(arguments: Any) -> int:
+    import asyncio
+    import logging
+    import signal
+
+    from . import launch
+    from .server import Server, Settings
+
     settings = Settings(
         arguments.run,
         arguments.directory,
@@ -104,12 +119,20 @@ async def _serve(arguments: Any) -> int:
 
 
 def _stop_soon(server: Server, name: str) -> None:
+    import asyncio
+
     asyncio.ensure_future(server.stop("got %s" % name, told=True))
 
 
 def _engine(arguments: Any, holder: List[Server]) -> Engine:
     if arguments.engine == "flux":
-        from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
+        try:
+            from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
+        except ImportError as err:
+            from .engine import EngineError
+
+            text = "the Flux here is too old, or broken: 0.68 or newer is needed (%s)" % err
+            raise EngineError(text, "not-possible") from err
 
         return FluxEngine(
             arguments.run,
@@ -117,6 +140,7 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
             lambda reason: holder[0].lost(reason),
             arguments.guest,
             everywhere=arguments.in_pod,
+            first=arguments.first,
         )
     from .embedded_engine import EmbeddedEngine
 
@@ -130,6 +154,11 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
 
 def sweep(directory: str) -> int:
     """End what an instance that died has left: TERM, a grace, KILL. 1 if something remains."""
+    import signal
+    import time
+
+    from . import process_tree
+
     try:
         with open(os.path.join(directory, "epoch"), encoding="ascii") as mark:
             epoch = mark.read()
@@ -151,6 +180,10 @@ def sweep(directory: str) -> int:
 
 def _notify(path: str, notice: Dict[str, Any]) -> None:
     """Tell whoever started this agent how it went. After a restart nobody listens there any more."""
+    import json
+    import logging
+    import socket
+
     if not path:
         return
     with socket.socket(socket.AF_UNIX) as connection:

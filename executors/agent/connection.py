@@ -27,6 +27,9 @@ JOBS_IN_PART = 1000
 EVENT_BATCH = 500
 #: Bytes that may wait in a client's socket buffer before events and output pause.
 HIGH_WATER = 1024 * 1024
+#: Bytes of output that wait here while it does not read. Beyond them a follower is stopped, and begins again where it
+#: was when the client reads: what Flux keeps of a job's output comes without regard to who can take it.
+MAX_HELD = 4 * 1024 * 1024
 
 
 class Connection(asyncio.Protocol):
@@ -42,6 +45,9 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._followers: Dict[int, Callable[[], None]] = {}
         self._held_output: List[bytes] = []
+        self._held_bytes = 0
+        #: What begins a stopped follower again.
+        self._halted: Dict[int, Callable[[], None]] = {}
         self._next_sub = 1
         self._heard = 0.0
         self._keepalive: Optional[asyncio.TimerHandle] = None
@@ -89,9 +95,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._adjust_reading()
-        held, self._held_output = self._held_output, []
+        held, self._held_output, self._held_bytes = self._held_output, [], 0
         for line in held:
             self._write(line)
+        halted, self._halted = self._halted, {}
+        for begin in halted.values():
+            self._loop.call_soon(begin)
         self.push_events()
 
     # -- requests
@@ -198,12 +207,18 @@ class Connection(asyncio.Protocol):
         self._next_sub += 1
 
         def sink(name: str, position: int, data: bytes, eof: bool) -> None:
-            if sub not in self._followers:
+            if sub not in self._followers or sub in self._halted:
                 return
             text = base64.b64encode(data).decode("ascii")
             line = wire.encode({"out": [sub, name, position, text, eof]})
             if self._paused:
                 self._held_output.append(line)
+                self._held_bytes += len(line)
+                if self._held_bytes > MAX_HELD and not eof:
+                    self._followers[sub]()
+                    self._halted[sub] = lambda: self._begin_follow(
+                        sub, job_id, stream, path, position + len(data), sink
+                    )
             else:
                 self._write(line)
             if eof:
@@ -224,6 +239,7 @@ class Connection(asyncio.Protocol):
             self.send({"out": [sub, stream, offset, "", True], "error": str(err)})
 
     def unfollow(self, sub: int) -> None:
+        self._halted.pop(sub, None)
         stop = self._followers.pop(sub, None)
         if stop is not None:
             stop()

@@ -7,6 +7,9 @@ Keys survive the agent. Each job carries ``attributes.user.fxo`` = {run, key, di
 redacted jobspec keeps. A new agent that merely scanned the history would miss what its predecessor sent just before
 it died (those jobs show up for up to a second afterwards); so it first submits one held *sentinel* job and reads the
 history once that has an id: ingest is ordered, so everything sent before is in it.
+
+The first agent of an instance has no predecessor, and does not wait for it. It submits the sentinel all the same: the
+first job makes Flux start its validators, for which the run's first job would have to wait.
 """
 
 from __future__ import annotations
@@ -44,9 +47,17 @@ class FluxEngine(Engine):
     name = "flux"
 
     def __init__(
-        self, run: str, state_dir: str, on_lost: Callable[[str], None], guest: bool = False, everywhere: bool = False
+        self,
+        run: str,
+        state_dir: str,
+        on_lost: Callable[[str], None],
+        guest: bool = False,
+        everywhere: bool = False,
+        first: bool = False,
     ) -> None:
-        """``everywhere``: this program is at the same path on every node, but its directory is not."""
+        """``everywhere``: this program is at the same path on every node, but its directory is not. ``first``: it has
+        had no predecessor in this instance.
+        """
         self._run = run
         self._state_dir = state_dir
         self._on_lost = on_lost
@@ -68,6 +79,7 @@ class FluxEngine(Engine):
         self._tasks: Dict[int, int] = {}
         self._secret_count = 0
         self._everywhere = everywhere
+        self._first = first
         self._secret_watcher: Any = None
         #: Jobs that this agent was asked for (counted on the loop); that were refused, that got their id, and that the
         #: journal has shown, older ones of its history too (counted in the reactor's thread).
@@ -163,14 +175,19 @@ class FluxEngine(Engine):
             try:
                 sentinel = int(future.get_id())
             except OSError:
+                if self._first:
+                    return
                 # No queue takes it (they may be named, or disabled). A while must do, then: see the module.
                 self._late = handle.timer_watcher_create(_SENTINEL_WAIT, consume)
                 self._late.start()
                 return
             flux.job.cancel_async(handle, sentinel, "sentinel").then(_ignore_result)
-            consume()
+            if not self._first:
+                consume()
 
         flux.job.submit_async(handle, spec, urgency=0).then(submitted)
+        if self._first:
+            consume()
 
     # -- journal (reactor thread)
 

@@ -31,7 +31,7 @@ def supervise(command: List[str], guest: bool = False) -> int:
     An agent ends its jobs before itself. Where it could not, they are ended here, unless the instance is not ours:
     Flux's own clean-up of jobs is turned off for the instances that we start (see `provision.local`).
     """
-    code = _keep_alive(command)
+    code = _keep_alive(command, [] if guest else ["--first"])
     if code != 0 and not guest and _end_jobs() and code == JOBS_LEFT:
         return 0
     return code
@@ -48,7 +48,8 @@ def _end_jobs() -> bool:
     return True
 
 
-def _keep_alive(command: List[str]) -> int:
+def _keep_alive(command: List[str], for_the_first: List[str]) -> int:
+    """The exit code of the agent that was the last. ``for_the_first``: words more for the one that is the first."""
     stopping: List[int] = []
     child: Optional[subprocess.Popen[bytes]] = None
 
@@ -68,7 +69,8 @@ def _keep_alive(command: List[str]) -> int:
         if len(starts) > MAX_RESTARTS:
             print("agent supervisor: the agent died %d times in %d s" % (MAX_RESTARTS, WINDOW), file=sys.stderr)
             return 1
-        child = subprocess.Popen(command)
+        child = subprocess.Popen(command + for_the_first)
+        for_the_first = []
         if stopping:
             child.send_signal(signal.SIGTERM)
         code = child.wait()

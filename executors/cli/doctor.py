@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from executors.cli.common import FAILED, cluster_options, config_of, guarded, json_option, print_json
+from executors.cli.image_check import Finding, examine_image
 from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
@@ -25,21 +26,12 @@ _QUOTAS = Kind("v1", "resourcequotas")
 _CRDS = "/apis/flux-framework.org/v1alpha2"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One precondition. ``ok`` None: it could not be told."""
-
-    what: str
-    ok: bool | None
-    said: str
-    cure: str = ""
-
-
 @click.command()
 @cluster_options
+@click.option("--image-check", is_flag=True, help="run a pod of the image to see its Flux and its Snakemake")
 @json_option
 @guarded
-def doctor(as_json: bool, **options: Any) -> None:
+def doctor(as_json: bool, image_check: bool, **options: Any) -> None:
     """Check what an instance needs, and say how to mend what is missing; exit code 1 where something is.
 
     On Kubernetes (the default here, mode direct): API server, version, namespace, rights one by one, CRD, quota, spec
@@ -48,6 +40,8 @@ def doctor(as_json: bool, **options: Any) -> None:
     config = config_of(options)
     here = config.run.provisioner in ("local", "attach")
     found = list(examine_machine(config, os.environ) if here else examine(config))
+    if image_check and not here and not any(one.ok is False for one in found):
+        found = [one for one in found if one.what != "image"] + list(examine_image(config))
     if as_json:
         print_json([asdict(one) for one in found])
     else:
@@ -191,7 +185,7 @@ def _spec(config: RunConfig, mode: str) -> Iterator[Finding]:
         "image",
         None if not uses_view else True,
         "brings its own Flux, which is only seen when a pod runs" if not uses_view else "Flux comes by the view",
-        "flux-minicluster run --config FILE -- flux version   (0.70 or newer)" if not uses_view else "",
+        "flux-minicluster doctor --image-check runs one" if not uses_view else "",
     )
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from urllib.parse import quote, urlencode
 
 from executors.kube.access import ClusterAccess, Credentials, load
@@ -67,6 +67,14 @@ def connect(access: ClusterAccess) -> Api:
     return Api(access, load(access))
 
 
+class _Asked(TypedDict, total=False):
+    """What a request may have besides its method and path."""
+
+    query: Mapping[str, str]
+    body: Mapping[str, Any]
+    content_type: str
+
+
 class Api:
     """The Kubernetes API as one user of one cluster."""
 
@@ -97,7 +105,8 @@ class Api:
         """Read the credentials anew: a token was refused, and its file or its plugin may have a fresh one."""
         fresh = load(self._access)
         with self._lock:
-            self._credentials, self._pool = fresh, fresh.pool()
+            old, self._credentials, self._pool = self._pool, fresh, fresh.pool()
+        old.clear()  # idle connections only
 
     # -- objects
 
@@ -121,15 +130,23 @@ class Api:
         return self.request("PATCH", path, body=change, content_type=_MERGE)
 
     def delete(
-        self, kind: Kind, namespace: str | None, name: str, *, uid: str | None = None, policy: str = "Foreground"
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str = "",
+        version: str = "",
+        policy: str = "Foreground",
     ) -> None:
         """Begin deletion; what hangs on it goes first (``Foreground``) or after it (``Background``).
 
-        With ``uid`` only that very object: ConflictError for another of the same name.
+        With ``uid`` only that very object, with ``version`` (its resourceVersion) only if it has not changed since:
+        else ConflictError.
         """
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        preconditions = {"uid": uid, "resourceVersion": version}
+        body["preconditions"] = {name: value for name, value in preconditions.items() if value}
         self.request("DELETE", kind.path(namespace, name), body=body)
 
     def log(self, namespace: str, pod: str, *, container: str | None = None, lines: int = 20) -> str:
@@ -139,31 +156,17 @@ class Api:
 
     # -- the wire
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-    ) -> Object:
+    def request(self, method: str, path: str, **asked: Unpack[_Asked]) -> Object:
         """One request; the JSON object that answers it."""
-        answer: Object = json.loads(self.send(method, path, query=query, body=body, content_type=content_type) or b"{}")
+        answer: Object = json.loads(self.send(method, path, **asked) or b"{}")
         return answer
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-    ) -> bytes:
+    def send(self, method: str, path: str, **asked: Unpack[_Asked]) -> bytes:
         """One request; the bytes that answer it. A refused token is renewed once."""
         import urllib3
 
+        query, body = asked.get("query"), asked.get("body")
+        content_type = asked.get("content_type", "application/json")
         what = f"{method} {path}"
         url = path + ("?" + urlencode(query) if query else "")
         data = None if body is None else json.dumps(body).encode()

@@ -8,10 +8,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from executors import flux_version
 from executors.agent.wire import JobEvent
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
-from executors.errors import AgentError, ConfigError, EndingError, ProvisionError, SessionClosedError, TransportError
+from executors.errors import (
+    AgentError,
+    ConfigError,
+    EndingError,
+    ExecutorsError,
+    ProvisionError,
+    SessionClosedError,
+    TransportError,
+)
 from executors.provision import Provisioner, Resizable, make_provisioner
 
 log = logging.getLogger(__name__)
@@ -31,6 +40,7 @@ class Lifecycle:
         self.run_name = run_name
         self._provisioner: Provisioner = make_provisioner(run_name, config, environ)
         self._start_limit = config.run.start_timeout
+        self._config = config
 
     @property
     def inherits_environment(self) -> bool:
@@ -47,15 +57,7 @@ class Lifecycle:
                     announce(self._provisioner.describe())
                     announced = True
                 try:
-                    endpoint = self._provisioner.wait_ready(announce)
-                    client = Client(
-                        endpoint,
-                        handler,
-                        gone=self._provisioner.gone,
-                        patience=self._provisioner.patience(),
-                        start_limit=self._start_limit,
-                    )
-                    hello = client.connect()
+                    client, hello = self._reach(handler, announce)
                 except EndingError:  # its last client has just left: wait until it is gone, and begin anew
                     if time.monotonic() > deadline:
                         raise
@@ -67,15 +69,45 @@ class Lifecycle:
                         raise TransportError(f"{err}; {reason}" if reason else str(err)) from err
                 else:
                     announce(_describe(hello))
+                    self._check(hello, announce)
                     return client
         except BaseException:
             self._provisioner.abandon()
             raise
 
+    def _reach(self, handler: Handler, announce: Callable[[str], None]) -> tuple[Client, Hello]:
+        while True:
+            client = Client(
+                self._provisioner.wait_ready(announce),
+                handler,
+                gone=self._provisioner.gone,
+                patience=self._provisioner.patience(),
+                start_limit=self._start_limit,
+            )
+            try:
+                return client, client.connect()
+            except TransportError as err:
+                if not self._provisioner.early():
+                    raise
+                log.debug("tried too early: %s", err)
+
+    def _check(self, hello: Hello, announce: Callable[[str], None]) -> None:
+        """Say so where the image that was named brings a Flux that is too old for MiniClusters, though it came up."""
+        run, spec = self._config.run, self._config.minicluster
+        if self._provisioner.inherits_environment() or spec is None:
+            return
+        problem = flux_version.problem(hello.engine_version, spec, run.provisioner or "")
+        if problem is not None:
+            announce(f"warning: {problem}")
+
     def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
         """A connected client of an instance that is there. Raises ProvisionError or TransportError."""
         client = self._client(handler, announce)
-        announce(_describe(client.connect()))
+        try:
+            announce(_describe(client.connect()))
+        except BaseException:
+            self._provisioner.detach()
+            raise
         return client
 
     def observe(self, *ops: str) -> list[dict[str, Any]]:
@@ -127,7 +159,10 @@ class Lifecycle:
                     self._vacate(client, size, now, grace, announce)
                 self._provisioner.resize(size)
             except BaseException:
-                self._undrain(client, now)
+                try:
+                    self._undrain(client, now)
+                except ExecutorsError as second:  # the first error is the one to be told
+                    announce(f"ranks that were drained may still be: {second}")
                 raise
             self._undrain(client, size)
         finally:
@@ -156,8 +191,12 @@ class Lifecycle:
         observer: bool = False,
         patience: float = _ANSWER_LIMIT,
     ) -> Client:
-        self._provisioner.find(patience)
-        endpoint = self._provisioner.wait_ready(announce)
+        try:
+            self._provisioner.find(patience)
+            endpoint = self._provisioner.wait_ready(announce)
+        except BaseException:
+            self._provisioner.detach()
+            raise
         waiting = self._provisioner.patience() if not observer else _ANSWER_LIMIT
         return Client(endpoint, handler, gone=self._provisioner.gone, patience=waiting, observer=observer)
 

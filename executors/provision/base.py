@@ -33,6 +33,9 @@ class Provisioner(Protocol):
         is about to go: then `ensure` makes a new one.
         """
 
+    def early(self) -> bool:
+        """Whether `wait_ready` has given an endpoint before it was sure of it: asked again, it waits until it is."""
+
     def inherits_environment(self) -> bool:
         """Whether jobs run on this machine, so that they inherit the client's environment and working directory."""
 

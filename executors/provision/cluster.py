@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from executors import flux_version
 from executors.config import RunConfig
 from executors.errors import ConfigError, EndingError, ExecutorsError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, ConflictError, Kind, NotFoundError, connect
@@ -34,6 +35,8 @@ Object = dict[str, Any]
 SPEC_ANNOTATION = "flux-operator-executors/spec"
 #: Tells an object that this very attempt has made, though its answer was lost, from another client's.
 ATTEMPT_ANNOTATION = "flux-operator-executors/attempt"
+#: A client that did not create it uses it.
+ADOPTED_ANNOTATION = "flux-operator-executors/adopted"
 _A_WEEK = 7 * 86400.0
 #: Of the 256 KiB that Kubernetes gives all annotations of an object.
 _ANNOTATION_LIMIT = 100_000
@@ -71,6 +74,8 @@ class ClusterProvisioner:
         self._adopted = False
         self._found = False
         self._lead: Object | None = None
+        #: The lead's container has started, its pod's state does not say so yet.
+        self._early = False
         #: Seconds for an agent that is starting.
         self._patience = run.start_timeout or 3600.0
 
@@ -170,6 +175,8 @@ class ClusterProvisioner:
         # Pods of a Job of the same name that was deleted may still be there.
         job_uid = self._uid if self.owner_kind is JOBS else ""
         limit = self._patience if self._found else run.start_timeout
+        # Once: where it was too early, the pods' states say why.
+        hurry = self._created and not self._early
         wait = Waiting(limit, run.schedule_timeout, self.job_limit, announce)
         wanted = [
             Wanted(PODS, labels=f"job-name={self._name}"),
@@ -206,9 +213,13 @@ class ClusterProvisioner:
                     wait.look([finding, *map(diagnosis.of_pod, _current(mine)), *map(diagnosis.of_event, about)])
                 except ProvisionError as err:
                     raise self._failed(str(err), mine, about) from None
-                if self._enough(mine, wanted_pods):
-                    return self._endpoint(mine)
+                up = self._up(mine, about if hurry else [])
+                if self._enough(up, wanted_pods):
+                    return self._endpoint(up)
         raise AssertionError("the changes never end by themselves")
+
+    def early(self) -> bool:
+        return self._early
 
     def patience(self) -> float:
         # So long it waits for us; an API server that is being upgraded, or a laptop's network, may take minutes.
@@ -239,9 +250,23 @@ class ClusterProvisioner:
         if self._creating and not self._created:
             self._find_lost_creation()
         if self._created:
-            self.delete()
+            self._end(self._delete_unless_adopted)
         else:
             self.detach()
+
+    def _delete_unless_adopted(self) -> None:
+        """Raises ConflictError when another client uses it."""
+        while True:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+            if ADOPTED_ANNOTATION in owner["metadata"].get("annotations", {}):
+                raise ConflictError(409, "Adopted", f"{self._where()} is left to another client, which uses it")
+            try:
+                self._delete_owner(self._uid, owner["metadata"]["resourceVersion"])
+                return
+            except ConflictError as err:
+                if owner["metadata"]["uid"] != self._uid:
+                    raise
+                log.debug("changed since it was read: %s", err)
 
     def _find_lost_creation(self) -> None:
         """The answer to the creation may have been lost, or a signal have come before it was noted."""
@@ -254,10 +279,17 @@ class ClusterProvisioner:
             self._uid, self._created = owner["metadata"]["uid"], True
 
     def delete(self) -> None:
+        self._end(lambda: self._delete_owner(self._uid))
+
+    def _end(self, delete: Callable[[], None]) -> None:
         try:
-            self._patiently(lambda: self._delete_owner(self._uid))
-        except (NotFoundError, ConflictError):
-            pass  # somebody did so before, and may have made another one since
+            self._patiently(delete)
+        except NotFoundError:
+            pass  # somebody did so before
+        except ConflictError as err:  # it is another one's by now, of the same name or the very same
+            log.debug("not deleted: %s", err)
+            self.detach()
+            return
         except ExecutorsError as err:
             log.warning("%s could not be deleted, and ends by its own time-outs: %s", self._where(), err)
             self.detach()
@@ -269,9 +301,10 @@ class ClusterProvisioner:
             log.warning("%s is being deleted; whether it is gone cannot be seen: %s", self._where(), err)
         self.detach()
 
-    def _delete_owner(self, uid: str) -> None:
+    def _delete_owner(self, uid: str, version: str = "") -> None:
+        """Only that very object, and with ``version`` only as it was then."""
         kind, policy = self.owner_kind, self.deletion_policy
-        self.api.delete(kind, self._namespace, self._name, uid=uid or None, policy=policy)
+        self.api.delete(kind, self._namespace, self._name, uid=uid, version=version, policy=policy)
 
     def _patiently(self, call: Callable[[], None]) -> None:
         """Try again what an API server that was just restarted refuses."""
@@ -321,6 +354,7 @@ class ClusterProvisioner:
         api = self.api
         try:
             self._creating = True
+            self._attempt = os.urandom(8).hex()
             self._create_before()
             owner = api.create(self.owner_kind, self._namespace, self._owner_manifest())
         except ConflictError:
@@ -347,6 +381,17 @@ class ClusterProvisioner:
             self._wait_gone(DELETE_LIMIT)
             return None
         self._refuse_other_spec(metadata.get("annotations", {}))
+        return self._adopt()
+
+    def _adopt(self) -> Object | None:
+        """Mark the owner as in use by more than its creator, who would else end it if he failed to start it."""
+        change = {"metadata": {"annotations": {ADOPTED_ANNOTATION: "true"}}}
+        try:
+            owner = self.api.patch(self.owner_kind, self._namespace, self._name, change)
+        except NotFoundError:
+            return None
+        if owner["metadata"].get("deletionTimestamp"):
+            return None  # the next round waits until it is gone
         self._created, self._adopted = False, True
         return owner
 
@@ -369,15 +414,24 @@ class ClusterProvisioner:
 
     # -- waiting
 
-    def _enough(self, pods: Mapping[str, Object], wanted: int) -> bool:
-        """Whether the lead broker's pod runs, and as many others as work is to wait for."""
-        running = [pod for pod in pods.values() if diagnosis.is_running(pod)]
-        lead = any(diagnosis.index_of(pod) == 0 for pod in running)
-        needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
-        return lead and len(running) >= needed
+    def _up(self, pods: Mapping[str, Object], events: list[Object]) -> list[Object]:
+        """The pods that run, by their own state or by the kubelet's events."""
+        started = {diagnosis.started_pod(event, self._container()) for event in events}
+        return [
+            pod
+            for pod in pods.values()
+            if diagnosis.is_running(pod)
+            or (pod["metadata"]["uid"] in started and not pod["metadata"].get("deletionTimestamp"))
+        ]
 
-    def _endpoint(self, pods: Mapping[str, Object]) -> Endpoint:
-        self._lead = next(pod for pod in pods.values() if diagnosis.index_of(pod) == 0 and diagnosis.is_running(pod))
+    def _enough(self, up: list[Object], wanted: int) -> bool:
+        """Whether the lead broker's pod runs, and as many others as work is to wait for."""
+        needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
+        return len(up) >= needed and any(diagnosis.index_of(pod) == 0 for pod in up)
+
+    def _endpoint(self, up: list[Object]) -> Endpoint:
+        self._lead = next(pod for pod in up if diagnosis.index_of(pod) == 0)
+        self._early = not diagnosis.is_running(self._lead)
         return PodExecEndpoint(
             access=self._access,
             namespace=self._namespace,
@@ -394,9 +448,17 @@ class ClusterProvisioner:
         lines += [f"  event: {line}" for line in diagnosis.lines_of(events)[-5:]]
         for pod in pods.values():
             if diagnosis.has_ended(pod):
-                lines += self._log_lines(diagnosis.name_of(pod))
+                logged = self._log_lines(diagnosis.name_of(pod))
+                lines += logged
+                old = self._too_old(logged)
+                lines += [f"  {old}"] if old is not None else []
                 break
         return ProvisionError("\n".join(lines))
+
+    def _too_old(self, logged: list[str]) -> str | None:
+        """What the entry script's last words on a broker that failed say of its version."""
+        said = next((line.partition("this is Flux ")[2] for line in logged if "this is Flux " in line), "")
+        return flux_version.problem(said, self._spec, self.mode)
 
     def _log_lines(self, pod: str) -> list[str]:
         try:

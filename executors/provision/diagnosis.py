@@ -65,6 +65,17 @@ def is_running(pod: Object) -> bool:
     return bool(containers) and all("running" in (one.get("state") or {}) for one in containers)
 
 
+def started_pod(event: Object, container: str) -> str | None:
+    """The uid of the pod whose ``container`` an event of the kubelet says to have started.
+
+    It comes as it happens; the pod's own state follows when the kubelet looks next, up to a second later.
+    """
+    about = event.get("involvedObject", {})
+    if event.get("reason") != "Started" or about.get("fieldPath") != f"spec.containers{{{container}}}":
+        return None
+    return str(about["uid"]) if about.get("uid") else None
+
+
 def has_ended(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 

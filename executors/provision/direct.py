@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from executors.errors import ConfigError, ProvisionError
@@ -10,13 +11,15 @@ from executors.kube import ConflictError
 from executors.kube.api import JOBS, kind_of
 from executors.provision import diagnosis
 from executors.provision.certificate import make_certificate
-from executors.provision.cluster import ClusterProvisioner
+from executors.provision.cluster import ATTEMPT_ANNOTATION, ClusterProvisioner
 from executors.render import AGENT_DIRECTORY, owned_by, render_direct
 from executors.render.entry import relay_command
 from executors.validation import direct_problems, name_problems
 
 #: ``successPolicy`` and ``backoffLimitPerIndex`` are on by default since then.
 OLDEST = (1, 31)
+#: Digits of an attempt's mark in the names of its objects.
+_TOKEN = 6
 
 Object = dict[str, Any]
 
@@ -48,12 +51,17 @@ class DirectProvisioner(ClusterProvisioner):
         return relay_command(patience)
 
     def _manifests(self) -> list[Object]:
-        return render_direct(self._minicluster(), self._program(), make_certificate(self._name))
+        return self._manifests_of(self._attempt)
+
+    def _manifests_of(self, attempt: str) -> list[Object]:
+        """Those of the Job that this attempt, ours or another client's, has created."""
+        cluster = replace(self._minicluster(), token=attempt[:_TOKEN])
+        return render_direct(cluster, self._program(), make_certificate(self._name))
 
     def _complete(self, owner: Object) -> None:
         if not owner["spec"].get("suspend"):
             return
-        for manifest in owned_by(self._manifests(), owner):
+        for manifest in owned_by(self._manifests_of(owner["metadata"]["annotations"][ATTEMPT_ANNOTATION]), owner):
             if manifest["kind"] == "Job":
                 continue
             try:

@@ -95,6 +95,9 @@ class _AgentHere:
 
     # -- Provisioner
 
+    def early(self) -> bool:
+        return False
+
     def inherits_environment(self) -> bool:
         return True
 

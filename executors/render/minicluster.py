@@ -18,6 +18,9 @@ class MiniCluster:
     labels: Mapping[str, str] = field(default_factory=dict)
     #: On the owner of all objects only: raw run ids and the like, never a secret.
     annotations: Mapping[str, str] = field(default_factory=dict)
+    #: At the end of the names of what the owner owns: what an earlier owner of the same name has left, and is being
+    #: removed, is then neither in the way nor taken for this one's.
+    token: str = ""
 
 
 @dataclass(frozen=True)

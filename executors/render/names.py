@@ -39,16 +39,20 @@ FOLLOWER_ENDED = 76
 
 
 def config_map_name(cluster: MiniCluster) -> str:
-    return f"{cluster.name}-entrypoint"
+    return _own(cluster, f"{cluster.name}-entrypoint")
 
 
 def secret_name(cluster: MiniCluster) -> str:
-    return f"{cluster.name}-curve"
+    return _own(cluster, f"{cluster.name}-curve")
 
 
 def service_name(cluster: MiniCluster) -> str:
     """The headless Service, which is also the pods' subdomain."""
-    return cluster.spec.headless_name or cluster.name
+    return cluster.spec.headless_name or _own(cluster, cluster.name)
+
+
+def _own(cluster: MiniCluster, name: str) -> str:
+    return f"{name}-{cluster.token}" if cluster.token else name
 
 
 def services_pod_name(cluster: MiniCluster) -> str:

@@ -60,6 +60,7 @@ def shell_command(job: Any, workflow: Any, record: Path) -> StepCommand:
     return StepCommand(
         argv=argv,
         env=_environment(job, workflow),
+        secret_env=_declared(workflow),
         scratch=tuple(scratch),
         benchmark_record=record if job.benchmark is not None else None,
     )
@@ -113,6 +114,13 @@ def _spill(text: str, executable: str | None, scratch: list[Path]) -> str:
     script.write_text(text + "\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IRUSR)
     return f'"{executable or "/bin/sh"}" "{script}"'
+
+
+def _declared(workflow: Any) -> dict[str, str]:
+    """What ``envvars:`` and ``--envvars`` name. Not the storage plugins' settings, of no use to a plain command:
+    they have defaults, and each job would be given a secret environment for them."""
+    names = {*workflow.envvars, *workflow.remote_execution_settings.envvars}
+    return {name: os.environ[name] for name in sorted(names)}
 
 
 def _environment(job: Any, workflow: Any) -> dict[str, str | None]:

@@ -23,10 +23,12 @@ _PYTHON = 'command -v python >/dev/null 2>&1 || python() { python3 "$@"; }'
 
 def snakemake_command(job: Any, executor: Any) -> StepCommand:
     """The command that an executor of Snakemake's own kind would put into its jobscript."""
+    # The storage plugins' settings are among them: a nested Snakemake takes them from there.
+    secrets = executor.envvars()
     if not executor.is_default_jobscript:
         script = executor.get_jobscript(job)
         executor.write_jobscript(job, script)
-        return StepCommand(argv=[script], env={"PWD": os.getcwd()})
+        return StepCommand([script], {"PWD": os.getcwd()}, secrets)
     text = executor.format_job_exec(job)
     if executor.jobs_have_own_software:
         text = f"{_PYTHON}\n{text}"
@@ -39,5 +41,5 @@ def snakemake_command(job: Any, executor: Any) -> StepCommand:
         script.write_text(text + "\n")
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         scratch = (directory,)
-        return StepCommand(argv=[program, str(script)], env={"PWD": os.getcwd()}, scratch=scratch)
-    return StepCommand(argv=[program, "-c", text], env={"PWD": os.getcwd()})
+        return StepCommand([program, str(script)], {"PWD": os.getcwd()}, secrets, scratch)
+    return StepCommand([program, "-c", text], {"PWD": os.getcwd()}, secrets)

@@ -150,6 +150,13 @@ def test_doctor_finds_nothing_missing(cli: Cli, config: str) -> None:
     assert all(one["ok"] is not False for one in cli("doctor", "--json").json)
 
 
+def test_doctor_sees_in_a_pod_what_the_image_brings(cli: Cli, config: str, cluster: Cluster, runs: Runs) -> None:
+    found = {one["what"]: one for one in cli("doctor", "--config", config, "--image-check", "--json").json}
+    assert found["image: Flux"]["ok"] and cluster.image.name in found["image: Flux"]["said"]
+    assert found["image: Snakemake"]["ok"] is (True if cluster.image.without_python is None else None)
+    assert not [name for name in runs.left() if "doctor" in name]
+
+
 def test_doctor_names_a_namespace_that_is_not_there(cli: Cli) -> None:
     done = cli("doctor", "--namespace", "not-there", code=1)
     assert "MISSING  namespace: not-there is not there" in done.out

@@ -199,3 +199,53 @@ def test_a_run_that_its_first_client_closes_meanwhile_begins_anew(runs: Runs, mo
     second = runs.open(run_id="closing")
     assert second.hello.instance != first.hello.instance
     assert job(second, "true").ok
+
+
+def test_what_an_earlier_minicluster_of_the_name_left_is_not_taken_for_the_new_ones(runs: Runs) -> None:
+    """Kubernetes removes it after its owner, and takes the time that it takes: here for ever, by a finalizer."""
+    kept, in_namespace = '{"metadata": {"finalizers": ["example.org/kept"]}}', f"--namespace={runs.namespace}"
+    first = runs.open(run_id="leftovers")
+    job_name = f"job.batch/{first.run_name}"
+    old = [name for name in runs.left() if name.startswith(("secret/", "configmap/", "service/"))]
+    runs.bed.kubectl("patch", *old, "--type=merge", f"--patch={kept}", in_namespace)
+    try:
+        runs.bed.kubectl("delete", job_name, "--cascade=background", in_namespace)
+        second = runs.open(run_id="leftovers")
+        assert second.hello.instance != first.hello.instance
+        assert job(second, "true").ok
+        uid = json.loads(runs.bed.kubectl("get", job_name, "--output=json", in_namespace))["metadata"]["uid"]
+        used = [
+            volume.get("secret", {}).get("secretName") or volume.get("configMap", {}).get("name")
+            for volume in runs.pod(second.run_name, 0)["spec"]["volumes"]
+        ]
+        named = {name.partition("/")[2]: name for name in runs.left()}
+        owners = [
+            json.loads(runs.bed.kubectl("get", named[name], "--output=json", in_namespace))["metadata"]
+            for name in [*filter(None, used), runs.pod(second.run_name, 0)["spec"]["subdomain"]]
+        ]
+        assert [one["ownerReferences"][0]["uid"] for one in owners] == [uid] * 3
+    finally:
+        runs.bed.kubectl("patch", *old, "--type=merge", '--patch={"metadata": {"finalizers": null}}', in_namespace)
+
+
+def test_a_start_that_fails_leaves_the_minicluster_to_the_client_that_came_meanwhile(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from executors.provision.direct import DirectProvisioner
+
+    wait_ready = DirectProvisioner.wait_ready
+    others: list[Session] = []
+
+    def fail_after_another_has_come(self: DirectProvisioner, *given: Any) -> Any:
+        if self.adopted():
+            return wait_ready(self, *given)
+        others.append(runs.open(run_id="shared"))
+        raise ProvisionError("interrupted")
+
+    monkeypatch.setattr(DirectProvisioner, "wait_ready", fail_after_another_has_come)
+    with pytest.raises(ProvisionError, match="interrupted"):
+        runs.open(run_id="shared")
+    [other] = others
+    assert job(other, "true").ok
+    other.close()
+    assert runs.left() == []

@@ -183,3 +183,16 @@ def test_the_environment_of_a_job_is_in_its_jobspec_without_declared_secrets(
     assert run.returncode == 0, run.output
     assert "swordfish" not in run.read("out.txt")
     assert json.loads(run.read("out.txt"))["attributes"]["system"]["environment"]["PATH"]
+
+
+def test_settings_of_storage_plugins_are_not_given_to_a_plain_command(
+    tmp_path: Path, need: Callable[[str], None]
+) -> None:
+    """Each would cost the job a secret environment, and plugins have settings by default."""
+    need("flux")
+    pytest.importorskip("snakemake_storage_plugin_s3")
+    command = 'test -z "${{SNAKEMAKE_STORAGE_S3_REGION:-}}"; ' + SEES
+    text = RULE.format(threads=1, resources="x=1", command=command)
+    run = run_snakemake(tmp_path, text, engine="flux")
+    assert run.returncode == 0, run.output
+    assert "secret" not in json.loads(run.read("out.txt"))["attributes"]["user"]["fxo"]

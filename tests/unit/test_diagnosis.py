@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from executors.provision.diagnosis import Fatal, Pending, is_running, of_event, of_job, of_pod
+from executors.provision.diagnosis import Fatal, Pending, is_running, of_event, of_job, of_pod, started_pod
 
 
 def pod(
@@ -96,3 +96,10 @@ def test_a_job_that_goes_on_has_no_end() -> None:
     assert of_job({"metadata": {"name": "j"}}) is None
     suspended = {"type": "Suspended", "status": "True"}
     assert of_job({"metadata": {"name": "j"}, "status": {"conditions": [suspended]}}) is None
+
+
+def test_the_kubelets_event_tells_of_a_start_before_the_pods_state_does() -> None:
+    about = {"kind": "Pod", "name": "run-0", "uid": "u1", "fieldPath": "spec.containers{flux}"}
+    assert started_pod({"reason": "Started", "involvedObject": about}, "flux") == "u1"
+    assert started_pod({"reason": "Started", "involvedObject": about}, "sidecar") is None
+    assert started_pod({"reason": "Created", "involvedObject": about}, "flux") is None

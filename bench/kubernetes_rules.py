@@ -1,0 +1,140 @@
+"""Trivial Snakemake rules in a MiniCluster: their rate against a pod for each and against Flux alone; reporting."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.common import ROOT, TRIVIAL, Row, environment, percentile, run
+from executors.kube import ClusterAccess, connect
+from executors.kube.api import PODS
+from executors.provision.watching import Change, Follower, Wanted
+from tests.cluster.testbed.cluster import Cluster
+
+_REPEATS = 3
+_LIMIT = 300.0
+#: All but the source cache, which is in a home directory that the pods do not have.
+SHARED = ["--shared-fs-usage", "persistence", "input-output", "sources", "software-deployment", "storage-local-copies"]
+_JOBS = (20, 220)
+_PODS = (5, 25)
+
+
+def rates(cluster: Cluster, namespace: str, directory: Path, config: Path) -> list[Row]:
+    """The three in turn, each time for few and for many."""
+
+    def kubernetes(jobs: int) -> float:
+        return _rules(jobs, directory, "--flux-operator-config", str(config), *SHARED, env=environment())
+
+    def local(jobs: int) -> float:
+        env = environment(FLUX_OPERATOR_ENGINE="flux")
+        env.pop("FLUX_URI", None)
+        return _rules(jobs, directory, "--flux-operator-provisioner", "local", env=env)
+
+    def pods(count: int) -> float:
+        return _pods(cluster, namespace, count)
+
+    for way in (kubernetes, local, pods):
+        way(1)  # once for caches
+    rounds = [
+        (_once(kubernetes, _JOBS), _once(local, _JOBS), _once(pods, _PODS)) for _ in range(_REPEATS)
+    ]  # fmt: skip
+    ours, without, each = (statistics.median(column) for column in zip(*rounds, strict=True))
+    share = statistics.median(one / other for one, other, _ in rounds)
+    times = statistics.median(one / other for one, _, other in rounds)
+    return [
+        Row(
+            "trivial shell rules through Snakemake in a MiniCluster of one pod, marginal rate, against a pod per task",
+            f"{ours:.1f} jobs/s against {each:.1f} pods/s: {times:.1f}x",
+            ">= 8x",
+            times >= 8,
+        ),
+        Row(
+            "the same against the same rules on the same Flux without Kubernetes",
+            f"{ours:.1f} against {without:.1f} jobs/s: {share:.0%}",
+            ">= 85 %",
+            share >= 0.85,
+            [f"{min(one / other for one, other, _ in rounds):.0%}-{max(one / other for one, other, _ in rounds):.0%}"],
+        ),
+    ]
+
+
+def latency(directory: Path, config: Path) -> Row:
+    """Finished by Flux's timestamp -> reported to Snakemake, with 1,000 jobs in flight; pods have this clock."""
+    argv = [sys.executable, "-m", "bench.latency", str(directory), "--flux-operator-config", str(config), *SHARED]
+    done = subprocess.run(argv, cwd=ROOT, env=environment(), umask=0, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    delays = [float(word) for word in done.stdout.splitlines()[-1].split()]
+    p99 = percentile(delays, 0.99)
+    return Row(
+        "finished (Flux's timestamp) -> reported to Snakemake, on Kubernetes, 1,000 jobs in flight",
+        f"median {statistics.median(delays) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms of {len(delays)}",
+        "<= 100 ms at p99",
+        p99 <= 0.1,
+    )
+
+
+def _once(seconds: Callable[[int], float], counts: tuple[int, int]) -> float:
+    """Per second, beyond the fixed costs of a run."""
+    few, many = counts
+    low = seconds(few)
+    return (many - few) / (seconds(many) - low)
+
+
+def _rules(jobs: int, place: Path, *options: str, env: dict[str, str]) -> float:
+    """Wall time of a Snakemake with so many trivial rules, in a fresh directory that pods may write to."""
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        work = Path(directory)
+        work.chmod(0o777)
+        (work / "Snakefile").write_text(TRIVIAL)
+        argv = [sys.executable, "-m", "snakemake", "--executor", "flux-operator", "--jobs", "1000", *options]
+        # What pods write and we remove, or the other way round, is of two users.
+        wide = ["sh", "-c", 'umask 0; exec "$@"', "sh"]
+        return run([*wide, *argv, "--quiet", "all", "--config", f"num={jobs}"], work, env)
+
+
+def _pods(cluster: Cluster, namespace: str, count: int) -> float:
+    """Seconds from the first creation to the success of so many pods, each for one ``true``, all asked for at once."""
+    label = uuid.uuid4().hex[:8]
+    api = connect(ClusterAccess(kubeconfig=str(cluster.kubeconfig)))
+    wanted = [Wanted(PODS, labels=f"bench={label}")]
+    over: set[str] = set()
+    try:
+        with Follower(api, namespace, wanted) as follower:
+            begin = time.monotonic()
+            for number in range(count):
+                api.create(PODS, namespace, _pod(cluster.image.name, f"task-{label}-{number}", label))
+            for change in follower.changes(lambda: begin + _LIMIT):
+                if change is None:
+                    raise RuntimeError(f"{len(over)} of {count} pods had ended after {_LIMIT:g} s")
+                if isinstance(change, Change) and change.object["status"]["phase"] == "Succeeded":
+                    over.add(change.object["metadata"]["name"])
+                if len(over) == count:
+                    break
+            seconds = time.monotonic() - begin
+    finally:
+        api.close()
+    cluster.kubectl("delete", "pods", f"--selector=bench={label}", "--wait", f"--namespace={namespace}")
+    return seconds
+
+
+def _pod(image: str, name: str, label: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"bench": label}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsUser": 1000},
+            "containers": [{"name": "task", "image": image, "command": ["true"]}],
+        },
+    }

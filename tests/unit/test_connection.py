@@ -1,0 +1,89 @@
+"""What the agent keeps of a job's output for a client that does not read it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from executors.agent import connection
+from executors.agent.connection import Connection
+from executors.agent.jobs import JobTable
+
+OUTPUT = bytes(range(256)) * 4096 * 24
+PIECE = 64 * 1024
+
+
+class Server:
+    """Gives output as Flux does: all that there is, whoever reads it."""
+
+    table = JobTable("epoch")
+    ending = False
+
+    def __init__(self) -> None:
+        self.most = 0
+        self.client: Connection | None = None
+
+    def connected(self, client: Connection) -> None:
+        self.client = client
+
+    greeted = disconnected = connected
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def handler(self, op: str) -> Any:
+        async def follow(client: Connection, request: dict[str, Any]) -> dict[str, Any]:
+            return {"sub": client.follow("job", "stdout", None, 0)}
+
+        return follow
+
+    def follow(
+        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[..., None], room: Callable[[], bool]
+    ) -> Callable[[], None]:
+        stopped: list[bool] = []
+
+        def give(place: int) -> None:
+            data = OUTPUT[place : place + PIECE]
+            if not stopped:
+                sink(stream, place, data, not data)
+                assert self.client is not None
+                self.most = max(self.most, sum(map(len, self.client._held_output)))
+
+        for place in [*range(offset, len(OUTPUT), PIECE), len(OUTPUT)]:
+            asyncio.get_running_loop().call_soon(give, place)
+        return lambda: stopped.append(True)
+
+
+def test_output_that_a_client_does_not_read_does_not_fill_the_agents_memory_and_is_not_lost() -> None:
+    ours, theirs = socket.socketpair()
+    server = Server()
+    ours.settimeout(60)
+
+    def read() -> bytes:
+        ours.sendall(b'{"id":1,"op":"hello","versions":[1]}\n{"id":2,"op":"follow"}\n')
+        found = bytearray()
+        with ours, ours.makefile("rb") as lines:
+            for line in lines:
+                message = json.loads(line)
+                if "out" in message:
+                    _, _, place, text, eof = message["out"]
+                    assert place == len(found), "a piece is missing, or there twice"
+                    if eof:
+                        return bytes(found)
+                    found += base64.b64decode(text)
+        raise AssertionError("no end")
+
+    async def serve() -> bytes:
+        loop = asyncio.get_running_loop()
+        client, _ = await loop.connect_accepted_socket(lambda: Connection(server), theirs)  # type: ignore[arg-type]
+        try:
+            return await loop.run_in_executor(None, read)
+        finally:
+            client.close()
+
+    assert asyncio.run(serve()) == OUTPUT
+    assert 0 < server.most < connection.MAX_HELD + 2 * PIECE
