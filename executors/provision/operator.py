@@ -77,20 +77,23 @@ class OperatorProvisioner(ClusterProvisioner):
 
     def abandon(self) -> None:
         super().abandon()
-        if self._made and not self._created:
+        if self._made:
             try:
                 name = self._agent()["metadata"]["name"]
                 self.api.delete(CONFIG_MAPS, self._namespace, name, uid=self._made, policy="Background")
+            except NotFoundError:
+                pass  # its owner, which it has after all, took it along
             except ExecutorsError as err:  # another client's MiniCluster has it by now, or the API server is away
                 log.warning("the agent's ConfigMap could not be removed: %s", err)
 
     def _complete(self, owner: Object) -> None:
-        self._made = ""
         if not self._created:
+            self._made = ""
             return
         [agent] = owned_by([self._agent()], owner)
         change = {"metadata": {"ownerReferences": agent["metadata"]["ownerReferences"]}}
         self.api.patch(CONFIG_MAPS, self._namespace, agent["metadata"]["name"], change)
+        self._made = ""
 
     def _agent(self) -> Object:
         return next(one for one in self._manifests() if one["kind"] == "ConfigMap")
