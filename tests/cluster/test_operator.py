@@ -16,21 +16,6 @@ from tests.cluster.rights import grant, role, without
 from tests.cluster.runs import KINDS, LIMIT, Runs, job, output_of, runs_on, spec
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.waiting import wait_until
-from tests.conftest import missing
-
-_CURE = "upstream's operator is not given; build it and set FLUXOP_TEST_CRD and FLUXOP_TEST_OPERATOR to its paths"
-
-
-@pytest.fixture(scope="module")
-def operator(cluster: Cluster) -> Iterator[None]:
-    """Upstream's operator, running."""
-    if cluster.crd is None or cluster.operator is None:
-        missing("flux-operator", _CURE)
-    cluster.install_crd(cluster.crd)
-    program = cluster.start_operator()
-    yield
-    program.stop()
-    cluster.kubectl("delete", "crd", "miniclusters.flux-framework.org")
 
 
 @pytest.fixture

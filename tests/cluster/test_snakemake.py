@@ -20,11 +20,11 @@ from tests.cluster.test_secrecy import assert_absent
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.missing import Missing
 from tests.cluster.testbed.object_store import ObjectStore
+from tests.cluster.volumes import VOLUME, mounted, volume_of
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "snakemake" / "variant-calling"
-VOLUME = "work"
 #: All but the source cache, which is in a home directory that the pods do not have.
 SHARED = ("--shared-fs-usage", "persistence", "input-output", "sources", "software-deployment", "storage-local-copies")
 
@@ -56,33 +56,12 @@ def store(cluster: Cluster, python_in_pods: None, tmp_path: Path) -> Iterator[Ob
 
 @pytest.fixture
 def volume(cluster: Cluster, runs: Runs, python_in_pods: None, tmp_path: Path) -> Iterator[Path]:
-    """A directory of this machine that pods of the namespace mount by a PersistentVolumeClaim, at the same path."""
-    directory = tmp_path / "volume"
-    directory.mkdir()
-    name = f"{runs.namespace}-{VOLUME}"
-    storage = {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
-    persistent = {
-        "capacity": {"storage": "1Gi"},
-        "accessModes": ["ReadWriteMany"],
-        "persistentVolumeReclaimPolicy": "Retain",
-        "hostPath": {"path": str(directory)},
-        "claimRef": {"namespace": runs.namespace, "name": VOLUME},
-    }
-    claim = {"accessModes": ["ReadWriteMany"], "volumeName": name, **storage}
-    create(
-        cluster,
-        runs.namespace,
-        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": persistent},
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": VOLUME}, "spec": claim},
-    )
-    yield directory
-    # What pods wrote belongs to their user, which pytest's own tidying does not care for: it is root here.
-    cluster.kubectl("delete", "pvc", VOLUME, f"--namespace={runs.namespace}", "--wait=false")
-    cluster.kubectl("delete", "pv", name, "--wait=false")
+    with volume_of(cluster, runs.namespace, tmp_path / "volume") as directory:
+        yield directory
 
 
 def config_file(runs: Runs, directory: Path, mount: Path | None, **more: object) -> Path:
-    container = {} if mount is None else {"volumes": {VOLUME: {"claimName": VOLUME, "path": str(mount)}}}
+    container = {} if mount is None else mounted(mount)
     minicluster = spec(runs.image, size=2, container=container, **more)
     file = directory / "run.yaml"
     given = {"kubeconfig": str(runs.kubeconfig), "provisioner": "direct", "namespace": runs.namespace}
@@ -272,8 +251,8 @@ def test_snakemake_itself_in_a_pod(cluster: Cluster, runs: Runs, volume: Path) -
     shutil.copytree(EXAMPLE, work)
     for package in ("executors", "snakemake_executor_flux", "snakemake_executor_plugin_flux_operator"):
         shutil.copytree(ROOT / package, volume / "packages" / package)
-    container = {"volumes": {VOLUME: {"claimName": VOLUME, "path": str(volume)}}}
-    write_config(volume / "run.yaml", spec(runs.image, size=2, container=container), provisioner="direct")
+    minicluster = spec(runs.image, size=2, container=mounted(volume))
+    write_config(volume / "run.yaml", minicluster, provisioner="direct")
     for_everybody(volume)
     cluster.kubectl("create", "serviceaccount", "client", f"--namespace={runs.namespace}")
     cluster.kubectl("apply", f"--namespace={runs.namespace}", f"--filename={ROOT / 'docs' / 'rbac-direct.yaml'}")

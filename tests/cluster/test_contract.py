@@ -1,0 +1,122 @@
+"""The contract of jobs and sessions (tests/contract) on Kubernetes: the same tests, in a MiniCluster's pods.
+
+What jobs and tests have in common is a volume at the same path.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from executors import JobRequest, RunId, Session, open_session
+from tests.cluster.runs import LIMIT, Runs, runs_on, spec
+from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.volumes import mounted, volume_of
+from tests.contract import test_jobs
+from tests.contract.conftest import Opener
+
+#: Tests that say something of this machine only, and why.
+LEFT_OUT: dict[str, str] = {}
+
+for module in (test_jobs,):
+    found = {name: test for name, test in vars(module).items() if name.startswith("test_") and callable(test)}
+    globals().update({name: test for name, test in found.items() if name not in LEFT_OUT})
+
+
+@pytest.fixture(params=["direct", "operator"], scope="module")
+def provisioner(request: pytest.FixtureRequest) -> str:
+    if request.param == "operator":
+        request.getfixturevalue("operator")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def volume(cluster: Cluster, provisioner: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A namespace, and a directory that its pods share with this machine."""
+    # Upstream's pods run as the image's user says; under restricted Pod Security they would not start.
+    name = cluster.create_namespace(labels={}) if provisioner == "operator" else cluster.create_namespace()
+    with volume_of(cluster, name, tmp_path_factory.mktemp("contract") / "volume") as directory:
+        yield name, directory
+        cluster.delete_namespace(name)
+
+
+@pytest.fixture(scope="module")
+def contract_runs(
+    cluster: Cluster, provisioner: str, volume: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Runs:
+    found = runs_on(cluster, volume[0], tmp_path_factory.mktemp("configs"))
+    found.provisioner = provisioner
+    return found
+
+
+@pytest.fixture(scope="module")
+def opener(contract_runs: Runs, volume: tuple[str, Path]) -> Iterator[Opener]:
+    """As in tests/contract: sessions of runs of their own; each is one pod of one core, unless ``cpu`` says more."""
+    opened: list[Session] = []
+
+    def open_one(run: str | None = None, *, cpu: str = "100m", **settings: object) -> Session:
+        keywords = {k: settings.pop(k) for k in ("auto_acknowledge", "max_in_flight") if k in settings}
+        resources = {"requests": {"cpu": cpu}, "limits": {"cpu": "2"}}
+        minicluster = spec(contract_runs.image, container={"resources": resources, **mounted(volume[1])})
+        config = contract_runs.config(minicluster, **settings)
+        session = open_session(RunId("test", run or uuid.uuid4().hex[:8]), config, environ={}, **keywords)  # type: ignore[arg-type]
+        opened.append(session)
+        return session
+
+    yield open_one
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def session(opener: Opener) -> Session:
+    """One session for all tests that do not end it, with two cores (the request, rounded up)."""
+    return opener(cpu="1100m")
+
+
+@pytest.fixture(scope="module")
+def engine() -> str:
+    return "flux"
+
+
+@pytest.fixture
+def node_name(session: Session) -> str:
+    return f"{session.run_name}-0"
+
+
+@pytest.fixture
+def is_alive(session: Session) -> Callable[[int], bool]:
+    """In the pod, whose processes have numbers of their own."""
+
+    def look(pid: int) -> bool:
+        script = f"case $(ps -o stat= -p {pid}) in Z* | '') exit 1 ;; esac"
+        [handle] = session.submit([JobRequest(argv=["sh", "-c", script])])
+        return handle.result(LIMIT).ok
+
+    return look
+
+
+_NUMBERS = count()
+
+
+@pytest.fixture
+def tmp_path(volume: tuple[str, Path]) -> Path:
+    """A directory in the volume, in which the pods' user may write."""
+    path = volume[1] / f"test-{next(_NUMBERS)}"
+    path.mkdir()
+    path.chmod(0o777)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_what_is_left_out_is_there() -> None:
+    """A test that was renamed is not left out by its old name."""
+    assert set(LEFT_OUT) <= {name for module in (test_jobs,) for name in vars(module)}
