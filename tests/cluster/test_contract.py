@@ -16,13 +16,44 @@ from executors import JobRequest, RunId, Session, open_session
 from tests.cluster.runs import LIMIT, Runs, runs_on, spec
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.volumes import mounted, volume_of
-from tests.contract import test_jobs
+from tests.contract import test_faults, test_jobs, test_secrets, test_sessions
 from tests.contract.conftest import Opener
 
+_ON_THIS_MACHINE = "it looks at the instance's directory and processes on this machine; see test_ends.py, test_cuts.py"
+_SOCKET = "it speaks on the agent's socket itself, which is in the pod; what it says does not depend on where that is"
 #: Tests that say something of this machine only, and why.
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {
+    **dict.fromkeys(
+        [
+            "test_nothing_is_left_after_a_session",
+            "test_an_idle_instance_without_clients_ends",
+            "test_after_kill_9_of_the_client_nothing_outlives_the_orphan_time_out",
+            "test_after_kill_9_of_the_client_the_next_one_finds_the_job",
+            "test_a_dead_agent_ends_or_resumes_every_job_and_never_lies",
+            "test_an_agent_that_dies_at_any_moment_never_makes_a_success",
+            "test_what_is_asked_of_a_lost_session_is_refused_at_once",
+            "test_jobs_of_an_instance_that_died_do_not_go_on",
+            "test_a_dead_instance_tidies_up_without_any_client",
+            "test_a_secret_reaches_its_job_and_no_other_place",
+            "test_a_job_that_never_starts_leaves_no_secret",
+        ],
+        _ON_THIS_MACHINE,
+    ),
+    **dict.fromkeys(
+        [
+            "test_a_bad_line_is_answered_and_harms_nobody",
+            "test_a_bad_request_is_answered_with_its_reason",
+            "test_a_hundred_megabyte_line_is_refused_and_harms_nobody",
+            "test_a_client_that_vanishes_mid_line_or_mid_reply_harms_nobody",
+            "test_a_client_that_never_reads_holds_nobody_up",
+        ],
+        _SOCKET,
+    ),
+    "test_the_forms_are_found_where_they_are": "it has no session",
+}
+MODULES = (test_jobs, test_sessions, test_faults, test_secrets)
 
-for module in (test_jobs,):
+for module in MODULES:
     found = {name: test for name, test in vars(module).items() if name.startswith("test_") and callable(test)}
     globals().update({name: test for name, test in found.items() if name not in LEFT_OUT})
 
@@ -119,4 +150,4 @@ def out(tmp_path: Path) -> Path:
 
 def test_what_is_left_out_is_there() -> None:
     """A test that was renamed is not left out by its old name."""
-    assert set(LEFT_OUT) <= {name for module in (test_jobs,) for name in vars(module)}
+    assert set(LEFT_OUT) <= {name for module in MODULES for name in vars(module)}
