@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 from urllib.parse import quote, urlencode
 
+from executors.errors import ConfigError
 from executors.kube.access import ClusterAccess, Credentials, load
-from executors.kube.errors import UnreachableError, error_of
+from executors.kube.errors import ApiError, UnreachableError, error_of
 from executors.kube.plain import PlainCredentials
 
 Object = dict[str, Any]
@@ -102,8 +103,15 @@ class Api:
         self._pool.clear()
 
     def renew(self) -> None:
-        """Read the credentials anew: a token was refused, and its file or its plugin may have a fresh one."""
-        fresh = load(self._access)
+        """Read the credentials anew: a token was refused, and its file or its plugin may have a fresh one.
+
+        Raises ApiError (401) where there is none: it worked before, and may again when somebody has logged in.
+        """
+        try:
+            fresh = load(self._access)
+        except ConfigError as err:
+            text = f"the credentials for {self.server} were refused, and new ones cannot be read: {err}"
+            raise ApiError(401, "Unauthorized", text) from err
         with self._lock:
             old, self._credentials, self._pool = self._pool, fresh, fresh.pool()
         old.clear()  # idle connections only

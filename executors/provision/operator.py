@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
+#: To make the agent's ConfigMap where others make and remove it too.
+_ATTEMPTS = 10
+
 
 class OperatorProvisioner(ClusterProvisioner):
     """The MiniCluster resource is the owner. Its pods mount the agent, so that is created first and owned then."""
@@ -43,54 +46,89 @@ class OperatorProvisioner(ClusterProvisioner):
         return render_resource(self._minicluster(), self._program())
 
     def _wait_gone(self, limit: float) -> bool:
-        """The resource goes first, then its Job, and with that the pods."""
+        """The resource goes first, then its Job, and with that the pods. Another one of its name is not waited for."""
         deadline = time.monotonic() + limit
         if not super()._wait_gone(limit):
             return False
         wanted = [Wanted(PODS, labels=f"job-name={self._name}"), Wanted(JOBS, fields=f"metadata.name={self._name}")]
         listed: set[Kind] = set()
-        left: set[str] = set()
+        jobs: dict[str, Object] = {}
+        pods: dict[str, Object] = {}
+        others: set[str] = set()
         with Follower(self.api, self._namespace, wanted) as follower:
             for change in follower.changes(lambda: deadline):
                 if change is None:
                     return False
                 if isinstance(change, Listed):
                     listed.add(change.kind)
-                elif change.deleted:
-                    left.discard(change.object["metadata"]["uid"])
                 else:
-                    left.add(change.object["metadata"]["uid"])
-                if len(listed) == len(wanted) and not left:
+                    uid = change.object["metadata"]["uid"]
+                    if change.kind is JOBS and not diagnosis.is_owned_by(change.object, self._uid):
+                        others.add(uid)
+                    elif change.deleted:
+                        (jobs if change.kind is JOBS else pods).pop(uid, None)
+                    else:
+                        (jobs if change.kind is JOBS else pods)[uid] = change.object
+                # Our Job may be gone before its pods, so that these are known by being no other's.
+                left = [pod for pod in pods.values() if not any(diagnosis.is_owned_by(pod, uid) for uid in others)]
+                if len(listed) == len(wanted) and not jobs and not left:
                     return True
         return False
 
     def _create_before(self) -> None:
         agent = self._agent()
         name = agent["metadata"]["name"]
-        try:
-            self._made = self.api.create(CONFIG_MAPS, self._namespace, agent)["metadata"]["uid"]
-        except ConflictError:  # of another client of this run, or of one that died before it made the rest
-            there = self.api.get(CONFIG_MAPS, self._namespace, name)
-            if there.get("binaryData") != agent["binaryData"] and not there["metadata"].get("ownerReferences"):
+        for _ in range(_ATTEMPTS):
+            try:
+                self._made = self.api.create(CONFIG_MAPS, self._namespace, agent)["metadata"]["uid"]
+                return
+            except ConflictError:  # of another client of this run, or of one that died before it made the rest
+                pass
+            try:
+                there = self.api.get(CONFIG_MAPS, self._namespace, name)
+                if self._is_of_use(there, agent):
+                    return
                 self.api.delete(CONFIG_MAPS, self._namespace, name, uid=there["metadata"]["uid"], policy="Background")
-                self.api.create(CONFIG_MAPS, self._namespace, agent)
+            except (NotFoundError, ConflictError):
+                continue  # it went by itself
+        raise ProvisionError(f"the ConfigMap {self._namespace}/{name} of an earlier run does not go; delete it")
+
+    def _is_of_use(self, there: Object, agent: Object) -> bool:
+        """Whether an agent's ConfigMap that is there will stay: that of a MiniCluster that is gone goes any moment."""
+        owners = {owner["uid"] for owner in there["metadata"].get("ownerReferences", [])}
+        if there["metadata"].get("deletionTimestamp"):
+            return False
+        if not owners:
+            return bool(there.get("binaryData") == agent["binaryData"])
+        try:
+            owner = self.api.get(MINICLUSTERS, self._namespace, self._name)
+        except NotFoundError:
+            return False
+        return owner["metadata"]["uid"] in owners
 
     def abandon(self) -> None:
         super().abandon()
-        if self._made and not self._created:
+        if self._made:
             try:
                 name = self._agent()["metadata"]["name"]
                 self.api.delete(CONFIG_MAPS, self._namespace, name, uid=self._made, policy="Background")
+            except NotFoundError:
+                pass  # its owner, which it has after all, took it along
             except ExecutorsError as err:  # another client's MiniCluster has it by now, or the API server is away
                 log.warning("the agent's ConfigMap could not be removed: %s", err)
 
     def _complete(self, owner: Object) -> None:
-        self._made = ""
         if not self._created:
+            self._made = ""
             return
         [agent] = owned_by([self._agent()], owner)
         change = {"metadata": {"ownerReferences": agent["metadata"]["ownerReferences"]}}
-        self.api.patch(CONFIG_MAPS, self._namespace, agent["metadata"]["name"], change)
+        try:
+            self.api.patch(CONFIG_MAPS, self._namespace, agent["metadata"]["name"], change)
+        except NotFoundError:
+            # It was that of the MiniCluster before, which went between the two. The pods wait for it.
+            self.api.create(CONFIG_MAPS, self._namespace, agent)
+        self._made = ""
 
     def _agent(self) -> Object:
         return next(one for one in self._manifests() if one["kind"] == "ConfigMap")

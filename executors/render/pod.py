@@ -15,6 +15,13 @@ from executors.spec import DEFAULT_IMAGE, Commands, Container
 
 #: Seconds between the wish that a pod ends and its killing. Brokers need about 2; jobs that trap TERM the rest.
 GRACE_PERIOD = 10
+#: When the kubelet ends a lead whose agent does not answer: after two minutes, since a busy node is slow and not dead.
+LIVENESS: dict[str, int] = {
+    "initialDelaySeconds": 30,
+    "periodSeconds": 30,
+    "timeoutSeconds": 15,
+    "failureThreshold": 4,
+}
 
 _STATE_VOLUME = "flux-state"
 _SECRET_VOLUME = "flux-curve"
@@ -199,13 +206,7 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
     ours_mounted = [_files_mount(cluster), _state_mount(), *_view_mounts(cluster), secret]
     made["volumeMounts"] = [*ours_mounted, *mounts_of(container)]
     if program is not None:
-        made["livenessProbe"] = {
-            "exec": {"command": ["/bin/sh", names.ENTRY, "probe"]},
-            "initialDelaySeconds": 30,
-            "periodSeconds": 30,
-            "timeoutSeconds": 15,
-            "failureThreshold": 4,
-        }
+        made["livenessProbe"] = {"exec": {"command": ["/bin/sh", names.ENTRY, "probe"]}, **LIVENESS}
     return made
 
 

@@ -14,6 +14,9 @@ from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
 from tests.conftest import missing
 
+_OPERATOR_CURE = (
+    "upstream's operator is not given; build it and set FLUXOP_TEST_CRD and FLUXOP_TEST_OPERATOR to its paths"
+)
 Bed = TypeVar("Bed", bound=ControlPlane)
 
 
@@ -37,6 +40,18 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     name = cluster.create_namespace()
     yield name
     cluster.delete_namespace(name)
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: Cluster) -> Iterator[None]:
+    """Upstream's operator, running."""
+    if cluster.crd is None or cluster.operator is None:
+        missing("flux-operator", _OPERATOR_CURE)
+    cluster.install_crd(cluster.crd)
+    program = cluster.start_operator()
+    yield
+    program.stop()
+    cluster.kubectl("delete", "crd", "miniclusters.flux-framework.org")
 
 
 def _started(kind: type[Bed]) -> Bed:

@@ -42,14 +42,8 @@ class Proxy:
 
     def kubeconfig(self, directory: Path, document: dict[str, Any] | None = None) -> Path:
         """The bed's kubeconfig (or another document of it), through this proxy."""
-        changed = copy.deepcopy(document or yaml.safe_load(Path(self._bed.kubeconfig).read_text()))
-        [cluster] = changed["clusters"]
-        cluster["cluster"]["server"] = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
-        cluster["cluster"]["tls-server-name"] = self._target[0]
-        path = directory / "through-the-proxy.yaml"
-        path.write_text(yaml.safe_dump(changed))
-        path.chmod(0o600)
-        return path
+        given = document or yaml.safe_load(Path(self._bed.kubeconfig).read_text())
+        return kubeconfig_through(self._listener.getsockname()[1], self._target[0], directory, given)
 
     def cut(self) -> None:
         """Close every connection that is open now."""
@@ -91,3 +85,15 @@ class Proxy:
         with self._lock:
             self._open -= {source, sink}
         source.close()
+
+
+def kubeconfig_through(port: int, server: str, directory: Path, document: dict[str, Any]) -> Path:
+    """A kubeconfig that reaches ``server`` by a port of 127.0.0.1; the rest is the document's."""
+    changed = copy.deepcopy(document)
+    [cluster] = changed["clusters"]
+    cluster["cluster"]["server"] = f"https://127.0.0.1:{port}"
+    cluster["cluster"]["tls-server-name"] = server
+    path = directory / "through-the-proxy.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    path.chmod(0o600)
+    return path

@@ -12,6 +12,7 @@ from executors.config import RunConfig
 from executors.lifecycle.reap import reap
 from executors.provision.direct import DirectProvisioner
 from executors.render import AGENT_DIRECTORY
+from executors.render.pod import LIVENESS
 from tests.cluster.runs import LIMIT, Runs, job, spec
 from tests.cluster.testbed.objects import KubectlError
 from tests.cluster.testbed.waiting import wait_until
@@ -69,7 +70,7 @@ def test_kubernetes_removes_what_is_left_after_its_ttl(runs: Runs) -> None:
 
 
 def test_an_agent_that_hangs_is_found_by_its_liveness_probe(runs: Runs) -> None:
-    """The probe's own period is minutes; here its command is run as the kubelet would."""
+    """What it says of an agent that works, hangs, and works again: the command is run here as the kubelet would."""
     session = runs.open(**NEVER)
     pod = runs.pod(session.run_name, 0)
     [container] = pod["spec"]["containers"]
@@ -82,6 +83,31 @@ def test_an_agent_that_hangs_is_found_by_its_liveness_probe(runs: Runs) -> None:
         runs.bed.kubectl(*in_pod, *probe)
     runs.bed.kubectl(*in_pod, "kill", "-CONT", agent)
     assert job(session, "true").ok
+
+
+def test_kubernetes_ends_an_instance_whose_agent_hangs(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kubelet's own probe and nothing else: there is no time-out, and the client only waits. (Two minutes are
+    what users get; the mechanism is the same with seconds.)"""
+    for name, value in {
+        "initialDelaySeconds": 1,
+        "periodSeconds": 1,
+        "timeoutSeconds": 2,
+        "failureThreshold": 2,
+    }.items():
+        monkeypatch.setitem(LIVENESS, name, value)
+    session = runs.open(**NEVER)
+    [handle] = session.submit([JobRequest(argv=["sleep", "600"])])
+    wait_until("the job to run", lambda: handle.state == "RUN", LIMIT)
+    pod = runs.pod(session.run_name, 0)["metadata"]
+    in_pod = ("exec", pod["name"], f"--namespace={runs.namespace}", "--")
+    agent = runs.bed.kubectl(*in_pod, "pgrep", "-f", "agent.pyz serve").split()[0]
+    runs.bed.kubectl(*in_pod, "kill", "-STOP", agent)
+    result = handle.result(LIMIT)
+    assert result.outcome in (Outcome.UNKNOWN, Outcome.LOST)
+    wait_state(runs, session, "Failed")
+    events = runs.bed.kubectl("get", "events", f"--namespace={runs.namespace}", "--output=json")
+    said = {one["reason"] for one in json.loads(events)["items"] if one["involvedObject"]["name"] == pod["name"]}
+    assert {"Unhealthy", "Killing"} <= said
 
 
 def decided(runs: Runs, config: RunConfig) -> dict[str, str]:

@@ -9,25 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from executors import JobRequest, Outcome, ProvisionError
+from executors import ExecutorsError, JobRequest, Outcome, ProvisionError
+from executors.lifecycle import Lifecycle
 from executors.schema import json_schema
-from tests.cluster.runs import LIMIT, Runs, job, output_of, runs_on, spec
+from tests.cluster.rights import grant, role, without
+from tests.cluster.runs import KINDS, LIMIT, Runs, job, output_of, runs_on, spec
 from tests.cluster.testbed.cluster import Cluster
-from tests.conftest import missing
-
-_CURE = "upstream's operator is not given; build it and set FLUXOP_TEST_CRD and FLUXOP_TEST_OPERATOR to its paths"
-
-
-@pytest.fixture(scope="module")
-def operator(cluster: Cluster) -> Iterator[None]:
-    """Upstream's operator, running."""
-    if cluster.crd is None or cluster.operator is None:
-        missing("flux-operator", _CURE)
-    cluster.install_crd(cluster.crd)
-    program = cluster.start_operator()
-    yield
-    program.stop()
-    cluster.kubectl("delete", "crd", "miniclusters.flux-framework.org")
+from tests.cluster.testbed.waiting import wait_until
 
 
 @pytest.fixture
@@ -106,3 +94,107 @@ def test_a_job_that_fails_is_reported_as_in_direct_mode(operated: Runs) -> None:
     [handle] = session.submit([JobRequest(argv=["sh", "-c", "exit 9"])])
     result = handle.result(LIMIT)
     assert (result.outcome, result.returncode) == (Outcome.FAILED, 9)
+
+
+def left(runs: Runs) -> list[str]:
+    """As ``Runs.left``, and the resources."""
+    names = f"miniclusters,{KINDS}"
+    found = runs.bed.kubectl("get", names, f"--namespace={runs.namespace}", "--output=name").split()
+    return [name for name in found if name != "configmap/kube-root-ca.crt"]
+
+
+def wait_nothing_left(runs: Runs) -> None:
+    # Brokers in upstream's pods do not hear SIGTERM: the half minute of grace that Kubernetes gives goes by.
+    wait_until("nothing to be left", lambda: not left(runs), 2 * LIMIT)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_whole_run_under_exactly_the_role(cluster: Cluster, operated: Runs) -> None:
+    grant(cluster, operated, role("operator"))
+    session = operated.open()
+    assert job(session, "true").ok
+    session.close()
+    wait_nothing_left(operated)
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize(
+    ("resource", "verb", "words"),
+    [
+        ("miniclusters", "create", 'cannot create resource "miniclusters"'),
+        ("configmaps", "create", 'cannot create resource "configmaps"'),
+        ("configmaps", "patch", 'cannot patch resource "configmaps"'),
+        ("jobs", "list", 'cannot list resource "jobs"'),
+        ("jobs", "watch", 'cannot watch resource "jobs"'),
+        ("pods", "list", 'cannot list resource "pods"'),
+        ("pods", "watch", 'cannot watch resource "pods"'),
+        ("events", "list", 'cannot list resource "events"'),
+        ("events", "watch", 'cannot watch resource "events"'),
+        ("pods/exec", "get", "on pods/exec is needed"),
+    ],
+)
+def test_one_verb_less_fails_with_a_message_that_names_it(
+    cluster: Cluster, operated: Runs, resource: str, verb: str, words: str
+) -> None:
+    grant(cluster, operated, without(role("operator"), resource, verb))
+    with pytest.raises(ExecutorsError, match=words):
+        operated.open()
+    wait_nothing_left(operated)
+
+
+@pytest.mark.usefixtures("operator")
+def test_without_the_right_to_delete_the_run_says_so_and_ends_by_itself(
+    cluster: Cluster, operated: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    grant(cluster, operated, without(role("operator"), "miniclusters", "delete"))
+    session = operated.open()
+    assert job(session, "true").ok
+    session.close()
+    assert 'cannot delete resource "miniclusters"' in caplog.text and "ends by its own time-outs" in caplog.text
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_run_that_may_not_see_its_end_says_so(
+    cluster: Cluster, operated: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    grant(cluster, operated, without(role("operator"), "miniclusters", "list"))
+    session = operated.open()
+    assert job(session, "true").ok
+    session.close()
+    assert "whether it is gone cannot be seen" in caplog.text and 'cannot list resource "miniclusters"' in caplog.text
+    wait_nothing_left(operated)
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize(
+    ("resource", "verb"),
+    [("miniclusters", "watch"), ("jobs", "get"), ("pods", "get"), ("pods/log", "get"), ("configmaps", "delete")],
+)
+def test_rights_that_only_errors_and_ends_need_do_not_stop_a_run(
+    cluster: Cluster, operated: Runs, resource: str, verb: str
+) -> None:
+    grant(cluster, operated, without(role("operator"), resource, verb))
+    session = operated.open()
+    assert job(session, "true").ok
+    session.close()
+    wait_nothing_left(operated)
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_same_run_again_needs_to_get_what_is_there(cluster: Cluster, operated: Runs) -> None:
+    first = operated.open(run_id="one")
+    for resource in ("miniclusters", "configmaps", "jobs"):
+        grant(cluster, operated, without(role("operator"), resource, "get"))
+        with pytest.raises(ExecutorsError, match=f'cannot get resource "{resource}"'):
+            operated.open(run_id="one")
+    assert job(first, "true").ok
+
+
+@pytest.mark.usefixtures("operator")
+def test_resizing_needs_to_patch_the_resource(cluster: Cluster, operated: Runs) -> None:
+    grant(cluster, operated, without(role("operator"), "miniclusters", "patch"))
+    session = operated.open(spec(operated.image, maxSize=2))
+    lifecycle = Lifecycle(session.run_name, operated.config(), {})
+    with pytest.raises(ExecutorsError, match='cannot patch resource "miniclusters"'):
+        lifecycle.resize(2, LIMIT, print)
+    assert job(session, "true").ok

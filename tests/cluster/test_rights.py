@@ -2,54 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-import yaml
 
 from executors import ExecutorsError
 from executors.kube import ClusterAccess, connect
 from executors.provision.rights import RIGHTS, missing_rights
+from tests.cluster import rights
+from tests.cluster.rights import role, without
 from tests.cluster.runs import Runs, job
 from tests.cluster.testbed.cluster import Cluster
 
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def role(mode: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((DOCS / f"rbac-{mode}.yaml").read_text())
-    return found
-
-
-def without(given: dict[str, Any], resource: str, verb: str) -> dict[str, Any]:
-    rules = []
-    for rule in given["rules"]:
-        for one in rule["resources"]:
-            verbs = [v for v in rule["verbs"] if (one, v) != (resource, verb)]
-            rules.append({**rule, "resources": [one], "verbs": verbs})
-    return {**given, "rules": [rule for rule in rules if rule["verbs"]]}
-
 
 @pytest.fixture
-def grant(cluster: Cluster, runs: Runs) -> Any:
-    """Makes the test's sessions those of a ServiceAccount with a Role."""
-
-    def give(given: dict[str, Any]) -> None:
-        name = "worker"
-        runs.kubeconfig = cluster.service_account_kubeconfig(runs.namespace, name)
-        cluster.kubectl("apply", f"--namespace={runs.namespace}", "--filename=-", input=json.dumps(given))
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": given["metadata"]["name"]},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": runs.namespace}],
-        }
-        cluster.kubectl("apply", f"--namespace={runs.namespace}", "--filename=-", input=json.dumps(binding))
-
-    return give
+def grant(cluster: Cluster, runs: Runs) -> Callable[[dict[str, Any]], None]:
+    return partial(rights.grant, cluster, runs)
 
 
 @pytest.mark.parametrize("mode", ["direct", "operator"])

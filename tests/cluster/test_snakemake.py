@@ -1,4 +1,5 @@
-"""examples/snakemake/variant-calling in real pods: on a shared volume, without one, and with Snakemake in a pod too."""
+"""examples/snakemake/variant-calling in real pods: on a shared volume, with a storage plugin (a directory, a real S3
+server) and no shared files, and with Snakemake in a pod too."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ import pytest
 
 from tests.cluster.pods import create, output_of_pod, pod_spec
 from tests.cluster.runs import Runs, spec, write_config
+from tests.cluster.test_secrecy import assert_absent
 from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.missing import Missing
+from tests.cluster.testbed.object_store import ObjectStore
+from tests.cluster.volumes import VOLUME, mounted, volume_of
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "snakemake" / "variant-calling"
-VOLUME = "work"
 #: All but the source cache, which is in a home directory that the pods do not have.
 SHARED = ("--shared-fs-usage", "persistence", "input-output", "sources", "software-deployment", "storage-local-copies")
 
@@ -34,36 +38,30 @@ def open_namespace(cluster: Cluster, runs: Runs) -> Iterator[str]:
 
 
 @pytest.fixture
-def volume(cluster: Cluster, runs: Runs, tmp_path: Path) -> Iterator[Path]:
-    """A directory of this machine that pods of the namespace mount by a PersistentVolumeClaim, at the same path."""
+def python_in_pods(cluster: Cluster) -> None:
     if cluster.image.without_python is not None:
         missing("kubernetes", f"no Snakemake in the pods' image: {cluster.image.without_python}")
-    directory = tmp_path / "volume"
-    directory.mkdir()
-    name = f"{runs.namespace}-{VOLUME}"
-    storage = {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
-    persistent = {
-        "capacity": {"storage": "1Gi"},
-        "accessModes": ["ReadWriteMany"],
-        "persistentVolumeReclaimPolicy": "Retain",
-        "hostPath": {"path": str(directory)},
-        "claimRef": {"namespace": runs.namespace, "name": VOLUME},
-    }
-    claim = {"accessModes": ["ReadWriteMany"], "volumeName": name, **storage}
-    create(
-        cluster,
-        runs.namespace,
-        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": persistent},
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": VOLUME}, "spec": claim},
-    )
-    yield directory
-    # What pods wrote belongs to their user, which pytest's own tidying does not care for: it is root here.
-    cluster.kubectl("delete", "pvc", VOLUME, f"--namespace={runs.namespace}", "--wait=false")
-    cluster.kubectl("delete", "pv", name, "--wait=false")
 
 
-def config_file(runs: Runs, directory: Path, mount: Path, **more: object) -> Path:
-    container = {"volumes": {VOLUME: {"claimName": VOLUME, "path": str(mount)}}}
+@pytest.fixture
+def store(cluster: Cluster, python_in_pods: None, tmp_path: Path) -> Iterator[ObjectStore]:
+    """An S3 server of the test's own."""
+    try:
+        found = ObjectStore(cluster.place, tmp_path / "store")
+    except Missing as reason:
+        missing("kubernetes", f"no S3 server for the tests: {reason}")
+    with found:
+        yield found
+
+
+@pytest.fixture
+def volume(cluster: Cluster, runs: Runs, python_in_pods: None, tmp_path: Path) -> Iterator[Path]:
+    with volume_of(cluster, runs.namespace, tmp_path / "volume") as directory:
+        yield directory
+
+
+def config_file(runs: Runs, directory: Path, mount: Path | None, **more: object) -> Path:
+    container = {} if mount is None else mounted(mount)
     minicluster = spec(runs.image, size=2, container=container, **more)
     file = directory / "run.yaml"
     given = {"kubeconfig": str(runs.kubeconfig), "provisioner": "direct", "namespace": runs.namespace}
@@ -152,6 +150,87 @@ def test_the_example_without_a_shared_file_system(
     assert runs.left() == []
 
 
+def s3_options(runs: Runs, directory: Path, store: ObjectStore, prefix: str) -> tuple[str, ...]:
+    """As docs/kubernetes.md has them; the keys are in the environment that `s3_keys` gives."""
+    return (
+        *("--flux-operator-config", str(config_file(runs, directory, None)), "--shared-fs-usage", "none"),
+        *("--default-storage-provider", "s3", "--default-storage-prefix", prefix),
+        *("--storage-s3-endpoint-url", store.url),
+    )
+
+
+def s3_keys(store: ObjectStore) -> dict[str, str]:
+    return {
+        "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": store.access_key,
+        "SNAKEMAKE_STORAGE_S3_SECRET_KEY": store.secret_key,
+        # Not through a proxy that this machine may need for other addresses.
+        "NO_PROXY": "*",
+    }
+
+
+def test_the_example_with_s3_and_no_volume_at_all(
+    cluster: Cluster, runs: Runs, store: ObjectStore, tmp_path: Path
+) -> None:
+    """Restricted pods, as any user, in which there is nothing of this machine."""
+    work = tmp_path / "checkout"
+    prepared_checkout(work)
+    bucket = store.bucket("science")
+    for path in (EXAMPLE / "data").iterdir():
+        bucket.upload_file(str(path), f"run/data/{path.name}")
+    said = snakemake(
+        work,
+        *s3_options(runs, tmp_path, store, "s3://science/run"),
+        *("--config", "python=python3", "data=.", "--verbose"),
+        **s3_keys(store),
+    )
+    table = tmp_path / "variants.tsv"
+    bucket.download_file("run/results/variants.tsv", str(table))
+    assert_variants(table)
+    assert runs.left() == []
+    made = {one.key for one in bucket.objects.filter(Prefix="run/results/")}
+    assert "run/results/variants.png" in made and not any(key.endswith(".unsorted.bam") for key in made)
+    logs = "".join(path.read_text() for path in (work / ".snakemake" / "flux_operator_logs").rglob("*.log"))
+    for secret in (store.access_key, store.secret_key):
+        for where, text in (("the output", said), ("jobs' logs", logs), ("audit", json.dumps(cluster.audit_events()))):
+            assert_absent(text, where, secret)
+
+
+#: What Flux knows of all jobs of the instance, and every argv in the pod.
+LOOK_AROUND = """rule look:
+    output: 'seen.txt'
+    shell:
+        "for id in $(flux jobs -a -n -o {{id}}); do flux job info $id jobspec; flux job info $id eventlog; done "
+        "> {output}; ps axww -o args >> {output}"
+"""
+
+
+def test_the_keys_of_the_storage_are_in_no_jobspec_and_no_argv(runs: Runs, store: ObjectStore, tmp_path: Path) -> None:
+    """The keys are there, or the job could not have stored what it saw."""
+    work = tmp_path / "checkout"
+    work.mkdir()
+    (work / "Snakefile").write_text(LOOK_AROUND)
+    bucket = store.bucket("science")
+    snakemake(work, *s3_options(runs, tmp_path, store, "s3://science"), **s3_keys(store))
+    seen = bucket.Object("seen.txt").get()["Body"].read().decode()
+    jobspecs, _, argv = seen.partition("COMMAND\n")
+    assert '"tasks"' in jobspecs and "snakemake" in argv
+    assert_absent(seen, "jobspecs or argv", store.access_key)
+    assert_absent(seen, "jobspecs or argv", store.secret_key)
+
+
+def test_keys_that_the_storage_refuses_fail_the_run_with_its_words(
+    runs: Runs, store: ObjectStore, tmp_path: Path
+) -> None:
+    work = tmp_path / "checkout"
+    work.mkdir()
+    (work / "Snakefile").write_text("rule a:\n    output: 'a.txt'\n    shell: 'echo > {output}'\n")
+    keys = {**s3_keys(store), "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "of-somebody-else"}
+    with pytest.raises(AssertionError, match=r"403|Forbidden|SignatureDoesNotMatch") as refused:
+        snakemake(work, *s3_options(runs, tmp_path, store, "s3://science"), **keys)
+    assert "of-somebody-else" not in str(refused.value)
+    assert runs.left() == []
+
+
 def test_a_job_that_fails_without_a_shared_file_system_shows_its_log(runs: Runs, volume: Path, tmp_path: Path) -> None:
     work = tmp_path / "checkout"
     work.mkdir()
@@ -172,8 +251,8 @@ def test_snakemake_itself_in_a_pod(cluster: Cluster, runs: Runs, volume: Path) -
     shutil.copytree(EXAMPLE, work)
     for package in ("executors", "snakemake_executor_flux", "snakemake_executor_plugin_flux_operator"):
         shutil.copytree(ROOT / package, volume / "packages" / package)
-    container = {"volumes": {VOLUME: {"claimName": VOLUME, "path": str(volume)}}}
-    write_config(volume / "run.yaml", spec(runs.image, size=2, container=container), provisioner="direct")
+    minicluster = spec(runs.image, size=2, container=mounted(volume))
+    write_config(volume / "run.yaml", minicluster, provisioner="direct")
     for_everybody(volume)
     cluster.kubectl("create", "serviceaccount", "client", f"--namespace={runs.namespace}")
     cluster.kubectl("apply", f"--namespace={runs.namespace}", f"--filename={ROOT / 'docs' / 'rbac-direct.yaml'}")

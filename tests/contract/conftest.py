@@ -1,4 +1,7 @@
-"""The engines that the contract holds for, each as a session on this machine."""
+"""The engines that the contract holds for, each as a session on this machine.
+
+What of it does not depend on this machine is run on Kubernetes too, by tests/cluster/test_contract.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from executors import RunId, Session, load_config, open_session
+from tests.processes import alive
 
 Opener = Callable[..., Session]
 
@@ -50,6 +54,18 @@ def opener(engine: str) -> Iterator[Opener]:
 def session(opener: Opener) -> Session:
     """One session for all tests of a module that do not end it."""
     return opener()
+
+
+@pytest.fixture
+def node_name() -> str:
+    """What the session's only node is called."""
+    return os.uname().nodename
+
+
+@pytest.fixture
+def is_alive() -> Callable[[int], bool]:
+    """Whether a process of a job runs, by the number that the job knows it by."""
+    return alive
 
 
 @pytest.fixture

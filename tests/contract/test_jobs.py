@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 
 from executors import AgentError, JobHandle, JobRequest, JobResult, Outcome, Session
 from executors.job import NO_INPUT
-from tests.processes import alive
 
 LIMIT = 60.0
 
@@ -30,7 +30,7 @@ def wait_running(handle: JobHandle, marker: Path) -> None:
         time.sleep(0.02)
 
 
-def test_a_job_that_succeeds_is_completed(session: Session) -> None:
+def test_a_job_that_succeeds_is_completed(session: Session, node_name: str) -> None:
     result = run(session, "true")
     assert result.ok
     assert (result.outcome, result.returncode, result.signal, result.exception) == (
@@ -39,7 +39,7 @@ def test_a_job_that_succeeds_is_completed(session: Session) -> None:
         None,
         None,
     )
-    assert result.node == os.uname().nodename
+    assert result.node == node_name
 
 
 def test_times_are_in_order(session: Session) -> None:
@@ -67,13 +67,15 @@ def test_a_command_that_does_not_exist_cannot_be_run(session: Session) -> None:
     assert "No such file" in result.exception.note
 
 
-def test_a_job_over_its_time_limit_is_ended_with_its_children(session: Session, tmp_path: Path) -> None:
+def test_a_job_over_its_time_limit_is_ended_with_its_children(
+    session: Session, tmp_path: Path, is_alive: Callable[[int], bool]
+) -> None:
     pid_file = tmp_path / "pid"
     result = run(session, "sh", "-c", f"sleep 600 & echo $! > {pid_file}; wait", duration=1.0)
     assert result.outcome is Outcome.TIMEOUT
     child = int(pid_file.read_text())
     deadline = time.monotonic() + LIMIT
-    while alive(child):
+    while is_alive(child):
         assert time.monotonic() < deadline, "the job's child outlives its time limit"
         time.sleep(0.05)
 

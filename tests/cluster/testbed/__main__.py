@@ -19,6 +19,7 @@ from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
 from tests.cluster.testbed.numbers import Number, end, staying
+from tests.cluster.testbed.object_store import versitygw
 
 
 def main() -> None:
@@ -36,6 +37,8 @@ def main() -> None:
                 end(number)
         elif arguments.do == "build":
             kind.prepare()
+            if kind is Cluster:
+                versitygw()
         elif arguments.do == "up":
             for name, value in exports(kind(stays=True)).items():
                 print(f"export {name}={value}")
