@@ -11,11 +11,12 @@ import pytest
 
 from tests.airflow.conftest import DAGS, airflow_database
 from tests.airflow.stack import AirflowStack
+from tests.cluster.rights import grant, role
 from tests.cluster.runs import Runs
-from tests.cluster.test_rights import grant, role
 from tests.cluster.test_snakemake import EXAMPLE, assert_variants, config_file, for_everybody, open_namespace, volume
+from tests.cluster.testbed.cluster import Cluster
 
-__all__ = ["airflow_database", "grant", "open_namespace", "volume"]
+__all__ = ["airflow_database", "open_namespace", "volume"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "airflow"
@@ -24,11 +25,10 @@ LIMIT = 120.0
 
 @pytest.fixture
 def stack(
-    runs: Runs, open_namespace: str, volume: Path, grant: object, airflow_database: Path, tmp_path: Path
+    cluster: Cluster, runs: Runs, open_namespace: str, volume: Path, airflow_database: Path, tmp_path: Path
 ) -> Iterator[AirflowStack]:
     """An Airflow whose connections lead into a namespace where it has the Role of the documents, and no more."""
-    assert callable(grant)
-    grant(role("direct"))
+    grant(cluster, runs, role("direct"))
     extra = {
         "provisioner": "direct",
         "kubeconfig": str(runs.kubeconfig),
