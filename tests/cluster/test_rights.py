@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from executors import ExecutorsError
+from executors import ExecutorsError, join_session
 from executors.kube import ClusterAccess, connect
 from executors.provision.rights import RIGHTS, missing_rights
 from tests.cluster import rights
@@ -94,3 +94,15 @@ def test_rights_that_only_errors_need_do_not_stop_a_run(runs: Runs, grant: Any, 
     assert job(session, "true").ok
     session.close()
     runs.wait_nothing_left()
+
+
+def test_a_triggerer_joins_under_its_role_and_makes_nothing(runs: Runs, grant: Any) -> None:
+    administrator = runs.open(run_id="joined")
+    grant(role("airflow-triggerer"))
+    session = join_session(administrator.run_name, runs.config(), environ={})
+    try:
+        assert job(session, "true").ok
+    finally:
+        session.close(release=False)
+    with pytest.raises(ExecutorsError, match=r'cannot create resource "jobs"'):
+        runs.open(run_id="another")
