@@ -60,8 +60,8 @@ for module in MODULES:
 
 #: What is known not to hold yet with upstream's operator, and how it fails.
 KNOWN_WITH_OPERATOR = {
-    "test_a_run_that_is_opened_while_it_ends_begins_anew": "the next client's relay is killed (137) with a pod that ends, "
-    "which neither the MiniCluster nor its Job says yet",
+    "test_a_run_that_is_opened_while_it_ends_begins_anew": "the next client's relay is killed (137) with a pod that "
+    "ends, which neither the MiniCluster nor its Job says yet",
 }
 
 
