@@ -113,7 +113,7 @@ def _start(cluster: Cluster, namespace: str, directory: Path) -> list[Row]:
     return [
         first,
         Row(
-            "the same against a hand-written Job of 2 brokers without agent: created -> first output",
+            "MiniCluster of 2 against a hand-written Job of 2 brokers without agent: created -> first output",
             f"{ours:.2f} s against {hand:.2f} s: {ours - hand:+.2f} s",
             "<= 1 s on top",
             ours - hand <= 1,
