@@ -1,0 +1,98 @@
+"""Many triggers of one run in one event loop, as a triggerer has them; prints what was seen, as JSON.
+
+Argument: how many. Each waits for a job of an instance on this machine, with its output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+import uuid
+
+from airflow_provider_flux.hook import FluxHook, joinable
+from airflow_provider_flux.triggers.job import FluxJobTrigger
+from bench.common import rss
+from executors import JobRequest, RunId, Session, load_config, open_session
+
+#: The first jobs hold all cores until all triggers wait.
+_HOLD = "while [ ! -e {gate} ]; do sleep 0.1; done"
+
+
+def main(count: int) -> None:
+    gate = f"/tmp/bench-gate-{uuid.uuid4().hex[:8]}"
+    config = load_config(environ={}, options={"run.provisioner": "local"})
+    environ = FluxHook().environment()
+    with open_session(RunId("bench", uuid.uuid4().hex[:8]), config, environ=environ) as session:
+        held = session.submit(
+            [JobRequest(argv=["sh", "-c", _HOLD.format(gate=gate)]) for _ in range(os.cpu_count() or 1)]
+        )
+        handles = session.submit([JobRequest(argv=["echo", str(number)]) for number in range(count)])
+        ids = [str(handle.wait_submitted(60.0)) for handle in (*held, *handles)][len(held) :]
+        try:
+            print(json.dumps(asyncio.run(_watch(session, ids, joinable(config), gate))))
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(gate)
+
+
+async def _watch(session: Session, ids: list[str], options: dict[str, object], gate: str) -> dict[str, object]:
+    delays: list[float] = []
+    lag = _Lag()
+
+    async def one(job_id: str) -> None:
+        trigger = FluxJobTrigger(run_name=session.run_name, options=options, job_id=job_id)
+        async for event in trigger.run():
+            payload = event.payload
+            delays.append(time.time() - payload["result"]["times"]["finish"])
+            assert payload["result"]["outcome"] == "COMPLETED", payload
+            assert payload["result_line"] is not None, payload
+
+    # What is loaded for the first trigger of a process is not what these many cost.
+    [first] = session.submit([JobRequest(argv=["echo", "1"], urgency=31)])
+    asyncio.get_running_loop().call_later(1.0, first.cancel)  # it waits behind the held cores
+    async for _ in FluxJobTrigger(run_name=session.run_name, options=options, job_id=str(first.wait_submitted())).run():
+        pass
+    before = rss(os.getpid())
+    watching = asyncio.ensure_future(lag.watch())
+    triggers = [asyncio.ensure_future(one(job_id)) for job_id in ids]
+    clients = 1
+    while clients < 2:
+        clients = (await asyncio.to_thread(session.request, "info"))["clients"]
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(3.0)  # all of them wait, and what their beginning cost is in the figures
+    clients = (await asyncio.to_thread(session.request, "info"))["clients"]
+    begin = time.monotonic()
+    with open(gate, "w"):
+        pass
+    await asyncio.gather(*triggers)
+    seconds = time.monotonic() - begin
+    watching.cancel()
+    # The session of this program is one of the clients.
+    return {
+        "delays": delays,
+        "streams": clients - 1,
+        "grown": rss(os.getpid()) - before,
+        "blocked": lag.worst,
+        "seconds": seconds,
+    }
+
+
+class _Lag:
+    """The longest time for which the loop did not come round."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    async def watch(self) -> None:
+        while True:
+            begin = time.monotonic()
+            await asyncio.sleep(0.005)
+            self.worst = max(self.worst, time.monotonic() - begin - 0.005)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
