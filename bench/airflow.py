@@ -44,6 +44,7 @@ def measure_airflow() -> list[Row]:
     need_flux()
     rows = [_import(), *_triggers(500), *_triggers(1000)]
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        (Path(directory) / "database").mkdir()
         database = create_database(Path(directory) / "database")
         rows.append(_overhead(Path(directory) / "local", database, "local", 0.2, {"provisioner": "local"}))
         try:

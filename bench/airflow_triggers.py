@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import uuid
+from pathlib import Path
 
 from airflow_provider_flux.hook import FluxHook, joinable
 from airflow_provider_flux.triggers.job import FluxJobTrigger
@@ -58,7 +59,10 @@ async def _watch(session: Session, ids: list[str], options: dict[str, object], g
         pass
     before = rss(os.getpid())
     watching = asyncio.ensure_future(lag.watch())
-    triggers = [asyncio.ensure_future(one(job_id)) for job_id in ids]
+    triggers = []
+    for job_id in ids:  # one in each turn of the loop, as the triggerer does
+        triggers.append(asyncio.ensure_future(one(job_id)))
+        await asyncio.sleep(0)
     clients = 1
     while clients < 2:
         clients = (await asyncio.to_thread(session.request, "info"))["clients"]
@@ -66,8 +70,7 @@ async def _watch(session: Session, ids: list[str], options: dict[str, object], g
     await asyncio.sleep(3.0)  # all of them wait, and what their beginning cost is in the figures
     clients = (await asyncio.to_thread(session.request, "info"))["clients"]
     begin = time.monotonic()
-    with open(gate, "w"):
-        pass
+    await asyncio.to_thread(Path(gate).touch)
     await asyncio.gather(*triggers)
     seconds = time.monotonic() - begin
     watching.cancel()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _LINGER = 10.0
 #: Triggers that begin to read their job's output in one turn of the loop; each takes a good tenth of a millisecond.
 _AT_ONCE = 20
+#: Jobs that are asked for by one request.
+_TOGETHER = 100
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Watch:
         self._asked: list[tuple[str, Watched]] = []
 
     def job(self, job_id: str) -> Watched:
-        """Begin to wait for a job. Jobs that are asked for in one turn of the loop make one request."""
+        """Begin to wait for a job. Jobs that are asked for in one turn of the loop share requests."""
         watched = Watched(self._loop.create_future(), self._loop.create_future())
         self._asked.append((job_id, watched))
         if len(self._asked) == 1:
@@ -50,7 +52,9 @@ class Watch:
     def _attach(self) -> None:
         from executors import SessionClosedError
 
-        asked, self._asked = self._asked, []
+        asked, self._asked = self._asked[:_TOGETHER], self._asked[_TOGETHER:]
+        if self._asked:
+            self._loop.call_soon(self._attach)
         ids = [job_id for job_id, _ in asked]
         try:
             handles = self.session.attach(ids)
