@@ -37,7 +37,7 @@ USER = "admin"
 _PORT = 8080
 #: Seconds; each is for what never comes.
 _START_LIMIT = 180.0
-_STOP_LIMIT = 5.0
+_STOP_LIMIT = 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LINES = 20
 
