@@ -7,14 +7,15 @@ STAMP := $(VENV)/.complete
 # Snakemake's command has to be found by the examples' own commands.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test test-quick lint bench clean
+.PHONY: help demo demo-airflow test test-quick lint bench clean
 
 help:
-	@echo "make demo        a variant-calling workflow through snakemake --executor flux-operator"
-	@echo "make test        all tests that this machine can run; REQUIRE=flux fails where Flux is missing"
-	@echo "make test-quick  the unit and contract tests, in under a minute"
-	@echo "make lint        ruff, mypy, import rules"
-	@echo "make bench       speed and memory, written to docs/benchmarks.md"
+	@echo "make demo          a variant-calling workflow through snakemake --executor flux-operator"
+	@echo "make demo-airflow  the same as a DAG in an Airflow of its own, which serves until Ctrl-C"
+	@echo "make test          all tests that this machine can run; REQUIRE=flux fails where Flux is missing"
+	@echo "make test-quick    the unit and contract tests, in under a minute"
+	@echo "make lint          ruff, mypy, import rules"
+	@echo "make bench         speed and memory, written to docs/benchmarks.md"
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed (on Debian: apt install python3-venv); name one by PYTHON=..." >&2; exit 1; }
@@ -28,6 +29,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/python examples/demo.py
+
+demo-airflow: $(STAMP)
+	@$(BIN)/python examples/airflow/demo.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --cov --cov-report=term

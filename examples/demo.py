@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import shutil
 import subprocess
@@ -10,14 +9,19 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # this is a script that shares modules with others
+
+from examples.tables import show_variants  # noqa: E402
+
 OUTPUT = Path("demo-output")
-SHOWN = 8
 SHOWN_OF_LOG = 40
 
 
 def main() -> int:
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir()
+    OUTPUT.mkdir(exist_ok=True)
+    for old in OUTPUT.iterdir():
+        if old.name != "airflow":  # of `make demo-airflow`, which may be running
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
     snakefile = HERE / "snakemake" / "variant-calling" / "Snakefile"
     command = ["snakemake", "--executor", "flux-operator", "--jobs", "8", "--quiet", "rules", "host", "--nocolor"]
     command += ["--snakefile", str(snakefile.relative_to(Path.cwd()) if _below_cwd(snakefile) else snakefile)]
@@ -30,7 +34,7 @@ def main() -> int:
         for path in sorted((OUTPUT / ".snakemake" / "log").glob("*.log"))[-1:]:
             print("\n".join(path.read_text().splitlines()[-SHOWN_OF_LOG:]))
         return code
-    show_table(OUTPUT / "results" / "variants.tsv")
+    show_variants(OUTPUT / "results" / "variants.tsv")
     print(f"\nTable:   {OUTPUT / 'results' / 'variants.tsv'}")
     print(f"Picture: {OUTPUT / 'results' / 'variants.png'}")
     return 0
@@ -38,17 +42,6 @@ def main() -> int:
 
 def _below_cwd(path: Path) -> bool:
     return Path.cwd() in path.parents
-
-
-def show_table(path: Path) -> None:
-    with path.open(newline="") as table:
-        rows = list(csv.reader(table, delimiter="\t"))
-    shown = rows[: SHOWN + 1]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    print()
-    for row in shown:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"... {len(rows) - 1} variants in all")
 
 
 if __name__ == "__main__":

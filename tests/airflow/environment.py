@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 def why_missing() -> str | None:
     """What keeps Airflow from being run here, without importing it: it reads its settings when it is imported."""
-    if find_spec("airflow.sdk") is None:
+    try:
+        version("apache-airflow-task-sdk")
+    except PackageNotFoundError:
         return "Airflow 3 is not installed; pip install -c constraints.txt '.[airflow]'"
     return None
 
