@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 #: Airflow's own settings (its database and its keys among them), connections and variables are no business of a job.
 _OWN = ("AIRFLOW_", "_AIRFLOW_", "FLUX_OPERATOR_")
+#: What Airflow does not take for a secret, and often is one.
+_NAME = re.compile(r"pass|_pwd|secret|token|api_?key|access_?key|private|_key$|credential|webhook|dsn", re.IGNORECASE)
+#: A URL with a password.
+_VALUE = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
 def inheritable(environ: Mapping[str, str], is_secret: Callable[[str], bool] | None = None) -> dict[str, str]:
-    """An environment without what is Airflow's and without secrets, by their names: jobspecs are stored by Flux."""
+    """An environment without what is Airflow's and without what looks like a secret: jobspecs are stored by Flux."""
     secret = _airflows_opinion if is_secret is None else is_secret
-    return {name: value for name, value in environ.items() if not name.startswith(_OWN) and not secret(name)}
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (name.startswith(_OWN) or _NAME.search(name) or _VALUE.search(value) or secret(name))
+    }
 
 
 def _airflows_opinion(name: str) -> bool:

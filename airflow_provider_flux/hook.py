@@ -63,9 +63,9 @@ class FluxHook(BaseHook):
     def _connection(self) -> Connection | None:
         try:
             return self.get_connection(self.flux_conn_id)
-        except AirflowNotFoundException:
+        except AirflowNotFoundException as err:
             if self.flux_conn_id != DEFAULT_CONNECTION:
-                raise
+                raise AirflowNotFoundException(f"flux_conn_id: {self.flux_conn_id!r} is not a connection") from err
             return None
 
     def run_config(self, config: str | Mapping[str, Any] | None = None, folder: str | None = None) -> RunConfig:
@@ -177,7 +177,10 @@ def _settings(conn_id: str, connection: Connection | None) -> Settings:
 
 def _of_kubernetes(conn_id: str) -> dict[str, Any]:
     """kubeconfig, context and namespace of a connection of Airflow's own Kubernetes provider."""
-    extra = BaseHook.get_connection(conn_id).extra_dejson
+    try:
+        extra = BaseHook.get_connection(conn_id).extra_dejson
+    except AirflowNotFoundException as err:
+        raise AirflowNotFoundException(f"kubernetes_conn_id: {conn_id!r} is not a connection") from err
 
     def get(name: str) -> Any:
         return extra.get(name) or extra.get(f"extra__kubernetes__{name}")
@@ -238,7 +241,7 @@ def _private_file(content: str) -> str:
     import atexit
     import contextlib
 
-    if content not in _files:
+    if not os.path.exists(_files.get(content, "")):  # those who tidy up temporary files do not know of it
         handle, path = tempfile.mkstemp(prefix="fluxop-kubeconfig-")  # 0600
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)

@@ -59,13 +59,21 @@ class FluxMiniCluster:
             task_id=f"{task_id}.delete", minicluster=self.minicluster, delete_policy=delete_policy, **task_arguments
         )
         self.delete.as_teardown(setups=self.create)
+        self._before: set[str] = set()
 
     def __enter__(self) -> FluxMiniCluster:
-        self.delete.__enter__()
+        self._before = set(self.create.dag.task_dict)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.delete.__exit__(*exc)
+        # Not by Airflow's own context manager, which leaves out mapped tasks.
+        tasks = self.create.dag.task_dict
+        inside = {name: task for name, task in tasks.items() if name not in self._before}
+        for task in inside.values():
+            if not task.upstream_task_ids & set(inside):
+                task.set_upstream(self.create)
+            if not task.downstream_task_ids & set(inside):
+                task.set_downstream(self.delete)
 
 
 def minicluster_of(task: BaseOperator, cluster: object) -> MiniCluster | None:
@@ -75,13 +83,15 @@ def minicluster_of(task: BaseOperator, cluster: object) -> MiniCluster | None:
     """
     if cluster is not None:
         return _named(cluster)
-    around = {
-        setup.minicluster for setup in task.get_upstreams_only_setups() if hasattr(setup, "minicluster")
-    }  # fmt: skip
+    around: list[MiniCluster] = []
+    for setup in task.get_upstreams_only_setups():
+        found = getattr(setup, "minicluster", None)
+        if isinstance(found, MiniCluster) and found not in around:
+            around.append(found)
     if len(around) > 1:
         names = ", ".join(sorted(repr(one.name) for one in around))
         raise ValueError(f"cluster: the task is inside several MiniClusters ({names}); give cluster= one of them")
-    return around.pop() if around else None
+    return around[0] if around else None
 
 
 def _named(cluster: object) -> MiniCluster:

@@ -59,11 +59,16 @@ class JobKeys:
 def job_keys(
     dag_id: str, run_id: str, task_id: str, map_index: int, *, retries: int, max_tries: int, attempt: int | None
 ) -> JobKeys:
-    """``attempt``: None where tries share a job (a durable task), else the number of the try, which has its own."""
+    """``attempt``: None where tries share a job (a durable task), else the number of the try, which has its own; what
+    earlier ones have left is then among ``earlier``.
+    """
     text = "\0".join([dag_id, run_id, task_id, str(map_index)])
     stem = f"airflow-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     first = max(0, min(retries, max_tries), max_tries - _GENERATIONS)
     earlier = [f"{stem}-{generation}" for generation in range(first, max_tries)]
     if attempt is None:
         return JobKeys(f"{stem}-{max_tries}", tuple(earlier))
-    return JobKeys(f"{stem}-{max_tries}-{attempt}", ())
+    # Tries are counted on over generations.
+    tries = range(max(1, attempt - _GENERATIONS), attempt)
+    own = [f"{stem}-{generation}-{number}" for generation in range(first, max_tries + 1) for number in tries]
+    return JobKeys(f"{stem}-{max_tries}-{attempt}", tuple(own))

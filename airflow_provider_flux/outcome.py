@@ -47,7 +47,7 @@ def raise_for(result: JobResult, what: str, *, skip_on: Collection[int] = (), ta
             raise FluxJobFailed(f"{text}{last}")
         case Outcome.TIMEOUT:
             raise FluxJobFailed(f"{text}; time_limit is what the task was given{last}")
-        case Outcome.CANCELLED:
+        case Outcome.CANCELLED if result.exception is None or not result.exception.note.startswith("never submitted"):
             raise FluxJobCancelled(text)
         case Outcome.REJECTED:
             raise FluxRequestError(f"{text}; it will never run, and is not tried again")

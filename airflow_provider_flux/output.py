@@ -24,6 +24,8 @@ class _Stream:
     #: Offset of ``rest`` in the stream.
     start: int = 0
     rest: bytearray = field(default_factory=bytearray)
+    #: Bytes of this line that were too many to be kept, after ``rest``.
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class OutputLog:
     def offset(self, stream: str) -> int:
         """From where on to read a stream."""
         at = self._streams[stream]
-        return at.start + len(at.rest)
+        return at.start + len(at.rest) + at.dropped
 
     @property
     def place(self) -> str:
@@ -80,15 +82,11 @@ class OutputLog:
     def feed(self, stream: str, piece: bytes) -> list[str]:
         """The lines that this piece completes, and that were not logged before."""
         at = self._streams[stream]
-        at.rest += piece
-        *lines, rest = bytes(at.rest).split(b"\n")
-        if len(rest) > max(MAX_LOGGED, self._limit + len(self._marker)) and not self._may_be_result(stream, rest):
-            lines.append(rest)
-            found = self._take(stream, at, lines, last_is_open=True)
-            at.rest = bytearray()
-            return found
-        found = self._take(stream, at, lines)
-        at.rest = bytearray(rest)
+        head, *more = piece.split(b"\n")
+        found = self._extend(stream, at, head)
+        for line in more:
+            found += self._complete(stream, at, is_open=False)
+            found += self._extend(stream, at, line)
         return found
 
     def end(self) -> list[str]:
@@ -96,31 +94,38 @@ class OutputLog:
         found: list[str] = []
         for name, at in self._streams.items():
             if at.rest:
-                found += self._take(name, at, [bytes(at.rest)], last_is_open=True)
-                at.rest = bytearray()
+                found += self._complete(name, at, is_open=True)
         return found
 
-    def _may_be_result(self, stream: str, rest: bytes) -> bool:
-        return stream == "stdout" and bool(self._marker) and self._marker in rest
+    def _extend(self, stream: str, at: _Stream, more: bytes) -> list[str]:
+        """Take what continues the current line; gives what is too long to be kept."""
+        at.rest += more
+        most = max(MAX_LOGGED, self._limit + len(self._marker))
+        if len(at.rest) <= most:
+            return []
+        if stream == "stdout" and self._marker and self._marker in at.rest[:most]:
+            at.dropped += len(at.rest) - most
+            del at.rest[most:]
+            return []
+        return self._complete(stream, at, is_open=True)
 
-    def _take(self, stream: str, at: _Stream, lines: list[bytes], last_is_open: bool = False) -> list[str]:
-        found: list[str] = []
-        for index, line in enumerate(lines):
-            is_open = last_is_open and index == len(lines) - 1
-            length = len(line) + (0 if is_open else 1)
-            shown: bytes | None = line
-            if stream == "stdout":
-                shown = self._consider(line, at.start, is_open)
-            fresh = at.start + length > at.logged
-            at.start += length
-            if shown is None or not fresh:
-                continue
-            text = shown.rstrip(b"\r").decode("utf-8", "replace")
-            self._tail.append(text[:500])
-            found += [text[i : i + MAX_LOGGED] for i in range(0, len(text), MAX_LOGGED)] or [""]
-        return found
+    def _complete(self, stream: str, at: _Stream, is_open: bool) -> list[str]:
+        """Log the current line (``is_open``: what there is of it) and begin the next."""
+        line, dropped = bytes(at.rest), at.dropped
+        at.rest, at.dropped = bytearray(), 0
+        length = len(line) + dropped + (0 if is_open else 1)
+        shown: bytes | None = line
+        if stream == "stdout":
+            shown = self._consider(line, dropped, at.start, is_open)
+        fresh = at.start + length > at.logged
+        at.start += length
+        if shown is None or not fresh:
+            return []
+        text = shown.rstrip(b"\r").decode("utf-8", "replace").replace("\0", "\ufffd")
+        self._tail.append(text[:500])
+        return [text[i : i + MAX_LOGGED] for i in range(0, len(text), MAX_LOGGED)] or [""]
 
-    def _consider(self, line: bytes, start: int, is_open: bool) -> bytes | None:
+    def _consider(self, line: bytes, dropped: int, start: int, is_open: bool) -> bytes | None:
         """What of a line of stdout is for the log (None: nothing); remembers what may be the result."""
         continues, self._open = self._open, is_open
         if continues:
@@ -134,8 +139,9 @@ class OutputLog:
                 return line
         elif not line.strip():
             return line
-        kept = value[: self._limit].strip().decode("utf-8", "replace")
-        self._result, self._result_at = Result(kept, len(value)), start
+        # Databases do not take null characters.
+        kept = value[: self._limit].strip().decode("utf-8", "replace").replace("\0", "\ufffd")
+        self._result, self._result_at = Result(kept, len(value) + dropped), start
         return shown if shown or not self._marker else None
 
 

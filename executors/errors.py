@@ -24,6 +24,9 @@ from collections.abc import Sequence
 class ExecutorsError(Exception):
     """Base of everything that the core raises on purpose."""
 
+    #: Whether the same may go well a moment later.
+    transient = False
+
 
 class _Problems(ExecutorsError):
     """An error that carries every problem that was found, not the first one only."""
@@ -68,9 +71,13 @@ class GuestError(ProvisionError):
 class TransportError(ExecutorsError):
     """The stream to the agent could not be opened, or was lost for good."""
 
+    transient = True
+
 
 class ProtocolError(TransportError):
     """The peer does not speak this protocol, or no version of it that this side knows."""
+
+    transient = False
 
 
 class AgentSilentError(TransportError):

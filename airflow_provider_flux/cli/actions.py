@@ -5,12 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_flux.hook import FluxHook
 from airflow_provider_flux.names import deployment_id
 
 
+def _clearly(action: Callable[[Any], None]) -> Callable[[Any], None]:
+    """One line for what people can mend."""
+
+    def run(args: Any) -> None:
+        from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+        from executors import ExecutorsError
+
+        try:
+            action(args)
+        except (ExecutorsError, AirflowNotFoundException) as err:
+            raise SystemExit(f"airflow flux: {err}") from None
+
+    return run
+
+
+@_clearly
 def list_instances(args: Any) -> None:
     from executors.instances import instances
 
@@ -26,6 +44,7 @@ def list_instances(args: Any) -> None:
         print(f"no MiniClusters of this Airflow (deployment {deployment_id()})", file=sys.stderr)
 
 
+@_clearly
 def reap_instances(args: Any) -> None:
     from executors.instances import reap
 

@@ -59,6 +59,11 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxOperator):
         self.render_template_fields(context)
         return super().execute(context)
 
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        # The command was stored before the task was deferred; here it is not known.
+        self.overwrite_rtif_after_execution = False
+        return super().execute_complete(context, event)
+
 
 def flux_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """``@task.flux``: the function returns the command. Takes what `FluxOperator` takes, but ``command``."""

@@ -7,11 +7,11 @@ the log does not show. Nothing of what the job sends is unpickled: it might come
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import inspect
 import pickle
-import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,16 @@ _INPUT = "FXO_PYTHON_INPUT"
 #: Understood by every Python 3.4 and newer.
 _PICKLE = 4
 _RUNNER = """\
-import base64, json, os, pickle, sys
+import base64, json, linecache, os, pickle, sys
 _args, _kwargs = pickle.loads(base64.b64decode(os.environ.pop({variable!r})))
-
-{source}
-
-_result = {name}(*_args, **_kwargs)
+_source = {source!r}
+linecache.cache["<{name}>"] = (len(_source), None, _source.splitlines(True), "<{name}>")
+_space = {{"__name__": "__flux__"}}
+exec(compile(_source, "<{name}>", "exec"), _space)
+_result = _space[{name!r}](*_args, **_kwargs)
 if os.environ.get("FLUX_TASK_RANK", "0") == "0":
     try:
-        _line = json.dumps(_result)
+        _line = json.dumps(_result, allow_nan=False)
     except (TypeError, ValueError) as err:
         sys.exit("the return value of {name} is not plain data that JSON can hold: %s" % err)
     sys.stdout.flush()
@@ -84,7 +85,7 @@ class _FluxPythonDecoratedOperator(DecoratedOperator, FluxOperator):
     def execute(self, context: Context) -> Any:
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
-        source = _source(self)
+        source = _source(self.python_callable)
         script = _RUNNER.format(
             variable=_INPUT, source=source, name=self.python_callable.__name__, marker=self._marker()
         )  # fmt: skip
@@ -104,16 +105,33 @@ class _FluxPythonDecoratedOperator(DecoratedOperator, FluxOperator):
         return super().xcom(line)
 
 
-def _source(operator: _FluxPythonDecoratedOperator) -> str:
+def _source(function: Callable[..., Any]) -> str:
+    """The function by itself: without this decorator, and without annotations, whose names are not in the job."""
+    name = function.__name__
+    if inspect.iscoroutinefunction(function):
+        raise FluxRequestError(f"@task.flux_python: {name} is async; give a plain function")
     try:
-        source = str(operator.get_python_source())
-    except (OSError, TypeError) as err:
+        source = inspect.getsource(function)
+        # As deep as it is indented, whatever is in its strings.
+        tree = ast.parse(f"if True:\n{source}" if source[:1].isspace() else source)
+    except (OSError, TypeError, SyntaxError) as err:
+        raise FluxRequestError(f"@task.flux_python: the source of {name} is not to be had: {err}") from None
+    found = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name), None)
+    if found is None:
+        raise FluxRequestError(f"@task.flux_python: {name} is not defined by def")
+    free = function.__code__.co_freevars
+    if free:
         raise FluxRequestError(
-            f"@task.flux_python: the source of {operator.python_callable!r} is not to be had: {err}"
-        ) from None
-    if inspect.iscoroutinefunction(operator.python_callable):
-        raise FluxRequestError("@task.flux_python: give a plain function, not an async one")
-    return textwrap.dedent(source)
+            f"@task.flux_python: {name} uses {', '.join(free)} of the function around it, which does not travel to the "
+            "job; pass it as an argument"
+        )
+    found.decorator_list = [one for one in found.decorator_list if "flux_python" not in ast.unparse(one)]
+    found.returns = None
+    every = found.args
+    for argument in [*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg]:
+        if argument is not None:
+            argument.annotation = None
+    return ast.unparse(found)
 
 
 def _plain(value: object) -> object:

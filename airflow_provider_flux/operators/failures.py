@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
 from airflow_provider_flux.outcome import FluxJobLost, FluxRequestError
 
 
@@ -15,7 +17,7 @@ def clear_errors() -> Iterator[None]:
 
     try:
         yield
-    except (ConfigError, RequestError, RunNameError) as err:
-        raise FluxRequestError(f"{err}\n(wrong settings: not tried again)") from err
+    except (ConfigError, RequestError, RunNameError, AirflowNotFoundException) as err:
+        raise FluxRequestError(f"{err} (wrong settings: not tried again)") from err
     except ExecutorsError as err:
         raise FluxJobLost(f"the MiniCluster is not to be had: {err}") from err

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -20,7 +21,8 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_flux.hook import FluxHook, joinable
+from airflow_provider_flux import arguments
+from airflow_provider_flux.hook import FluxHook, join_config, joinable
 from airflow_provider_flux.links import FluxJobLink, FluxMiniClusterLink, push_links
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION, MiniCluster, minicluster_of
 from airflow_provider_flux.names import JobKeys, job_keys
@@ -77,7 +79,8 @@ class FluxOperator(BaseOperator):
         "flux_conn_id", "flux_queue", "bank", "urgency",
     )  # fmt: skip
     template_fields_renderers = {"command": "bash", "env": "json"}
-    template_ext: Sequence[str] = (".sh", ".bash")
+    # No files: a word of a command, or a path in env, that ends like one is no template.
+    template_ext: Sequence[str] = ()
     operator_extra_links = (FluxJobLink(), FluxMiniClusterLink())
     ui_color = "#e1eaf2"
 
@@ -102,7 +105,7 @@ class FluxOperator(BaseOperator):
         urgency: int | str | None = None,
         constraint: Mapping[str, Any] | None = None,
         result: Literal["last_line", "json", "none"] = "last_line",
-        skip_on_exit_code: int | Collection[int] | None = None,
+        skip_on_exit_code: int | str | Collection[int] | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         durable: bool = True,
         get_logs: bool = True,
@@ -130,14 +133,13 @@ class FluxOperator(BaseOperator):
         self.urgency = urgency
         self.constraint = constraint
         self.result = result
-        self.skip_on_exit_code = _codes(skip_on_exit_code)
+        self.skip_on_exit_code = arguments.exit_codes(skip_on_exit_code)
         self.deferrable = deferrable
         self.durable = durable
         self.get_logs = get_logs
         self.wait = wait
         #: See `links`.
         self.flux_links: dict[str, str] = {}
-        self._session: Session | None = None
         self._handle: JobHandle | None = None
         self._killed = False
 
@@ -150,7 +152,6 @@ class FluxOperator(BaseOperator):
             request = self.job_request(context)
             minicluster = self._minicluster()
             session = hook.open_session(minicluster, ti.dag_id, ti.run_id, folder_of(self), self.log.info)
-            self._session = session
         try:
             if not session.remote and request.cwd is None:
                 # Not the worker's own, which may be another one at the next try.
@@ -160,35 +161,76 @@ class FluxOperator(BaseOperator):
             self.flux_links = push_links(
                 ti, hook.settings(), name=session.run_name, instance=session.hello.instance, job=str(handle.id)
             )
-            if self.deferrable or not self.wait:
-                options = joinable(hook.run_config(minicluster.config, folder_of(self)))
-                job = {
-                    "run_name": session.run_name,
-                    "options": options,
-                    "flux_conn_id": self.flux_conn_id,
-                    "job_id": handle.id,
-                }
-            else:
-                result, output = self._follow(session, handle)
+            if self.wait and not self.deferrable:
+                output = OutputLog(self._limit(), self._marker())
+                result = self._follow(session, handle, output)
+                forget = partial(session.request, "ack", ids=[handle.id])
+                return self._finish(str(handle.id), result, output.result, output.tail, forget)
+            job = {
+                "run_name": session.run_name,
+                "options": joinable(hook.run_config(minicluster.config, folder_of(self))),
+                "flux_conn_id": self.flux_conn_id,
+                "job_id": handle.id,
+            }
+        except BaseException:
+            # Airflow's time-out among them; it calls `on_kill` only when the session is closed already.
+            self._cancel_unfinished()
+            raise
         finally:
             session.close(release=False)
-            self._session = None
-        if not self.wait:
-            return job
-        if self.deferrable:
+            self._handle = None
+        if self.wait:
             self._defer(job, ti)
-        return self._finish(f"job {handle.id}", result, output.result, output.tail)
+        return job
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the trigger. ``event``: see `FluxJobTrigger`."""
         from executors import JobResult
 
-        what = f"job {event['job_id']}"
         self.flux_links = event["links"]
+        job_id, result = event["job_id"], JobResult.of(event["result"])
         if event["timed_out"]:
-            raise timed_out(what)
-        line = event["result_line"]
-        return self._finish(what, JobResult.of(event["result"]), None if line is None else Result(*line), event["tail"])
+            raise timed_out(f"job {job_id}")
+        line, tail = event["result_line"], event["tail"]
+        found = None if line is None else Result(*line)
+        if not event["read"]:
+            found, tail = self._read_rest(event)
+        return self._finish(job_id, result, found, tail, partial(self._forget, event))
+
+    def _read_rest(self, event: Mapping[str, Any]) -> tuple[Result | None, Sequence[str]]:
+        """Log what the trigger has left of the output, and find the result in it."""
+        from executors import ExecutorsError
+
+        output = OutputLog(self._limit(), self._marker(), event["place"])
+        try:
+            with self._joined(event) as session:
+                [handle] = session.attach([event["job_id"]])
+                self._follow(session, handle, output)
+        except ExecutorsError as err:
+            self.log.warning("the rest of the output is not to be had: %s", err)
+        return output.result, output.tail
+
+    def _forget(self, event: Mapping[str, Any]) -> None:
+        from executors import ExecutorsError
+
+        try:
+            with self._joined(event) as session:
+                session.request("ack", ids=[event["job_id"]])
+        except ExecutorsError as err:
+            self.log.info("the instance is gone, and with it the job: %s", err)
+
+    @contextlib.contextmanager
+    def _joined(self, job: Mapping[str, Any]) -> Iterator[Session]:
+        """A session for a job that was submitted before. Raises ExecutorsError."""
+        from executors import join_session
+
+        hook = FluxHook(job["flux_conn_id"])
+        config = join_config(job["options"], hook.settings())
+        session = join_session(job["run_name"], config, environ=hook.environment(), announce=self.log.debug)
+        try:
+            yield session
+        finally:
+            session.close(release=False)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Where the trigger itself has failed, its job has nobody any more: cancel it before the task fails."""
@@ -226,33 +268,31 @@ class FluxOperator(BaseOperator):
 
         problems: list[str] = []
 
-        def number(name: str) -> int | None:
-            value = getattr(self, name)
-            if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
-                return None
-            try:
-                return int(value)
-            except (TypeError, ValueError):
-                problems.append(f"{name}: {value!r} is not a whole number")
-                return None
+        def parsed(parse: Callable[[str, object, list[str]], Any], name: str) -> Any:
+            return parse(name, getattr(self, name), problems)
 
+        tasks = parsed(arguments.number, "ntasks")
+        env = parsed(arguments.variables, "env")
         request = JobRequest(
-            argv=_argv(self.command, problems),
+            argv=arguments.argv(self.command, problems),
             name=self.task_id,
-            nodes=number("nodes"),
-            tasks=number("ntasks") or 1,
-            cores_per_task=number("cores_per_task"),
-            gpus_per_task=number("gpus_per_task"),
+            nodes=parsed(arguments.number, "nodes"),
+            tasks=1 if tasks is None else tasks,
+            cores_per_task=parsed(arguments.number, "cores_per_task"),
+            gpus_per_task=parsed(arguments.number, "gpus_per_task"),
             exclusive=self.exclusive,
-            duration=_seconds(self.time_limit, problems),
-            env={**self._context_variables(context), **{k: str(v) for k, v in (self.env or {}).items()}},
-            secret_env=self._secrets(context),
-            cwd=self.cwd or None,
-            queue=self.flux_queue,
-            bank=self.bank,
-            urgency=number("urgency"),
+            duration=parsed(arguments.seconds, "time_limit"),
+            env=env,
+            secret_env=self._secrets(context, problems),
+            cwd=parsed(arguments.text, "cwd"),
+            queue=parsed(arguments.text, "flux_queue"),
+            bank=parsed(arguments.text, "bank"),
+            urgency=parsed(arguments.number, "urgency"),
             constraint=self.constraint,
         )
+        # What two tries must have in common for one to take over the other's job: what the task asks for.
+        identity = repr(replace(request, secret_env={}, name=""))
+        request = replace(request, identity=identity, env={**self._context_variables(context), **env})
         if problems:
             raise RequestError(problems, self.task_id)
         return request
@@ -264,11 +304,21 @@ class FluxOperator(BaseOperator):
         found = context_to_airflow_vars(context, in_env_var_format=True)
         return {name: str(value) for name, value in found.items()}
 
-    def _secrets(self, context: Context | None) -> dict[str, str]:
-        if not self.secret_env or context is None:
-            return dict.fromkeys(self.secret_env or {}, "***")
+    def _secrets(self, context: Context | None, problems: list[str]) -> dict[str, str]:
+        given = arguments.variables("secret_env", self.secret_env, problems)
+        for name, value in given.items():
+            if value is None:
+                problems.append(f"secret_env.{name}: has no value")
+            # Airflow stores the arguments of mapped tasks as they are written in the DAG.
+            elif context is not None and _mapped(context) and "{{" not in value:
+                problems.append(
+                    f"secret_env.{name}: the arguments of a mapped task are stored with the DAG, in clear; give a "
+                    "template, for instance '{{ conn.my_connection.password }}'"
+                )
+        if context is None or problems:
+            return dict.fromkeys(given, "***")
         # Here and not as a template field, since Airflow stores and shows what those are rendered to.
-        rendered = self.render_template(dict(self.secret_env), context)
+        rendered = self.render_template(dict(given), context)
         for value in rendered.values():
             if value:
                 mask_secret(value)
@@ -337,15 +387,15 @@ class FluxOperator(BaseOperator):
         if ended:
             session.request("ack", ids=ended)
 
-    def _follow(self, session: Session, handle: JobHandle) -> tuple[JobResult, OutputLog]:
-        """Log the job's output until its end."""
+    def _follow(self, session: Session, handle: JobHandle, output: OutputLog) -> JobResult:
+        """Log the job's output from where ``output`` stands until its end."""
         assert handle.id is not None
-        output = OutputLog(self._limit(), self._marker())
         if self.get_logs or self.result != "none":
             pieces: queue.SimpleQueue[tuple[str, bytes | BaseException | None]] = queue.SimpleQueue()
             stops = [
-                session.follow(handle.id, stream, 0, partial(_put, pieces, stream)) for stream in self._streams()
-            ]  # fmt: skip
+                session.follow(handle.id, stream, output.offset(stream), partial(_put, pieces, stream))
+                for stream in self._streams()
+            ]
             open_streams = len(stops)
             try:
                 while open_streams:
@@ -360,7 +410,15 @@ class FluxOperator(BaseOperator):
                 for stop in stops:
                     stop()
             self._log_lines(output.end())
-        return handle.result(), output
+        return handle.result()
+
+    def _cancel_unfinished(self) -> None:
+        handle = self._handle
+        if handle is None or handle.done():
+            return
+        handle.cancel("its Airflow task has ended before it")
+        with contextlib.suppress(TimeoutError):
+            handle.result(_KILL_LIMIT)
 
     def _streams(self) -> Sequence[str]:
         return STREAMS if self.get_logs else STREAMS[:1]
@@ -388,7 +446,11 @@ class FluxOperator(BaseOperator):
         backup = None if limit is None else limit + timedelta(seconds=_TIMEOUT_GRACE)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=backup)
 
-    def _finish(self, what: str, result: JobResult, line: Result | None, tail: Sequence[str]) -> Any:
+    def _finish(
+        self, job_id: str, result: JobResult, line: Result | None, tail: Sequence[str], forget: Callable[[], object]
+    ) -> Any:
+        """What the task gives, or the exception that tells how its job ended. ``forget`` makes its key free."""
+        what = f"job {job_id}"
         if self._killed and not result.ok:
             raise FluxJobCancelled(f"{what} {result.describe()}")
         raise_for(result, what, skip_on=self.skip_on_exit_code, tail=() if self.get_logs else tail)
@@ -396,6 +458,7 @@ class FluxOperator(BaseOperator):
         try:
             return self.xcom(line)
         except OutputError as err:
+            forget()  # a retry is to run the command again
             raise AirflowException(f"{what} completed, but {err}") from None
 
     def xcom(self, line: Result | None) -> Any:
@@ -441,30 +504,6 @@ def _of_use(job: Mapping[str, Any]) -> bool:
     return job["result"] is None or job["result"]["outcome"] == "COMPLETED"
 
 
-def _argv(command: object, problems: list[str]) -> list[str]:
-    if isinstance(command, str):
-        if not command.strip():
-            problems.append("command: is empty")
-        return [*_SHELL, command]
-    if not isinstance(command, Sequence) or not command:
-        problems.append(f"command: {command!r} is neither a string nor a list of words")
-        return ["false"]
-    return [str(word) for word in command]
-
-
-def _seconds(limit: object, problems: list[str]) -> float | None:
-    if limit is None or limit == "":
-        return None
-    if isinstance(limit, timedelta):
-        return limit.total_seconds()
-    try:
-        return float(limit)  # type: ignore[arg-type]  # what is no number is told
-    except (TypeError, ValueError):
-        problems.append(f"time_limit: {limit!r} is neither a number of seconds nor a timedelta")
-        return None
-
-
-def _codes(given: int | Collection[int] | None) -> tuple[int, ...]:
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, int) else tuple(given)
+def _mapped(context: Context) -> bool:
+    index = context["ti"].map_index
+    return index is not None and index >= 0

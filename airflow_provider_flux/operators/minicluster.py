@@ -76,7 +76,7 @@ class FluxDeleteMiniClusterOperator(BaseOperator):
         ti = context["ti"]
         if self.delete_policy not in POLICIES:
             raise ValueError(f"delete_policy: {self.delete_policy!r} must be one of {', '.join(POLICIES)}")
-        failed = self.delete_policy == "on_success" and _failed_tasks(ti)
+        failed = self.delete_policy == "on_success" and _failed_tasks(context)
         if failed or self.delete_policy == "never":
             because = f"{', '.join(failed)} failed" if failed else "of delete_policy"
             self.log.info("the MiniCluster is left to its idle time-out, because %s", because)
@@ -94,6 +94,10 @@ def folder_of(task: BaseOperator) -> str | None:
     return None if dag is None else str(dag.folder)
 
 
-def _failed_tasks(ti: Any) -> list[str]:
-    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])
-    return sorted(task for task, state in states.get(ti.run_id, {}).items() if str(state) in _FAILED)
+def _failed_tasks(context: Context) -> list[str]:
+    ti = context["ti"]
+    if hasattr(ti, "get_task_states"):
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+    else:  # Airflow 2
+        states = {one.task_id: one.state for one in context["dag_run"].get_task_instances()}
+    return sorted(task for task, state in states.items() if str(state) in _FAILED)

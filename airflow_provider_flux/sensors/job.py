@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, BaseSensorOperator, conf
@@ -41,9 +42,10 @@ class FluxJobSensor(BaseSensorOperator):
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
-        if not isinstance(self.job, Mapping) or sorted(self.job) != sorted(_FIELDS):
-            raise FluxRequestError(f"job: {self.job!r} is not what a FluxOperator with wait=False gives")
-        deadline = time.time() + float(self.timeout)
+        job = self.job
+        if not isinstance(job, Mapping) or set(job) != set(_FIELDS) or not isinstance(job["options"], Mapping):
+            raise FluxRequestError(f"job: {job!r} is not what a FluxOperator with wait=False gives")
+        deadline = time.time() + self._limit().total_seconds()
         if self.deferrable:
             from airflow_provider_flux.triggers.job import FluxJobTrigger
 
@@ -84,10 +86,10 @@ class FluxJobSensor(BaseSensorOperator):
             raise
         self.log.info("%s %s", what, result.describe())
 
-    def _limit(self) -> Any:
-        from datetime import timedelta
-
-        return timedelta(seconds=float(self.timeout))
+    def _limit(self) -> timedelta:
+        """The shorter one of ``timeout`` and execution_timeout, which Airflow does not apply to deferred tasks."""
+        timeout = timedelta(seconds=float(self.timeout))
+        return timeout if self.execution_timeout is None else min(timeout, self.execution_timeout)
 
     def _late(self) -> Exception:
         text = f"job {self.job['job_id']} has not ended within {float(self.timeout):g} s"

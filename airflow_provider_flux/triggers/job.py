@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION
 from airflow_provider_flux.output import STREAMS, OutputLog
+from airflow_provider_flux.triggers.reading import Reader
 from airflow_provider_flux.triggers.watch import Watch, watching
 
 if TYPE_CHECKING:
@@ -24,17 +25,16 @@ if TYPE_CHECKING:
 _REACH_LIMIT = 120.0
 #: Seconds for a cancelled job to end.
 _CANCEL_LIMIT = 30.0
-#: Seconds between two marks of how far the output was logged.
-_MARK_INTERVAL = 1.0
-#: Lines that are logged in one turn of the loop: other triggers are waiting.
-_LINES = 50
+#: Seconds for the last lines of an ended job.
+_READ_GRACE = 2.0
 
 
 class FluxJobTrigger(BaseTrigger):
     """Waits for a job of a run's instance. All triggers of a process share one stream per instance.
 
-    Yields one event: {"job_id", "result" (see `executors.JobResult`), "result_line" ([text, bytes] or None), "tail",
-    "timed_out", "links"}.
+    Yields one event: {"job_id", "run_name", "options", "flux_conn_id", "links" (as given), "result" (see
+    `executors.JobResult`), "timed_out", "read" (whether all output was read and logged), "place" (how far it was),
+    "result_line" ([text, bytes] or None) and "tail", which are complete if all was read}.
 
     :param run_name: of the instance. :param options: by which it is found (`hook.joinable`).
     :param attempt: number of the try, whose log the output goes to.
@@ -84,39 +84,43 @@ class FluxJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from executors import ExecutorsError, JobResult, Outcome
 
-        timed_out = False
+        timed_out, read = False, True
         output = OutputLog(self.limit, self.marker)
         try:
             async with await self._reach() as watch:
                 job = watch.job(self.job_id)
-                ended = job.result
+                output = OutputLog(self.limit, self.marker, self._place(await job.place))
+                reading = asyncio.ensure_future(self._read(watch, output))
                 try:
-                    output = OutputLog(self.limit, self.marker, self._place(await job.place))
-                    follower = asyncio.ensure_future(self._log_output(watch, output))
-                    try:
-                        timed_out = not await self._wait(ended)
-                        if timed_out:
-                            watch.session.cancel(watch.session.attach([self.job_id]), "over its execution_timeout")
-                            await asyncio.wait([ended], timeout=_CANCEL_LIMIT)
-                        result = await ended if ended.done() or not timed_out else _unknown("it does not end")
-                        await follower
-                    finally:
-                        follower.cancel()
-                        with contextlib.suppress(asyncio.CancelledError):
-                            await follower
+                    timed_out = not await self._wait(job.result)
+                    if timed_out:
+                        watch.session.cancel(watch.session.attach([self.job_id]), "over its execution_timeout")
+                        await asyncio.wait([job.result], timeout=_CANCEL_LIMIT)
+                    result = job.result.result() if job.result.done() else _unknown("cancelled, it does not end")
+                    # The last lines come with the end. Who is further behind leaves them to the worker.
+                    await asyncio.wait([reading], timeout=_READ_GRACE)
+                    read = reading.done()
                 finally:
-                    ended.cancel()
+                    reading.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await reading
+                    job.result.cancel()
         except ExecutorsError as err:
             result = JobResult.without_run(Outcome.UNKNOWN, "lost", str(err))
         line = output.result
         yield TriggerEvent(
             {
                 "job_id": self.job_id,
+                "run_name": self.run_name,
+                "options": self.options,
+                "flux_conn_id": self.flux_conn_id,
+                "links": self.links,
                 "result": {**asdict(result), "outcome": str(result.outcome)},
+                "timed_out": timed_out,
+                "read": read,
+                "place": output.place,
                 "result_line": None if line is None else [line.text, line.length],
                 "tail": output.tail,
-                "timed_out": timed_out,
-                "links": self.links,
             }
         )
 
@@ -138,7 +142,7 @@ class FluxJobTrigger(BaseTrigger):
 
     async def _reach(self) -> contextlib.AbstractAsyncContextManager[Watch]:
         """The shared stream. Waits for an instance that does not answer now; raises ExecutorsError after a while."""
-        from executors import TransportError
+        from executors import ExecutorsError
 
         deadline = time.monotonic() + _REACH_LIMIT
         delay = 0.5
@@ -146,8 +150,8 @@ class FluxJobTrigger(BaseTrigger):
             watch = watching(self.run_name, self._open)
             try:
                 return _Entered(watch, await watch.__aenter__())
-            except TransportError:
-                if time.monotonic() > deadline:
+            except ExecutorsError as err:
+                if not err.transient or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(delay)
             delay = min(2 * delay, 10.0)
@@ -180,67 +184,15 @@ class FluxJobTrigger(BaseTrigger):
         attempt, _, place = (kept or "").partition(":")
         return place if place and attempt == str(self.attempt) else None
 
-    async def _log_output(self, watch: Watch, output: OutputLog) -> None:
-        pieces: asyncio.Queue[tuple[str, bytes | BaseException | None]] = asyncio.Queue()
-        streams: Sequence[str] = STREAMS if self.get_logs else STREAMS[:1] if self.want_result else ()
-
-        def put(stream: str, piece: bytes | BaseException | None) -> None:
-            pieces.put_nowait((stream, piece))
-
-        stops = [watch.follow(self.job_id, name, output.offset(name), partial(put, name)) for name in streams]
-        open_streams = len(stops)
-        marker = _Marker(partial(self._mark, watch, output))
-        try:
-            while open_streams:
-                stream, piece = await pieces.get()
-                if isinstance(piece, bytes):
-                    await self._log_lines(output.feed(stream, piece))
-                    marker.due()
-                    continue
-                open_streams -= 1
-                if piece is not None:
-                    self.log.warning("the rest of %s is not to be had: %s", stream, piece)
-            await self._log_lines(output.end())
-        finally:
-            for stop in stops:
-                stop()
-            marker.finish()
+    async def _read(self, watch: Watch, output: OutputLog) -> None:
+        streams = STREAMS if self.get_logs else STREAMS[:1] if self.want_result else ()
+        log = partial(self.log.info, "%s") if self.get_logs else None
+        reader = Reader(watch, self.job_id, output, streams, log)
+        await reader.read(partial(self._mark, watch, output), self.log.warning)
 
     def _mark(self, watch: Watch, output: OutputLog) -> None:
         if watch.session.lost is None:
             watch.session.mark(self.job_id, f"{self.attempt}:{output.place}")
-
-    async def _log_lines(self, lines: Sequence[str]) -> None:
-        if not self.get_logs:
-            return
-        for index, line in enumerate(lines):
-            self.log.info("%s", line)
-            if index % _LINES == _LINES - 1:
-                await asyncio.sleep(0)
-
-
-class _Marker:
-    """Marks how far the output was logged: at once, and then once in `_MARK_INTERVAL` as long as there is more."""
-
-    def __init__(self, mark: Callable[[], None]) -> None:
-        self._write = mark
-        self._last = -_MARK_INTERVAL
-        self._timer: asyncio.TimerHandle | None = None
-
-    def due(self) -> None:
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(loop.time(), self._last + _MARK_INTERVAL), self._mark)
-
-    def finish(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._mark()
-
-    def _mark(self) -> None:
-        self._timer = None
-        self._last = asyncio.get_running_loop().time()
-        self._write()
 
 
 class _Entered(contextlib.AbstractAsyncContextManager[Watch]):

@@ -103,10 +103,12 @@ class Watch:
 
 
 class _Shared:
+    """The session of one instance, and who uses it."""
+
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
         self.users = 0
-        self.watch: Watch | None = None
+        #: Belongs to none of the users: one that is cancelled while it waits takes nothing from the others.
+        self.opening: asyncio.Task[Watch] | None = None
         self.closing: asyncio.TimerHandle | None = None
 
 
@@ -123,28 +125,46 @@ async def watching(name: str, opener: Callable[[], Awaitable[Session]]) -> Async
     shared = _shared.setdefault(key, _Shared())
     shared.users += 1
     try:
-        async with shared.lock:
-            if shared.closing is not None:
-                shared.closing.cancel()
-                shared.closing = None
-            if shared.watch is None or shared.watch.session.lost is not None:
-                shared.watch = Watch(await opener())
-            watch = shared.watch
-        yield watch
+        if shared.closing is not None:
+            shared.closing.cancel()
+            shared.closing = None
+        if shared.opening is None or _is_lost(shared.opening):
+            _discard(shared.opening)
+            shared.opening = asyncio.ensure_future(_open(opener))
+        yield await asyncio.shield(shared.opening)
     finally:
         shared.users -= 1
         if not shared.users and shared.closing is None:
             shared.closing = loop.call_later(_LINGER, _close, key)
 
 
+async def _open(opener: Callable[[], Awaitable[Session]]) -> Watch:
+    return Watch(await opener())
+
+
+def _is_lost(opening: asyncio.Task[Watch]) -> bool:
+    if not opening.done():
+        return False
+    return opening.cancelled() or opening.exception() is not None or opening.result().session.lost is not None
+
+
 def _close(key: tuple[int, str]) -> None:
     shared = _shared[key]
-    if shared.users:
-        return
-    del _shared[key]
-    if shared.watch is not None:
-        session = shared.watch.session
-        asyncio.get_running_loop().run_in_executor(None, lambda: session.close(release=False))
+    if not shared.users:
+        del _shared[key]
+        _discard(shared.opening)
+
+
+def _discard(opening: asyncio.Task[Watch] | None) -> None:
+    """Close a session that nobody uses any more, as soon as it is open."""
+
+    def opened(done: asyncio.Task[Watch]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            session = done.result().session
+            asyncio.get_running_loop().run_in_executor(None, lambda: session.close(release=False))
+
+    if opening is not None:
+        opening.add_done_callback(opened)
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:

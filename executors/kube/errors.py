@@ -18,7 +18,7 @@ class ApiError(ProvisionError):
         super().__init__(message)
 
     @property
-    def transient(self) -> bool:
+    def transient(self) -> bool:  # type: ignore[override]  # a value in the base class
         """Whether the same may be allowed a moment later: the server is away, overloaded, or has just come back (it
         refuses what it allows until it has read its rules)."""
         return self.status in (0, 401, 403, 429) or self.status >= 500

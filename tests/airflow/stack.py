@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,6 +18,8 @@ from typing import NamedTuple, Self
 
 import psutil
 
+from executors import end_run, load_config
+from executors.instances import instances
 from tests.airflow.component import Component
 from tests.airflow.environment import airflow_environment
 from tests.airflow.rest import Json, Rest, RestError, quoted
@@ -50,6 +54,7 @@ class AirflowStack:
         self._database = database
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
+        self.deployment = f"t{secrets.token_hex(3)}"
         self.environment = airflow_environment(
             home,
             dags_folder,
@@ -58,6 +63,7 @@ class AirflowStack:
                 "AIRFLOW__API__PORT": str(port),
                 "AIRFLOW__API__BASE_URL": self.url,
                 "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+                "AIRFLOW__FLUX__DEPLOYMENT_ID": self.deployment,
                 **(environment or {}),
             },
         )
@@ -102,6 +108,11 @@ class AirflowStack:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
             _, strays = psutil.wait_procs(strays, timeout=10)
+        # They do not have Airflow's variables, but its deployment id in their names.
+        config = load_config(None, environ={}, options={"run.provisioner": "local"})
+        for instance in instances(config, os.environ):
+            if instance.name.startswith(f"airflow-{self.deployment}-"):
+                end_run(instance.name, config)
         assert not strays, f"processes that SIGKILL does not end: {strays}"
 
     # Components

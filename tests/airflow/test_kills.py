@@ -138,6 +138,23 @@ def test_over_its_execution_timeout(hold: Callable[[str], Held], mode: str) -> N
     assert held.ended() == "failed"
 
 
+def test_over_its_execution_timeout_without_a_teardown_task(hold: Callable[[str], Held]) -> None:
+    held = hold("timed")
+    assert held.wait("failed") == "failed"
+    held.no_orphan()
+
+
+def test_worker_killed_where_each_try_has_a_job_of_its_own(hold: Callable[[str], Held]) -> None:
+    held = hold("each_its_own")
+    [first] = held.jobs()
+    psutil.Process(held.airflow.worker(held.dag_id, held.run_id, "work").task).kill()
+    held.started(2)
+    assert first not in held.jobs()
+    held.let_go()
+    assert held.ended() == "success"
+    assert held.times() == 2
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_over_the_runs_timeout(hold: Callable[[str], Held], mode: str) -> None:
     held = hold(f"run_limited_{mode}")

@@ -48,7 +48,7 @@ for mode in ("worker", "deferred"):
         FluxOperator(task_id="wrong", command="true", nodes="many", **every)
         FluxOperator(task_id="over_its_limit", command="sleep 600", time_limit=1, deferrable=deferrable)
         FluxOperator(task_id="too_much", command="head -c 100000 /dev/zero | tr '\\0' x", deferrable=deferrable)
-        FluxOperator(task_id="no_json", command="echo '{'", result="json", deferrable=deferrable)
+        FluxOperator(task_id="no_json", command=f"echo ran >> {DIR}/no_json; echo '{{'", result="json", **every)
         FluxOperator(
             task_id="secret",
             command='printf %s "$TOKEN" | md5sum',
@@ -60,6 +60,17 @@ with flux_dag("mapped"), FluxMiniCluster():
     FluxOperator.partial(task_id="work").expand(
         command=[f"echo ran >> {DIR}/ran-{index}; echo {index}" for index in range(3)]
     )
+
+with flux_dag("timed"):
+    # Without a teardown task, which would end the job in any case.
+    FluxOperator(task_id="work", command=HELD, execution_timeout=datetime.timedelta(seconds=4))
+
+with flux_dag("each_its_own"), FluxMiniCluster():
+    FluxOperator(task_id="work", command=HELD, durable=False, **SOON)
+
+with flux_dag("flood"), FluxMiniCluster():
+    FluxOperator(task_id="work", command="seq 1 60000; echo 7", result="json", deferrable=True)
+    FluxOperator(task_id="neighbour", command="sleep 1; echo there", deferrable=True)
 
 with flux_dag("kept"), FluxMiniCluster(delete_policy="on_success"):
     FluxOperator(task_id="work", command="exit 1")
