@@ -239,6 +239,9 @@ def _environment(home: Path, dags_folder: Path, url: str, port: int, deployment:
         # Airflow's own intervals are for many tasks; here somebody looks on.
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        # A worker may notice only after this many seconds (else 5) that its task's process has ended; meanwhile a short
+        # deferral is over, and Airflow takes the task that goes on for one that was killed, and tries it again.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__FLUX__DEPLOYMENT_ID": deployment,
         # Whatever else this environment says of Flux: instances are made here, and ended with this Airflow.
         "AIRFLOW_CONN_FLUX_DEFAULT": json.dumps({"conn_type": "flux", "extra": {"provisioner": "local"}}),
