@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import core, kubernetes, render, rules
+from bench import airflow, core, kubernetes, render, rules
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
@@ -26,6 +26,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "end": rules.measure_end,
     "kubernetes": kubernetes.measure_kubernetes,
     "kubernetes-rules": kubernetes.measure_kubernetes_rules,
+    "airflow": airflow.measure_airflow,
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- everything above this line is written by `make bench` -->"

@@ -140,11 +140,10 @@ class FluxJobTrigger(BaseTrigger):
         """The shared stream. Waits for an instance that does not answer now; raises ExecutorsError after a while."""
         from executors import TransportError
 
-        opener = await self._opener()
         deadline = time.monotonic() + _REACH_LIMIT
         delay = 0.5
         while True:
-            watch = watching(self.run_name, opener)
+            watch = watching(self.run_name, self._open)
             try:
                 return _Entered(watch, await watch.__aenter__())
             except TransportError:
@@ -153,20 +152,22 @@ class FluxJobTrigger(BaseTrigger):
             await asyncio.sleep(delay)
             delay = min(2 * delay, 10.0)
 
-    async def _opener(self) -> Callable[[], Session]:
-        from airflow_provider_flux.hook import FluxHook, connection_settings, join_config
-        from executors import join_session
-
+    async def _open(self) -> Session:
+        """Called for the first trigger of an instance only."""
         try:
             connection = await _connection(self.flux_conn_id)
         except AirflowNotFoundException:
             if self.flux_conn_id != DEFAULT_CONNECTION:
                 raise
             connection = None
-        settings = connection_settings(self.flux_conn_id, connection)
-        config = join_config(self.options, settings)
-        environ = FluxHook(self.flux_conn_id).environment()
-        return partial(join_session, self.run_name, config, environ=environ)
+        return await asyncio.to_thread(self._join, connection)
+
+    def _join(self, connection: Any) -> Session:
+        from airflow_provider_flux.hook import FluxHook, connection_settings, join_config
+        from executors import join_session
+
+        config = join_config(self.options, connection_settings(self.flux_conn_id, connection))
+        return join_session(self.run_name, config, environ=FluxHook(self.flux_conn_id).environment())
 
     async def _wait(self, ended: asyncio.Future[JobResult]) -> bool:
         """Whether the job has ended before the deadline."""
