@@ -20,7 +20,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -146,11 +146,15 @@ class LocalAirflow:
             ) from err
 
     def tail_of_task(self, dag_id: str, run_id: str, task_id: str, map_index: int, attempt: int) -> str:
-        """The end of a task's log."""
-        folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
-        if map_index >= 0:
-            folder /= f"map_index={map_index}"
-        return _tail(folder / f"attempt={attempt}.log")
+        """The end of a task's log, with what its triggerer wrote, as the UI shows it."""
+        path = ("dags", dag_id, "dagRuns", run_id, "taskInstances", task_id, "logs", str(attempt))
+        entries = self.call("GET", *path, map_index=map_index, full_content="true")["content"]
+        lines = []
+        for entry in entries:
+            if not entry["event"].startswith("::"):
+                lines.append(entry["event"])
+                lines += [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()]
+        return _last(f"the log of {task_id}", lines)
 
     # -- small parts
 
@@ -235,6 +239,9 @@ def _environment(home: Path, dags_folder: Path, url: str, port: int, deployment:
         # Airflow's own intervals are for many tasks; here somebody looks on.
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        # A worker may notice only after this many seconds (else 5) that its task's process has ended; meanwhile a short
+        # deferral is over, and Airflow takes the task that goes on for one that was killed, and tries it again.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__FLUX__DEPLOYMENT_ID": deployment,
         # Whatever else this environment says of Flux: instances are made here, and ended with this Airflow.
         "AIRFLOW_CONN_FLUX_DEFAULT": json.dumps({"conn_type": "flux", "extra": {"provisioner": "local"}}),
@@ -253,5 +260,8 @@ def _free_port() -> int:
 
 
 def _tail(path: Path) -> str:
-    text = path.read_text(errors="replace") if path.exists() else ""
-    return "\n".join([f"The end of {path}:", *(f"  | {line}" for line in text.splitlines()[-_LINES:])])
+    return _last(str(path), path.read_text(errors="replace").splitlines() if path.exists() else [])
+
+
+def _last(name: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"The end of {name}:", *(f"  | {line}" for line in lines[-_LINES:])])
