@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_flux import arguments
+from airflow_provider_flux import arguments, submission
 from airflow_provider_flux.hook import FluxHook, join_config, joinable
 from airflow_provider_flux.links import FluxJobLink, FluxMiniClusterLink, push_links
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION, MiniCluster, minicluster_of
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 #: Seconds that Airflow gives `on_kill` before it sends SIGKILL are five.
 _KILL_LIMIT = 3.0
-#: Seconds for a cancelled job of an earlier try to be gone.
-_REPLACE_LIMIT = 120.0
 #: Seconds that the trigger has to cancel a job that is over its execution_timeout, before Airflow ends the trigger.
 _TIMEOUT_GRACE = 60
 _RESULTS = ("last_line", "json", "none")
@@ -351,41 +349,15 @@ class FluxOperator(BaseOperator):
         )
 
     def _submit(self, session: Session, request: JobRequest, keys: JobKeys) -> JobHandle:
-        """A job under this try's key: the one that an earlier try has left, where it is of use, else a new one."""
-        request = replace(request, key=keys.now)
-        left = [job for job in session.find([keys.now, *keys.earlier]) if not job["acked"]]
-        # What a cleared task has left is of no use, nor is what has ended badly: a retry is there to do it again.
-        useless = [job for job in left if job["key"] != keys.now or not _of_use(job)]
-        self._drop(session, useless)
-        handle = self._hand_over(session, request)
-        if handle.done() and handle.id is None:
-            result = handle.result()
-            if result.exception is not None and result.exception.type == "key":
-                self.log.info("the job of an earlier try runs other work than this try asks for; it is replaced")
-                self._drop(session, [job for job in session.find([keys.now]) if not job["acked"]])
-                handle = self._hand_over(session, request)
+        def begun(handle: JobHandle) -> None:
+            self._handle = handle
+
+        handle = submission.submit(session, request, keys, self.log, begun)
         if handle.id is None:
             raise_for(handle.result(), "the job")
-        took_over = any(job["id"] == handle.id for job in left)
-        taken = "taken over from an earlier try" if took_over else "submitted"
-        self.log.info("job %s in %s: %s", handle.id, session.run_name, taken)
         if self._killed:
             handle.cancel("the Airflow task was killed")
         return handle
-
-    def _hand_over(self, session: Session, request: JobRequest) -> JobHandle:
-        [self._handle] = session.submit([request])
-        self._handle.wait_submitted()
-        return self._handle
-
-    def _drop(self, session: Session, jobs: Sequence[Mapping[str, Any]]) -> None:
-        active = [job["id"] for job in jobs if job["result"] is None]
-        ended = [job["id"] for job in jobs if job["result"] is not None]
-        if active:
-            self.log.info("cancelling what an earlier run of this task has left: job %s", ", ".join(active))
-            session.cancel_and_wait(active, _REPLACE_LIMIT)
-        if ended:
-            session.request("ack", ids=ended)
 
     def _follow(self, session: Session, handle: JobHandle, output: OutputLog) -> JobResult:
         """Log the job's output from where ``output`` stands until its end."""
@@ -487,21 +459,13 @@ class FluxOperator(BaseOperator):
             self.log.info("no job to cancel: %s", err)  # with its instance, its jobs are gone
             return
         try:
-            found = session.find([self._keys(context).now])
-            active = [job["id"] for job in found if job["result"] is None]
-            if active:
-                self.log.info("cancelling job %s", ", ".join(active))
-                session.cancel_and_wait(active, _REPLACE_LIMIT)
+            submission.cancel(session, self._keys(context).now, self.log)
         finally:
             session.close(release=False)
 
 
 def _put(pieces: queue.SimpleQueue[Any], stream: str, piece: bytes | BaseException | None) -> None:
     pieces.put((stream, piece))
-
-
-def _of_use(job: Mapping[str, Any]) -> bool:
-    return job["result"] is None or job["result"]["outcome"] == "COMPLETED"
 
 
 def _mapped(context: Context) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import sqlite3
 import urllib.parse
 from pathlib import Path
