@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.airflow.environment import create_database, why_missing
+from tests.airflow.environment import ROOT, airflow_environment, create_database, why_missing
 from tests.airflow.inprocess import DagTest
 from tests.airflow.stack import AirflowStack
 from tests.conftest import missing
 from tests.processes import alive
+
+#: Runs a piece of Python with Airflow; keywords are environment variables.
+Python = Callable[..., Any]
 
 DAGS = Path(__file__).parent / "dags"
 CONNECTIONS = {
@@ -40,6 +47,35 @@ def airflow(airflow_database: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def dag_test(airflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> DagTest:
     """One run of a DAG in a process, in 7 s, without scheduler and triggerer."""
     return DagTest(tmp_path_factory.mktemp("dag-test"), airflow_database, CONNECTIONS)
+
+
+HEAD = """
+import json
+from airflow.sdk import DAG, task
+from airflow_provider_flux.operators import FluxMiniCluster, FluxOperator
+"""
+
+
+@pytest.fixture
+def python(airflow_database: Path, tmp_path: Path) -> Python:
+    """Runs a piece of a DAG file in a process of its own, as Airflow is never imported in pytest's.
+
+    Gives what it prints as JSON in its last line.
+    """
+
+    def run(code: str, **environ: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-c", HEAD + code],
+            cwd=ROOT,
+            env=airflow_environment(tmp_path, tmp_path, environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

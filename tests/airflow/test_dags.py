@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import ast
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.airflow.environment import ROOT, airflow_environment
-
-HEAD = """
-import json
-from airflow.sdk import DAG, task
-from airflow_provider_flux.operators import FluxMiniCluster, FluxOperator
-"""
+from airflow_provider_flux.fields import FIELDS
+from tests.airflow.conftest import Python
+from tests.airflow.environment import ROOT
 
 
-@pytest.fixture
-def python(airflow_database: Path, tmp_path: Path) -> Any:
-    """Runs a piece of a DAG file; gives what it prints as JSON in its last line."""
-
-    def run(code: str) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-c", HEAD + code],
-            cwd=ROOT,
-            env=airflow_environment(tmp_path, tmp_path, {}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
-
-
-def test_all_kinds_of_tasks_are_inside_a_minicluster(python: Any) -> None:
+def test_all_kinds_of_tasks_are_inside_a_minicluster(python: Python) -> None:
     edges = python("""
 with DAG("d", schedule=None) as dag:
     outside = FluxOperator(task_id="outside", command="true")
@@ -66,7 +38,7 @@ print(json.dumps({name: sorted(task.upstream_task_ids) for name, task in dag.tas
     }
 
 
-def test_a_config_may_be_a_mapping(python: Any) -> None:
+def test_a_config_may_be_a_mapping(python: Python) -> None:
     found = python("""
 with DAG("d", schedule=None), FluxMiniCluster(config={"kind": "FluxRun"}):
     task = FluxOperator(task_id="a", command="true")
@@ -75,7 +47,7 @@ print(json.dumps(task._minicluster().config))
     assert found == {"kind": "FluxRun"}
 
 
-def test_wrong_arguments_are_told_all_at_once_with_field_and_value(python: Any) -> None:
+def test_wrong_arguments_are_told_all_at_once_with_field_and_value(python: Python) -> None:
     text = python("""
 from executors import RequestError
 task = FluxOperator(
@@ -98,7 +70,7 @@ except RequestError as err:
         assert words in text
 
 
-def test_what_a_template_has_not_found_is_no_value(python: Any) -> None:
+def test_what_a_template_has_not_found_is_no_value(python: Python) -> None:
     found = python("""
 task = FluxOperator(
     task_id="a", command="x.sh", nodes="None", cores_per_task="2", time_limit="", cwd="None", flux_queue=""
@@ -109,7 +81,7 @@ print(json.dumps([request.argv, request.nodes, request.cores_per_task, request.d
     assert found == [["/bin/sh", "-c", "x.sh"], None, 2, None, None, None]
 
 
-def test_the_source_of_a_function_travels_alone(python: Any, tmp_path: Path) -> None:
+def test_the_source_of_a_function_travels_alone(python: Python, tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text('''
 from airflow_provider_flux.decorators import flux_python_task
 def around():
@@ -142,3 +114,34 @@ except FluxRequestError as err:
     assert source.splitlines()[0] == "def json(x, *, y=2):"
     assert "\nless indented\n" in source
     assert "inner uses hidden of the function around it" in error
+
+
+def test_the_type_stubs_know_all_parameters(python: Python) -> None:
+    parameters = python("""
+import inspect
+print(json.dumps(sorted(inspect.signature(FluxOperator.__init__.__wrapped__).parameters)))
+""")
+    stub = ast.parse((ROOT / "airflow_provider_flux" / "decorators" / "__init__.pyi").read_text())
+    for name, own in (("flux_task", set()), ("flux_python_task", {"python"})):
+        declared = [one for one in stub.body if isinstance(one, ast.FunctionDef) and one.name == name]
+        found = {argument.arg for argument in declared[1].args.kwonlyargs}
+        assert found == set(parameters) - {"self", "command", "kwargs"} | {"multiple_outputs"} | own
+
+
+def test_the_provider_info_is_what_airflow_takes(python: Python) -> None:
+    info = python("""
+import airflow, os, jsonschema
+from airflow_provider_flux.provider_info import get_provider_info
+from airflow.providers_manager import ProvidersManager
+from airflow._shared.module_loading import import_string
+schema = json.load(open(os.path.join(os.path.dirname(airflow.__file__), "provider_info.schema.json")))
+info = get_provider_info()
+jsonschema.validate(info, schema)
+for name in [*info["extra-links"], *info["cli"], *(one["class-name"] for one in info["task-decorators"])]:
+    import_string(name)
+manager = ProvidersManager()
+print(json.dumps([manager.hooks["flux"].hook_name, sorted(manager.connection_form_widgets)]))
+""")
+    name, widgets = info
+    assert name == "Flux"
+    assert {one for one in widgets if "flux" in one} >= {f"extra__flux__{field}" for field in FIELDS}

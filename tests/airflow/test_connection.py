@@ -1,0 +1,96 @@
+"""The connection type ``flux``: what it takes, what it refuses, and its test button."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.conftest import Python
+from tests.airflow.stack import AirflowStack
+
+ASK = """
+from airflow_provider_flux.hook import FluxHook
+from executors import ConfigError
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+def told(*given, **more):
+    try:
+        config = FluxHook(*given[:1]).run_config(*given[1:], **more)
+    except (ConfigError, AirflowNotFoundException) as err:
+        return str(err)
+    return [config.run.provisioner, config.run.namespace, config.run.kubeconfig, config.run.idle_timeout]
+"""
+
+
+def connection(kind: str = "flux", **extra: object) -> str:
+    return json.dumps({"conn_type": kind, "extra": extra})
+
+
+def test_without_a_connection_instances_are_made_here(python: Python) -> None:
+    assert python(ASK + "print(json.dumps(told()))")[0] == "local"
+
+
+def test_fields_win_over_the_config_which_may_be_content_or_a_file(python: Python, tmp_path: Path) -> None:
+    content = "apiVersion: flux-operator-executors/v1\nkind: FluxRun\nrun: {namespace: theirs, idleTimeout: 7}\n"
+    (tmp_path / "run.yaml").write_text(content)
+    by_content = python(
+        ASK + "print(json.dumps(told()))",
+        AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", namespace="ours", config=content),
+    )
+    assert by_content == ["direct", "ours", None, 7]
+    by_file = python(
+        ASK + f"print(json.dumps(told('flux_default', 'run.yaml', {str(tmp_path)!r})))",
+        AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct"),
+    )
+    assert by_file == ["direct", "theirs", None, 7]
+
+
+def test_a_kubernetes_connection_can_say_where(python: Python) -> None:
+    kubernetes = {"kube_config_path": "/etc/kube", "namespace": "science", "cluster_context": "c"}
+    found = python(
+        ASK + "print(json.dumps(told()))",
+        AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", kubernetes_conn_id="kube"),
+        AIRFLOW_CONN_KUBE=connection("kubernetes", **kubernetes),
+    )
+    assert found[:3] == ["direct", "science", "/etc/kube"]
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "words"),
+    [
+        ("'other'", {}, "flux_conn_id: 'other' is not a connection"),
+        ("", {"AIRFLOW_CONN_FLUX_DEFAULT": connection("http")}, "has the type 'http'; it must be flux"),
+        ("", {"AIRFLOW_CONN_FLUX_DEFAULT": connection(provisoner="direct")}, "'provisoner' is no field of it; it has"),
+        ("", {"AIRFLOW_CONN_FLUX_DEFAULT": connection()}, "provisioner: is not set; give direct, operator, local or"),
+        (
+            "",
+            {"AIRFLOW_CONN_FLUX_DEFAULT": connection(provisioner="direct", kubernetes_conn_id="no")},
+            "kubernetes_conn_id: 'no' is not a connection",
+        ),
+        (
+            "",
+            {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor,airflow.providers.celery.executors.CeleryExecutor"},
+            "provisioner: local cannot be used with CeleryExecutor",
+        ),
+    ],
+    ids=["missing", "type", "field", "provisioner", "kubernetes", "executor"],
+)
+def test_what_is_wrong_is_told_by_name(python: Python, given: str, environ: dict[str, str], words: str) -> None:
+    assert words in python(ASK + f"print(json.dumps(told({given})))", **environ)
+
+
+def test_the_button_says_what_it_has_reached(python: Python, tmp_path: Path) -> None:
+    ask = ASK + "print(json.dumps(FluxHook().test_connection()))"
+    good, text = python(ask, AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="local"))
+    assert good and text.startswith("reached this machine (provisioner local)")
+    kubeconfig = str(tmp_path / "none")
+    bad, text = python(ask, AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", kubeconfig=kubeconfig))
+    assert not bad and f"run.kubeconfig: '{kubeconfig}' is not a file" in text
+
+
+def test_the_command_line_says_what_is_wrong_in_a_line(airflow: AirflowStack) -> None:
+    done = airflow.command("flux", "reap", "--conn-id", "other")
+    assert done.returncode != 0
+    assert "airflow flux: flux_conn_id: 'other' is not a connection" in done.stderr
+    assert "Traceback" not in done.stderr
