@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.airflow.rest import RestError
 from tests.airflow.stack import AirflowStack
 from tests.airflow.waiting import until
 
@@ -291,3 +292,13 @@ def _processes_around(held: Held, what: str) -> list[int]:
         if mine and (is_agent if what == "serve" else is_broker):
             found.append(process.pid)
     return found
+
+
+def test_run_deleted_while_it_runs_is_refused_by_airflow(hold: Callable[[str], Held]) -> None:
+    held = hold("held_worker")
+    with pytest.raises(RestError, match="409"):
+        held.airflow.delete_run(held.dag_id, held.run_id)
+    assert held.jobs()
+    held.let_go()
+    assert held.ended() == "success"
+    held.airflow.delete_run(held.dag_id, held.run_id)
