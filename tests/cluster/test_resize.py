@@ -106,4 +106,5 @@ def test_a_shrinking_that_is_broken_off_leaves_no_rank_drained(
     monkeypatch.setattr(DirectProvisioner, "resize", interrupted)
     with pytest.raises(KeyboardInterrupt):
         resize(runs, elastic, 1)
-    assert up(elastic) == [0, 1]
+    # The scheduler hears of it a moment later.
+    wait_until("both ranks to be up again", lambda: up(elastic) == [0, 1], LIMIT)
