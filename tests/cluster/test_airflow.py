@@ -13,10 +13,18 @@ from tests.airflow.conftest import DAGS, airflow_database
 from tests.airflow.stack import AirflowStack
 from tests.cluster.rights import grant, role
 from tests.cluster.runs import Runs
-from tests.cluster.test_snakemake import EXAMPLE, assert_variants, config_file, for_everybody, open_namespace, volume
+from tests.cluster.test_snakemake import (
+    EXAMPLE,
+    assert_variants,
+    config_file,
+    for_everybody,
+    open_namespace,
+    python_in_pods,
+    volume,
+)
 from tests.cluster.testbed.cluster import Cluster
 
-__all__ = ["airflow_database", "open_namespace", "volume"]
+__all__ = ["airflow_database", "open_namespace", "python_in_pods", "volume"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "airflow"
