@@ -122,12 +122,12 @@ def _start(cluster: Cluster, namespace: str, directory: Path) -> list[Row]:
 
 def _end(cluster: Cluster, namespace: str, directory: Path) -> list[Row]:
     """With a job that needs TERM to write its file: ended by its session, and by somebody who deletes the Job."""
-    volume = {"work": {"hostPath": str(directory), "path": "/work"}}
+    volume = {"work": {"hostPath": str(directory), "path": "/results"}}
     config = _config(cluster, namespace, directory, size=2, container={"volumes": volume})
 
     def once(*, deleted: bool) -> float:
         file = directory / uuid.uuid4().hex
-        script = 'echo up; trap "sleep 0.2; echo tidy >/work/$0; exit" TERM; sleep 600 & wait'
+        script = 'echo up; trap "sleep 0.2; echo tidy >/results/$0; exit" TERM; sleep 600 & wait'
         session = _open(config)
         [handle] = session.submit([JobRequest(argv=["sh", "-c", script, file.name])])
         next(handle.output())
