@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -57,16 +58,31 @@ class FluxHook(BaseHook):
     def settings(self) -> Settings:
         """Read the connection. Raises AirflowNotFoundException, or ConfigError for what it holds."""
         if self._settings is None:
-            self._settings = _settings(self.flux_conn_id, self._connection())
+            connection = None
+            try:
+                connection = self.get_connection(self.flux_conn_id)
+            except AirflowNotFoundException as err:
+                self._may_be_missing(err)
+            self._settings = _settings(self.flux_conn_id, connection)
         return self._settings
 
-    def _connection(self) -> Connection | None:
+    async def load(self) -> None:
+        """Read the connection as `settings` does, without holding up the loop (in Airflow 2 by a thread)."""
+        asking = getattr(BaseHook, "aget_connection", None)
+        connection = None
         try:
-            return self.get_connection(self.flux_conn_id)
+            if asking is not None:
+                connection = await asking(self.flux_conn_id)
+            else:
+                connection = await asyncio.to_thread(self.get_connection, self.flux_conn_id)
         except AirflowNotFoundException as err:
-            if self.flux_conn_id != DEFAULT_CONNECTION:
-                raise AirflowNotFoundException(f"flux_conn_id: {self.flux_conn_id!r} is not a connection") from err
-            return None
+            self._may_be_missing(err)
+        self._settings = await asyncio.to_thread(_settings, self.flux_conn_id, connection)
+
+    def _may_be_missing(self, err: Exception) -> None:
+        """The one of the default name may be missing, no other one."""
+        if self.flux_conn_id != DEFAULT_CONNECTION:
+            raise AirflowNotFoundException(f"flux_conn_id: {self.flux_conn_id!r} is not a connection") from err
 
     def run_config(self, config: str | Mapping[str, Any] | None = None, folder: str | None = None) -> RunConfig:
         """The config of a run: the connection's fields, over ``config`` (a path, relative to ``folder``, or content),
@@ -94,6 +110,17 @@ class FluxHook(BaseHook):
             announce(f"no connection {self.flux_conn_id!r}: instances are made on this machine")
         run = run_of(deployment_id(), dag_id, run_id, minicluster.name)
         return open_session(run, config, environ=self.environment(), announce=announce, auto_acknowledge=False)
+
+    def join_session(self, run_name: str, options: Mapping[str, object], announce: Callable[[str], None]) -> Session:
+        """Join an instance by what `joinable` gave of its config. Raises what `executors.join_session` does."""
+        from executors import join_session, load_config
+
+        merged = dict(options)
+        kubeconfig = self.settings().kubeconfig
+        if kubeconfig is not None:  # the connection's own, which does not travel
+            merged["run.kubeconfig"] = _private_file(kubeconfig)
+        config = load_config(None, environ={}, options=merged)
+        return join_session(run_name, config, environ=self.environment(), announce=announce)
 
     def environment(self) -> dict[str, str]:
         """What instances and jobs on this machine inherit."""
@@ -130,20 +157,6 @@ def joinable(config: RunConfig) -> dict[str, object]:
         for key in KEYS
         if key.startswith("run.") and config.origins.get(key, "default") != "default"
     }
-
-
-def join_config(options: Mapping[str, object], settings: Settings) -> RunConfig:
-    """The config that `joinable` has made options of. The connection's own kubeconfig comes from the connection."""
-    from executors import load_config
-
-    merged = dict(options)
-    if settings.kubeconfig is not None:
-        merged["run.kubeconfig"] = _private_file(settings.kubeconfig)
-    return load_config(None, environ={}, options=merged)
-
-
-def connection_settings(conn_id: str, connection: Connection | None) -> Settings:
-    return _settings(conn_id, connection)
 
 
 def _settings(conn_id: str, connection: Connection | None) -> Settings:

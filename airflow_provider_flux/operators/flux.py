@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_flux import arguments, submission
-from airflow_provider_flux.hook import FluxHook, join_config, joinable
+from airflow_provider_flux.hook import FluxHook, joinable
 from airflow_provider_flux.links import FluxJobLink, FluxMiniClusterLink, push_links
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION, MiniCluster, minicluster_of
 from airflow_provider_flux.names import JobKeys, job_keys
@@ -220,11 +220,8 @@ class FluxOperator(BaseOperator):
     @contextlib.contextmanager
     def _joined(self, job: Mapping[str, Any]) -> Iterator[Session]:
         """A session for a job that was submitted before. Raises ExecutorsError."""
-        from executors import join_session
-
         hook = FluxHook(job["flux_conn_id"])
-        config = join_config(job["options"], hook.settings())
-        session = join_session(job["run_name"], config, environ=hook.environment(), announce=self.log.debug)
+        session = hook.join_session(job["run_name"], job["options"], self.log.debug)
         try:
             yield session
         finally:

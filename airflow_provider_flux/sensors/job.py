@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, BaseSensorOperator, conf
 
-from airflow_provider_flux.hook import FluxHook, join_config
+from airflow_provider_flux.hook import FluxHook
 from airflow_provider_flux.operators.failures import clear_errors
 from airflow_provider_flux.outcome import FluxJobFailed, FluxRequestError, raise_for
 
@@ -54,14 +54,9 @@ class FluxJobSensor(BaseSensorOperator):
                 **self.job, attempt=attempt, get_logs=False, want_result=False, cancel_on_kill=False
             )
             self.defer(trigger=trigger, method_name="execute_complete", timeout=self._limit())
-        from executors import join_session
-
         hook = FluxHook(self.job["flux_conn_id"])
         with clear_errors():
-            config = join_config(self.job["options"], hook.settings())
-            session = join_session(
-                self.job["run_name"], config, environ=hook.environment(), announce=self.log.info
-            )  # fmt: skip
+            session = hook.join_session(self.job["run_name"], self.job["options"], self.log.info)
         try:
             [handle] = session.attach([self.job["job_id"]])
             result = handle.result(max(0.0, deadline - time.time()))

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION
@@ -87,7 +86,8 @@ class FluxJobTrigger(BaseTrigger):
         timed_out, read = False, True
         output = OutputLog(self.limit, self.marker)
         try:
-            async with await self._reach() as watch:
+            async with contextlib.AsyncExitStack() as stack:
+                watch = await self._reach(stack)
                 job = watch.job(self.job_id)
                 output = OutputLog(self.limit, self.marker, self._place(await job.place))
                 reading = asyncio.ensure_future(self._read(watch, output))
@@ -131,7 +131,8 @@ class FluxJobTrigger(BaseTrigger):
         from executors import ExecutorsError
 
         try:
-            async with await self._reach() as watch:
+            async with contextlib.AsyncExitStack() as stack:
+                watch = await self._reach(stack)
                 watch.session.cancel(watch.session.attach([self.job_id]), "the Airflow task was killed")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(watch.job(self.job_id).result, _CANCEL_LIMIT / 2)
@@ -140,16 +141,18 @@ class FluxJobTrigger(BaseTrigger):
 
     # -- small parts
 
-    async def _reach(self) -> contextlib.AbstractAsyncContextManager[Watch]:
-        """The shared stream. Waits for an instance that does not answer now; raises ExecutorsError after a while."""
+    async def _reach(self, stack: contextlib.AsyncExitStack) -> Watch:
+        """The shared stream, until ``stack`` is left.
+
+        Waits for an instance that does not answer now; raises ExecutorsError after a while.
+        """
         from executors import ExecutorsError
 
         deadline = time.monotonic() + _REACH_LIMIT
         delay = 0.5
         while True:
-            watch = watching(self.run_name, self._open)
             try:
-                return _Entered(watch, await watch.__aenter__())
+                return await stack.enter_async_context(watching(self.run_name, self._open))
             except ExecutorsError as err:
                 if not err.transient or time.monotonic() > deadline:
                     raise
@@ -158,20 +161,11 @@ class FluxJobTrigger(BaseTrigger):
 
     async def _open(self) -> Session:
         """Called for the first trigger of an instance only."""
-        try:
-            connection = await _connection(self.flux_conn_id)
-        except AirflowNotFoundException:
-            if self.flux_conn_id != DEFAULT_CONNECTION:
-                raise
-            connection = None
-        return await asyncio.to_thread(self._join, connection)
+        from airflow_provider_flux.hook import FluxHook
 
-    def _join(self, connection: Any) -> Session:
-        from airflow_provider_flux.hook import FluxHook, connection_settings, join_config
-        from executors import join_session
-
-        config = join_config(self.options, connection_settings(self.flux_conn_id, connection))
-        return join_session(self.run_name, config, environ=FluxHook(self.flux_conn_id).environment())
+        hook = FluxHook(self.flux_conn_id)
+        await hook.load()
+        return await asyncio.to_thread(hook.join_session, self.run_name, self.options, self.log.debug)
 
     async def _wait(self, ended: asyncio.Future[JobResult]) -> bool:
         """Whether the job has ended before the deadline."""
@@ -193,28 +187,6 @@ class FluxJobTrigger(BaseTrigger):
     def _mark(self, watch: Watch, output: OutputLog) -> None:
         if watch.session.lost is None:
             watch.session.mark(self.job_id, f"{self.attempt}:{output.place}")
-
-
-class _Entered(contextlib.AbstractAsyncContextManager[Watch]):
-    """A context manager that was entered already."""
-
-    def __init__(self, manager: contextlib.AbstractAsyncContextManager[Watch], value: Watch) -> None:
-        self._manager = manager
-        self._value = value
-
-    async def __aenter__(self) -> Watch:
-        return self._value
-
-    async def __aexit__(self, *exc: Any) -> None:
-        await self._manager.__aexit__(*exc)
-
-
-async def _connection(conn_id: str) -> Any:
-    """A connection, where Airflow has a way that does not block; else by a thread (Airflow 2)."""
-    asking = getattr(BaseHook, "aget_connection", None)
-    if asking is not None:
-        return await asking(conn_id)
-    return await asyncio.to_thread(BaseHook.get_connection, conn_id)
 
 
 def _unknown(why: str) -> JobResult:
