@@ -6,7 +6,6 @@ and what only the agent needs would take most of their time.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
@@ -17,24 +16,30 @@ if TYPE_CHECKING:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["supervise"]:  # with what `serve` takes, which checks it
+        from . import supervisor
+
+        return supervisor.supervise(supervisor.agent_command(["serve", *words[1:]]), "--guest" in words)
+    import argparse
+
     parser = argparse.ArgumentParser(prog="agent", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("serve", "supervise"):
-        command = commands.add_parser(name)
-        command.add_argument("--directory", required=True, help="private directory of this run")
-        command.add_argument("--run", required=True, help="name of the run")
-        command.add_argument("--engine", choices=["flux", "embedded"], required=True)
-        command.add_argument("--idle-timeout", type=float, default=300.0, metavar="SECONDS")
-        command.add_argument("--orphan-timeout", type=float, default=3600.0, metavar="SECONDS")
-        command.add_argument("--notify", default="", metavar="SOCKET", help="report there once, when ready or refusing")
-        command.add_argument(
-            "--in-pod", action="store_true", help="jobs inherit this container's environment; files are not shared"
-        )
-        command.add_argument("--without-env", action="append", default=[], metavar="NAME", help="not inherited")
-        command.add_argument("--guest", action="store_true", help="the instance was not created by us")
-        command.add_argument("--first", action="store_true", help="no agent was in this instance before this one")
-        command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
-        command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
+    command = commands.add_parser("serve")
+    command.add_argument("--directory", required=True, help="private directory of this run")
+    command.add_argument("--run", required=True, help="name of the run")
+    command.add_argument("--engine", choices=["flux", "embedded"], required=True)
+    command.add_argument("--idle-timeout", type=float, default=300.0, metavar="SECONDS")
+    command.add_argument("--orphan-timeout", type=float, default=3600.0, metavar="SECONDS")
+    command.add_argument("--notify", default="", metavar="SOCKET", help="report there once, when ready or refusing")
+    command.add_argument(
+        "--in-pod", action="store_true", help="jobs inherit this container's environment; files are not shared"
+    )
+    command.add_argument("--without-env", action="append", default=[], metavar="NAME", help="not inherited")
+    command.add_argument("--guest", action="store_true", help="the instance was not created by us")
+    command.add_argument("--first", action="store_true", help="no agent was in this instance before this one")
+    command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
+    command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
     sweeping = commands.add_parser("sweep")
     sweeping.add_argument("--directory", required=True, help="directory of a run whose instance has died")
     relaying = commands.add_parser("relay")
@@ -43,7 +48,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     loading = commands.add_parser("secret")
     loading.add_argument("base")
     loading.add_argument("argv", nargs=argparse.REMAINDER)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(words)
     if arguments.command == "relay":
         from .relay import relay
 
@@ -54,12 +59,6 @@ def main(argv: Optional[List[str]] = None) -> int:
         return load(arguments.base, arguments.argv)
     if arguments.command == "sweep":
         return sweep(arguments.directory)
-    if arguments.command == "supervise":
-        from . import supervisor
-
-        words = list(sys.argv[1:] if argv is None else argv)
-        words[words.index("supervise")] = "serve"
-        return supervisor.supervise(supervisor.agent_command(words), arguments.guest)
     return serve(arguments)
 
 

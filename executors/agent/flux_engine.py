@@ -7,9 +7,7 @@ Keys survive the agent. Each job carries ``attributes.user.fxo`` = {run, key, di
 redacted jobspec keeps. A new agent that merely scanned the history would miss what its predecessor sent just before
 it died (those jobs show up for up to a second afterwards); so it first submits one held *sentinel* job and reads the
 history once that has an id: ingest is ordered, so everything sent before is in it.
-
-The first agent of an instance has no predecessor, and does not wait for it. It submits the sentinel all the same: the
-first job makes Flux start its validators, for which the run's first job would have to wait.
+The first agent of an instance has no predecessor, and needs no sentinel.
 """
 
 from __future__ import annotations
@@ -128,7 +126,7 @@ class FluxEngine(Engine):
             self._watch_broker(handle)
             if self._everywhere:
                 self._secret_watcher = secret_service.serve(handle, self._state_dir)
-            self._sentinel(handle, instance)
+            (self._consume if self._first else self._sentinel)(handle, instance)
             handle.reactor_run()
         except EngineError as err:
             self._fail_start(err)
@@ -163,31 +161,27 @@ class FluxEngine(Engine):
 
         self._to_loop(fail)
 
-    def _sentinel(self, handle: flux.Flux, instance: str) -> None:
-        spec = _sentinel_jobspec(self._run)
+    def _consume(self, handle: flux.Flux, instance: str) -> None:
+        consumer = JournalConsumer(handle, include_sentinel=True)
+        consumer.start()
+        consumer.set_callback(self._on_journal, instance)
 
+    def _sentinel(self, handle: flux.Flux, instance: str) -> None:
         def consume(*_: Any) -> None:
-            consumer = JournalConsumer(handle, include_sentinel=True)
-            consumer.start()
-            consumer.set_callback(self._on_journal, instance)
+            self._consume(handle, instance)
 
         def submitted(future: Any) -> None:
             try:
                 sentinel = int(future.get_id())
             except OSError:
-                if self._first:
-                    return
                 # No queue takes it (they may be named, or disabled). A while must do, then: see the module.
                 self._late = handle.timer_watcher_create(_SENTINEL_WAIT, consume)
                 self._late.start()
                 return
             flux.job.cancel_async(handle, sentinel, "sentinel").then(_ignore_result)
-            if not self._first:
-                consume()
-
-        flux.job.submit_async(handle, spec, urgency=0).then(submitted)
-        if self._first:
             consume()
+
+        flux.job.submit_async(handle, _sentinel_jobspec(self._run), urgency=0).then(submitted)
 
     # -- journal (reactor thread)
 

@@ -11,11 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import List, Optional
 
 #: Exit code of an agent that cannot work here (see its error file); starting it again would not help.
 REFUSED = 3
+#: Exit code of a program whose command line is wrong.
+USAGE = 2
 #: Exit code of an agent that was told to end and could not end all jobs before.
 JOBS_LEFT = 4
 #: Seconds for each of the two commands that end them then.
@@ -31,10 +34,28 @@ def supervise(command: List[str], guest: bool = False) -> int:
     An agent ends its jobs before itself. Where it could not, they are ended here, unless the instance is not ours:
     Flux's own clean-up of jobs is turned off for the instances that we start (see `provision.local`).
     """
+    if not guest:
+        _wake_validators()
     code = _keep_alive(command, [] if guest else ["--first"])
     if code != 0 and not guest and _end_jobs() and code == JOBS_LEFT:
         return 0
     return code
+
+
+def _wake_validators() -> None:
+    """Have Flux start the programs that check jobs while the agent starts; the run's first job would wait for them.
+
+    Flux starts them for the first job that it is given, so it is given one that they refuse.
+    """
+    try:
+        waker = subprocess.Popen(
+            ["flux", "job", "submit"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    except OSError as err:
+        print("agent supervisor: %s" % err, file=sys.stderr)
+        return
+    # A thread, so that it does not stay a zombie for as long as the agent runs.
+    threading.Thread(target=waker.communicate, args=(b"{}",), daemon=True).start()
 
 
 def _end_jobs() -> bool:
@@ -77,7 +98,7 @@ def _keep_alive(command: List[str], for_the_first: List[str]) -> int:
         child = None
         if code == REFUSED and len(starts) > 1:
             return JOBS_LEFT  # it worked here before, so it is the instance that has gone
-        if code in (0, REFUSED, JOBS_LEFT):
+        if code in (0, USAGE, REFUSED, JOBS_LEFT):
             return code
         if stopping:
             return JOBS_LEFT

@@ -81,8 +81,9 @@ class ClusterProvisioner:
 
     # -- for the two kinds
 
-    #: Where the agent's socket and state are, in the lead broker's container.
-    agent_directory: str
+    def _agent_directory(self) -> str:
+        """Where the agent's socket and state are, in the lead broker's container."""
+        raise NotImplementedError
 
     def _size_change(self, size: int) -> Object:
         raise NotImplementedError
@@ -337,7 +338,7 @@ class ClusterProvisioner:
         return Program(
             agent=agent_archive(),
             arguments=(
-                "--directory", self.agent_directory,
+                "--directory", self._agent_directory(),
                 "--run", self._name,
                 "--engine", "flux",
                 "--idle-timeout", str(run.idle_timeout),

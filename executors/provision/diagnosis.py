@@ -89,7 +89,7 @@ def of_pod(pod: Object) -> Finding:
     for one in statuses:
         state = one.get("state") or {}
         waiting = state.get("waiting") or {}
-        if waiting.get("reason") in _BAD_WAITS:
+        if waiting.get("reason") in _BAD_WAITS and not _is_too_early(waiting):
             said = f": {waiting['message']}" if waiting.get("message") else ""
             last = (one.get("lastState") or {}).get("terminated")
             before = f" (before: {_terminated(last)})" if last else ""
@@ -102,6 +102,11 @@ def of_pod(pod: Object) -> Finding:
         waits = [(one.get("state") or {}).get("waiting", {}).get("reason") for one in statuses]
         return Pending(f"pod {name_of(pod)} is {', '.join(filter(None, waits)) or status.get('phase') or 'new'}")
     return None
+
+
+def _is_too_early(waiting: Object) -> bool:
+    """Whether the kubelet only has not seen a ConfigMap or Secret in time; it tries again by itself."""
+    return str(waiting.get("message", "")).startswith("failed to sync ")
 
 
 def of_event(event: Object) -> Finding:

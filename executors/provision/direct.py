@@ -12,7 +12,7 @@ from executors.kube.api import JOBS, kind_of
 from executors.provision import diagnosis
 from executors.provision.certificate import make_certificate
 from executors.provision.cluster import ATTEMPT_ANNOTATION, ClusterProvisioner
-from executors.render import AGENT_DIRECTORY, owned_by, render_direct
+from executors.render import owned_by, places_of, render_direct
 from executors.render.entry import relay_command
 from executors.validation import direct_problems, name_problems
 
@@ -35,7 +35,6 @@ class DirectProvisioner(ClusterProvisioner):
 
     owner_kind = JOBS
     mode = "direct"
-    agent_directory = AGENT_DIRECTORY
 
     def ensure(self) -> None:
         problems = [*direct_problems(self._spec), *name_problems(self._name, self._spec)]
@@ -43,6 +42,9 @@ class DirectProvisioner(ClusterProvisioner):
             raise ConfigError(problems)
         self._check_version()
         super().ensure()
+
+    def _agent_directory(self) -> str:
+        return places_of(self._spec, agent=True).agent_directory
 
     def _size_change(self, size: int) -> Object:
         return {"spec": {"completions": size, "parallelism": size}}

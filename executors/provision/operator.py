@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
+_AGENT_DIRECTORY = "/tmp/flux_operator_agent"
 #: To make the agent's ConfigMap where others make and remove it too.
 _ATTEMPTS = 10
 
@@ -28,18 +29,20 @@ class OperatorProvisioner(ClusterProvisioner):
 
     owner_kind = MINICLUSTERS
     mode = "operator"
-    agent_directory = "/tmp/flux_operator_agent"
     job_limit = 20.0
     # In the foreground, upstream's operator would make anew what is deleted before its resource.
     deletion_policy = "Background"
     #: Of the agent's ConfigMap, when this object has created it and nothing owns it yet.
     _made = ""
 
+    def _agent_directory(self) -> str:
+        return _AGENT_DIRECTORY
+
     def _size_change(self, size: int) -> Object:
         return {"spec": {"size": size}}
 
     def _relay(self, patience: float) -> list[str]:
-        socket = f"{self.agent_directory}/agent.sock"
+        socket = f"{_AGENT_DIRECTORY}/agent.sock"
         return ["flux", "python", OPERATOR_AGENT, "relay", socket, "--wait", str(patience)]
 
     def _manifests(self) -> list[Object]:

@@ -8,25 +8,20 @@ and rules about what is allowed (`executors.validation`).
 from executors.render.direct import owned_by, render_direct, spec_hash
 from executors.render.minicluster import MiniCluster, Program
 from executors.render.names import (
-    AGENT_ARCHIVE,
-    AGENT_DIRECTORY,
-    BROKER_URI,
     HASH_ANNOTATION,
     LABELS,
-    STATE_DIRECTORY,
 )
+from executors.render.places import Places, places_of
 from executors.render.resource import render_resource
 
 __all__ = [
-    "AGENT_ARCHIVE",
-    "AGENT_DIRECTORY",
-    "BROKER_URI",
     "HASH_ANNOTATION",
     "LABELS",
-    "STATE_DIRECTORY",
     "MiniCluster",
+    "Places",
     "Program",
     "owned_by",
+    "places_of",
     "render_direct",
     "render_resource",
     "spec_hash",

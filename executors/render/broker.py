@@ -11,15 +11,8 @@ from typing import Any
 
 from executors.render.command import initial_program, words_of
 from executors.render.minicluster import MiniCluster, Program
-from executors.render.names import (
-    BROKER_CONFIG,
-    BROKER_PORT,
-    BROKER_RUN,
-    BROKER_STATE,
-    BROKER_URI,
-    CERTIFICATE,
-    service_name,
-)
+from executors.render.names import BROKER_PORT, service_name
+from executors.render.places import Places, places_of
 from executors.render.toml import toml_text
 from executors.schema import quantity
 from executors.spec import Container, MiniClusterSpec
@@ -28,21 +21,21 @@ from executors.spec import Container, MiniClusterSpec
 _CONNECT_TIMEOUT = "1s"
 
 
-def broker_config(cluster: MiniCluster) -> str:
+def broker_config(cluster: MiniCluster, program: Program | None) -> str:
     """The text of broker.toml: ours, or the spec's own with what only we know put into it."""
     spec = cluster.spec
-    made = _defaults(cluster)
+    made = _defaults(cluster, places_of(spec, agent=program is not None))
     if spec.flux.broker_config:
         made = _merged(tomllib.loads(spec.flux.broker_config), made, spec.flux.container.mount_path)
     return toml_text(made)
 
 
-def _defaults(cluster: MiniCluster) -> dict[str, Any]:
+def _defaults(cluster: MiniCluster, places: Places) -> dict[str, Any]:
     spec = cluster.spec
     hosts = broker_hosts(cluster)
     return {
         "bootstrap": {
-            "curve_cert": CERTIFICATE,
+            "curve_cert": places.certificate,
             "default_port": BROKER_PORT,
             "default_bind": "tcp://*:%p",
             "default_connect": f"tcp://%h.{service_name(cluster)}:%p",
@@ -64,7 +57,8 @@ def _scheduler(spec: MiniClusterSpec) -> dict[str, Any]:
 
 def _merged(given: dict[str, Any], ours: dict[str, Any], view: str) -> dict[str, Any]:
     made = dict(given)
-    made["bootstrap"] = {**ours["bootstrap"], **given.get("bootstrap", {}), "curve_cert": CERTIFICATE}
+    certificate = {"curve_cert": ours["bootstrap"]["curve_cert"]}
+    made["bootstrap"] = {**ours["bootstrap"], **given.get("bootstrap", {}), **certificate}
     hosts = ",".join(one["host"] for one in made["bootstrap"]["hosts"])
     resource = given.get("resource", {})
     # A path below the view is where upstream's operator would have put an R of its own; nobody does here.
@@ -116,14 +110,15 @@ def _ids(count: int) -> str:
 def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
     """The argv of every broker; only the lead runs what follows the options, its initial program."""
     spec, flux = cluster.spec, cluster.spec.flux
+    places = places_of(spec, agent=program is not None)
     prefix = words_of(spec.flux_container.commands.prefix) + [word for word in flux.wrap.split(",") if word]
     quorum = 1 if program is not None else (spec.min_size or spec.size)
     attributes = {
         "broker.quorum": quorum,
         "tbon.connect_timeout": flux.connect_timeout or _CONNECT_TIMEOUT,
-        "local-uri": BROKER_URI,
-        "rundir": BROKER_RUN,
-        "statedir": BROKER_STATE,
+        "local-uri": places.broker_uri,
+        "rundir": places.broker_run,
+        "statedir": places.broker_state,
         # What the agent could not end in time is cut short: a pod's grace period is not to be waited for.
         "broker.cleanup-timeout": "0.5",
         "broker.shutdown-timeout": "1" if program is not None else "3",
@@ -141,4 +136,4 @@ def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
         attributes["broker.rc2_none"] = 1
     options = [f"-S{name}={value}" for name, value in attributes.items()]
     verbose = ["-v"] if spec.logging.debug else []
-    return [*prefix, "flux", "broker", "-c", BROKER_CONFIG, *verbose, *options, *words]
+    return [*prefix, "flux", "broker", "-c", places.broker_config, *verbose, *options, *words]

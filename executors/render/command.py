@@ -10,7 +10,7 @@ import re
 import shlex
 
 from executors.render.minicluster import Program
-from executors.render.names import AGENT_ARCHIVE, ENTRY, FILES_DIRECTORY
+from executors.render.places import MOUNTED, places_of
 from executors.spec import MiniClusterSpec
 
 #: Where a batch's output goes if the spec names no place.
@@ -38,7 +38,7 @@ def hook_file(container: int, name: str) -> str:
 def initial_program(spec: MiniClusterSpec, program: Program | None) -> list[str]:
     """The argv of the lead's initial program; empty: the broker waits for whoever comes (interactive)."""
     if program is not None:
-        return ["flux", "python", AGENT_ARCHIVE, "supervise", *program.arguments]
+        return ["flux", "python", places_of(spec, agent=True).agent_archive, "supervise", *program.arguments]
     container = spec.flux_container
     at = spec.flux_index
     if spec.interactive:
@@ -47,7 +47,7 @@ def initial_program(spec: MiniClusterSpec, program: Program | None) -> list[str]
         return _script(hook_file(at, "batch"), container.command)
     if container.batch:
         logs = container.logs or DEFAULT_LOGS
-        return ["sh", ENTRY, "batch", f"{FILES_DIRECTORY}/{hook_file(at, 'batch')}", logs, *_flags(spec)]
+        return ["sh", MOUNTED.entry, "batch", f"{MOUNTED.files}/{hook_file(at, 'batch')}", logs, *_flags(spec)]
     if container.commands.script:
         words = _script(hook_file(at, "script"), container.commands.script)
     else:
@@ -60,7 +60,7 @@ def initial_program(spec: MiniClusterSpec, program: Program | None) -> list[str]
 
 
 def _script(key: str, text: str) -> list[str]:
-    file = f"{FILES_DIRECTORY}/{key}"
+    file = f"{MOUNTED.files}/{key}"
     return [file] if text.startswith("#!") else ["sh", file]
 
 

@@ -2,7 +2,8 @@
 
 Everything that varies reaches it by environment variables and arguments, so that nothing a user gives is pasted into a
 shell text. It is POSIX sh; hooks (shell texts of the user's, files in the ConfigMap) are sourced by the shell that runs
-it, which is bash where there are any, since upstream's users write them for bash.
+it, which is bash where there are any, since upstream's users write them for bash. In a pod without volumes (`places`)
+this very text is in a variable, evaluated by what `call` gives, brings all files into their places, and begins anew.
 
     entry.sh broker ARGV...             the main container: ARGV is the whole broker command
     entry.sh beside ARGV...             a sidecar or service: hooks, then ARGV, if any
@@ -17,6 +18,7 @@ What each exit code of `broker` means to the Job is in `objects.py`.
 from __future__ import annotations
 
 from executors.render import names
+from executors.render.places import MOUNTED
 
 #: Environment variables of the script.
 FAILURES = "FLUXOP_INDEX_FAILURES"
@@ -26,6 +28,12 @@ ARCHIVE = "FLUXOP_ARCHIVE"
 STRICT = "FLUXOP_STRICT"
 TIMED = "FLUXOP_TIMED"
 NO_WAIT = "FLUXOP_NO_WAIT"
+ROOT = "FLUXOP_ROOT"
+#: Our texts, in a pod without volumes.
+ENTRY = "FLUXOP_ENTRY"
+BROKER = "FLUXOP_BROKER"
+AGENT = "FLUXOP_AGENT"
+CURVE = "FLUXOP_CURVE"
 
 #: Seconds that a follower which is told to end leaves to its lead. When a whole MiniCluster is deleted, the lead ends
 #: the jobs, the followers' tasks too, and then the followers; a follower that left at once would take its tasks along.
@@ -33,7 +41,7 @@ _FOLLOWER_PATIENCE = 4
 
 _SCRIPT = r"""#!/bin/sh
 # Start of every container of a MiniCluster. Nothing is filled into this text.
-files=@FILES@ secret=@SECRET@ state=@STATE@
+files=${FLUXOP_ROOT:-}@FILES@ secret=${FLUXOP_ROOT:-}@SECRET@ state=${FLUXOP_ROOT:-}@STATE@
 index=${JOB_COMPLETION_INDEX:-0}
 
 say() { printf 'minicluster: %s\n' "$*" >&2; }
@@ -48,6 +56,22 @@ hook() {
     else
         . "$files/${FLUXOP_CONTAINER:-0}-$1" || say "commands.$1 ended with $?"
     fi
+}
+
+# In a pod without volumes our files come as variables. A relay may be here before the container's own command, so
+# each is written aside and moved into its place, this script last.
+unpack() {
+    umask 077
+    if ! mkdir -p "$files" "$secret" "$state"; then
+        say "a container without volumes needs an image with a $FLUXOP_ROOT that user $(id -u) may write to"
+        exit 1
+    fi
+    printf %s "$FLUXOP_CURVE" >"$secret/$$" && mv "$secret/$$" "$secret/@KEY@" &&
+        printf %s "$FLUXOP_BROKER" >"$files/$$" && mv "$files/$$" "$files/broker.toml" &&
+        printf %s "$FLUXOP_AGENT" | base64 -d >"$files/$$" && mv "$files/$$" "$files/agent.pyz" &&
+        printf %s "$FLUXOP_ENTRY" >"$files/$$" && mv "$files/$$" "$files/entry.sh" && return
+    say "the files of a container without volumes could not be written to $FLUXOP_ROOT (with base64)"
+    exit 1
 }
 
 # Flux's commands, from the view where there is one; a home that can be written to.
@@ -189,7 +213,7 @@ batch() {
 
 # Before there is an agent, while its supervisor starts a new one, and on followers there is nothing to complain of.
 probe() {
-    [ "$index" = 0 ] && [ -S @AGENT@/agent.sock ] || exit 0
+    [ "$index" = 0 ] && [ -S "$state/agent/agent.sock" ] || exit 0
     prepare
     exec flux python -S -E -c '
 import socket, sys
@@ -198,15 +222,21 @@ agent.settimeout(10)
 agent.connect(sys.argv[1])
 agent.sendall(b"{\"ping\":1}\n")
 sys.exit(not agent.recv(64))
-' @AGENT@/agent.sock
+' "$state/agent/agent.sock"
 }
 
 # What an exec from outside starts: a stream to the agent.
 relay() {
     prepare
-    exec flux python @ARCHIVE@ relay @AGENT@/agent.sock --wait "$1"
+    exec flux python "$files/agent.pyz" relay "$state/agent/agent.sock" --wait "$1"
 }
 
+if [ -n "${FLUXOP_ENTRY:-}" ]; then
+    [ -s "$files/entry.sh" ] || (unpack) || exit
+    # A new program, so that the certificate is in no process' environment.
+    unset FLUXOP_ENTRY FLUXOP_BROKER FLUXOP_AGENT FLUXOP_CURVE
+    exec /bin/sh "$files/entry.sh" "$@"
+fi
 role=$1
 shift
 case $role in
@@ -217,19 +247,22 @@ esac
 
 #: The text. What is filled in are constants of this package.
 ENTRY_SCRIPT = (
-    _SCRIPT.replace("@FILES@", names.FILES_DIRECTORY)
-    .replace("@SECRET@", names.SECRET_DIRECTORY)
-    .replace("@STATE@", names.STATE_DIRECTORY)
+    _SCRIPT.replace("@FILES@", MOUNTED.files)
+    .replace("@SECRET@", MOUNTED.secret)
+    .replace("@STATE@", MOUNTED.state)
     .replace("@KEY@", names.CERTIFICATE_KEY)
-    .replace("@URI@", names.BROKER_URI)
-    .replace("@ARCHIVE@", names.AGENT_ARCHIVE)
-    .replace("@AGENT@", names.AGENT_DIRECTORY)
+    .replace("@URI@", MOUNTED.broker_uri)  # views are mounted
     .replace("@LEAD_LOST@", str(names.LEAD_LOST))
     .replace("@FOLLOWER_ENDED@", str(names.FOLLOWER_ENDED))
     .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
 )
 
 
+def call(role: str, *words: str) -> list[str]:
+    """The argv that runs the script in a container of either kind, with volumes or without."""
+    return ["/bin/sh", "-c", f'eval "${{{ENTRY}:-. {MOUNTED.entry}}}"', "entry", role, *words]
+
+
 def relay_command(patience: float) -> list[str]:
     """The argv to start in the lead's container for a stream to its agent, which may take ``patience`` seconds."""
-    return ["/bin/sh", names.ENTRY, "relay", f"{patience:g}"]
+    return call("relay", f"{patience:g}")

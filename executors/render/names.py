@@ -1,4 +1,4 @@
-"""Names and places that objects, the entry script and the provisioners share."""
+"""Names that objects, the entry script and the provisioners share."""
 
 from __future__ import annotations
 
@@ -9,25 +9,7 @@ LABELS = {"app.kubernetes.io/managed-by": "flux-operator-executors"}
 NAME_LABEL = "app.kubernetes.io/name"
 HASH_ANNOTATION = "flux-operator-executors/spec-hash"
 
-#: Read-only files of ours in the pods: entry script, broker.toml, agent, hooks.
-FILES_DIRECTORY = "/flux_operator"
-ENTRY = f"{FILES_DIRECTORY}/entry.sh"
-AGENT_ARCHIVE = f"{FILES_DIRECTORY}/agent.pyz"
-BROKER_CONFIG = f"{FILES_DIRECTORY}/broker.toml"
-#: Where the Secret is mounted. Flux refuses a certificate that others may read, so the entry script copies it.
-SECRET_DIRECTORY = "/flux_operator_curve"
 CERTIFICATE_KEY = "curve.cert"
-
-#: An emptyDir: what the brokers and the agent write. Its directories belong to the pod's user.
-STATE_DIRECTORY = "/run/flux_operator"
-#: The agent's ``--directory``; its socket is agent.sock in it.
-AGENT_DIRECTORY = f"{STATE_DIRECTORY}/agent"
-CERTIFICATE = f"{STATE_DIRECTORY}/flux/{CERTIFICATE_KEY}"
-BROKER_URI = f"local://{STATE_DIRECTORY}/flux/local"
-#: The database of the broker's content (lead only).
-BROKER_STATE = f"{STATE_DIRECTORY}/flux/state"
-#: Sockets and jobs' temporary files; /tmp may be read-only.
-BROKER_RUN = f"{STATE_DIRECTORY}/flux/run"
 
 #: Port of the brokers' overlay network.
 BROKER_PORT = 8050

@@ -22,7 +22,8 @@ from executors.render.broker import broker_config
 from executors.render.command import hook_file
 from executors.render.entry import ENTRY_SCRIPT
 from executors.render.minicluster import MiniCluster, Program
-from executors.render.pod import pod_template
+from executors.render.places import MOUNTED, places_of
+from executors.render.pod import AGENT_KEY, pod_template
 
 Manifest = dict[str, Any]
 
@@ -106,10 +107,14 @@ def secret(cluster: MiniCluster, certificate: str) -> Manifest:
 
 def config_map(cluster: MiniCluster, program: Program | None) -> Manifest:
     """Everything that the containers read and nobody has to hide."""
-    data = {"entry.sh": ENTRY_SCRIPT, "broker.toml": broker_config(cluster), **_hooks(cluster)}
+    data = {"entry.sh": ENTRY_SCRIPT, "broker.toml": broker_config(cluster, program), **_hooks(cluster)}
     made = manifest("v1", "ConfigMap", names.config_map_name(cluster), cluster, immutable=True, data=data)
     if program is not None:
-        made["binaryData"] = {"agent.pyz": base64.b64encode(program.agent).decode()}
+        agent = base64.b64encode(program.agent).decode()
+        if places_of(cluster.spec, agent=True) is MOUNTED:
+            made["binaryData"] = {"agent.pyz": agent}
+        else:  # a variable is a text
+            data[AGENT_KEY] = agent
     return made
 
 

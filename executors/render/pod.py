@@ -9,9 +9,10 @@ from executors.render import entry, names
 from executors.render.broker import broker_command
 from executors.render.command import command_words
 from executors.render.minicluster import MiniCluster, Program
+from executors.render.places import MOUNTED, Places, has_texts, places_of
 from executors.render.security import container_security, pod_security
 from executors.render.volumes import mounts_of, volumes_of
-from executors.spec import DEFAULT_IMAGE, Commands, Container
+from executors.spec import DEFAULT_IMAGE, Container
 
 #: Seconds between the wish that a pod ends and its killing. Brokers need about 2; jobs that trap TERM the rest.
 GRACE_PERIOD = 10
@@ -23,6 +24,8 @@ LIVENESS: dict[str, int] = {
     "failureThreshold": 4,
 }
 
+#: Of the ConfigMap: the agent as a text.
+AGENT_KEY = "agent.base64"
 _STATE_VOLUME = "flux-state"
 _SECRET_VOLUME = "flux-curve"
 _VIEW_VOLUME = "flux-view"
@@ -39,11 +42,12 @@ def pod_template(cluster: MiniCluster, program: Program | None, labels: Mapping[
     made = _pod_spec(cluster)
     made |= {
         "containers": [_main(cluster, program)],
-        "volumes": [*_own_volumes(cluster), *volumes_of(spec.containers)],
         "restartPolicy": "Never",
         "subdomain": names.service_name(cluster),
         "shareProcessNamespace": spec.share_process_namespace,
     }
+    if places_of(spec, agent=program is not None) is MOUNTED:
+        made["volumes"] = [*_own_volumes(cluster), *volumes_of(spec.containers)]
     init = ([] if spec.flux.container.disable else [_view(cluster)]) + sidecars
     if init:
         made["initContainers"] = init
@@ -187,11 +191,13 @@ def _view_variables(cluster: MiniCluster) -> dict[str, str]:
 def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
     spec = cluster.spec
     container = spec.flux_container
+    places = places_of(spec, agent=program is not None)
     made = _container(names.flux_container_name(cluster), container)
-    made["command"] = _entry(container, "broker", broker_command(cluster, program))
+    made["command"] = _entry(places, container, "broker", broker_command(cluster, program))
     ours = {
         # For whoever looks into the pod; the entry script takes it away from the broker.
-        "FLUX_URI": names.BROKER_URI,
+        "FLUX_URI": places.broker_uri,
+        entry.ROOT: places.root,
         entry.CONTAINER: str(spec.flux_index),
         entry.ARCHIVE: spec.archive_path,
         entry.STRICT: "1" if spec.logging.strict else "",
@@ -202,12 +208,26 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
     }
     failures = {"name": entry.FAILURES, "valueFrom": {"fieldRef": {"fieldPath": _FAILURES_FIELD}}}
     made["env"] = [*_env(container, spec.flux.environment, ours), failures]
-    secret = {"name": _SECRET_VOLUME, "mountPath": names.SECRET_DIRECTORY, "readOnly": True}
-    ours_mounted = [_files_mount(cluster), _state_mount(), *_view_mounts(cluster), secret]
-    made["volumeMounts"] = [*ours_mounted, *mounts_of(container)]
+    if places is MOUNTED:
+        secret = {"name": _SECRET_VOLUME, "mountPath": MOUNTED.secret, "readOnly": True}
+        ours_mounted = [_files_mount(cluster), _state_mount(), *_view_mounts(cluster), secret]
+        made["volumeMounts"] = [*ours_mounted, *mounts_of(container)]
+    else:
+        made["env"] += _texts(cluster)
     if program is not None:
-        made["livenessProbe"] = {"exec": {"command": ["/bin/sh", names.ENTRY, "probe"]}, **LIVENESS}
+        made["livenessProbe"] = {"exec": {"command": entry.call("probe")}, **LIVENESS}
     return made
+
+
+def _texts(cluster: MiniCluster) -> list[dict[str, Any]]:
+    """Our files as variables, for a pod without volumes."""
+    config = names.config_map_name(cluster)
+    keys = {entry.ENTRY: "entry.sh", entry.BROKER: "broker.toml", entry.AGENT: AGENT_KEY}
+    made = [
+        {"name": name, "valueFrom": {"configMapKeyRef": {"name": config, "key": key}}} for name, key in keys.items()
+    ]
+    certificate = {"name": names.secret_name(cluster), "key": names.CERTIFICATE_KEY}
+    return [*made, {"name": entry.CURVE, "valueFrom": {"secretKeyRef": certificate}}]
 
 
 def _sidecar(cluster: MiniCluster, at: int, container: Container) -> dict[str, Any]:
@@ -220,11 +240,11 @@ def _beside(cluster: MiniCluster, at: int, container: Container, *, has_flux: bo
     mounts = _view_mounts(cluster) if has_flux else []
     ours: dict[str, str] = {}
     if _wrapped(container):
-        made["command"] = _entry(container, "beside", command_words(container.command))
+        made["command"] = _entry(MOUNTED, container, "beside", command_words(container.command))
         ours = {entry.CONTAINER: str(at), entry.STRICT: "1" if cluster.spec.logging.strict else ""}
         mounts = [_files_mount(cluster), _state_mount(), *mounts]
         if has_flux:
-            ours |= {"FLUX_URI": names.BROKER_URI, **_view_variables(cluster)}
+            ours |= {"FLUX_URI": MOUNTED.broker_uri, **_view_variables(cluster)}
             ours |= {entry.NO_WAIT: "1" if cluster.spec.flux.no_wait_socket else ""}
     elif container.command:
         made["command"] = _plain(command_words(container.command))
@@ -239,17 +259,14 @@ def _beside(cluster: MiniCluster, at: int, container: Container, *, has_flux: bo
 
 def _wrapped(container: Container) -> bool:
     """Whether ours is what runs in it; else its image's own entry does."""
-    return not container.no_wrap_entrypoint and (bool(container.command) or _has_texts(container.commands))
+    return not container.no_wrap_entrypoint and (bool(container.command) or has_texts(container.commands))
 
 
-def _has_texts(commands: Commands) -> bool:
-    texts = (commands.init, commands.pre, commands.broker_pre, commands.worker_pre, commands.service_pre, commands.post)
-    return any(texts)
-
-
-def _entry(container: Container, role: str, words: list[str]) -> list[str]:
-    shell = "/bin/bash" if _has_texts(container.commands) else "/bin/sh"
-    return [shell, names.ENTRY, role, *_plain(words)]
+def _entry(places: Places, container: Container, role: str, words: list[str]) -> list[str]:
+    if places is not MOUNTED:
+        return entry.call(role, *_plain(words))
+    shell = "/bin/bash" if has_texts(container.commands) else "/bin/sh"
+    return [shell, MOUNTED.entry, role, *_plain(words)]
 
 
 def _plain(words: list[str]) -> list[str]:
@@ -263,7 +280,7 @@ def _view(cluster: MiniCluster) -> dict[str, Any]:
         "name": view.name,
         "image": view.image,
         "imagePullPolicy": "Always" if view.pull_always else "IfNotPresent",
-        "command": ["/bin/sh", names.ENTRY, "view"],
+        "command": ["/bin/sh", MOUNTED.entry, "view"],
         "env": [{"name": entry.VIEW, "value": view.mount_path}],
         "resources": _resources(view.resources.requests, view.resources.limits),
         "securityContext": container_security(view.security_context),
@@ -295,11 +312,11 @@ def _files_volume(cluster: MiniCluster) -> dict[str, Any]:
 
 
 def _files_mount(cluster: MiniCluster) -> dict[str, Any]:
-    return {"name": names.config_map_name(cluster), "mountPath": names.FILES_DIRECTORY, "readOnly": True}
+    return {"name": names.config_map_name(cluster), "mountPath": MOUNTED.files, "readOnly": True}
 
 
 def _state_mount() -> dict[str, Any]:
-    return {"name": _STATE_VOLUME, "mountPath": names.STATE_DIRECTORY}
+    return {"name": _STATE_VOLUME, "mountPath": MOUNTED.state}
 
 
 def _view_mounts(cluster: MiniCluster) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from executors import JobRequest, Outcome, Session
 from executors.config import RunConfig
 from executors.lifecycle.reap import reap
 from executors.provision.direct import DirectProvisioner
-from executors.render import AGENT_DIRECTORY
+from executors.render.places import UNMOUNTED
 from executors.render.pod import LIVENESS
 from tests.cluster.runs import LIMIT, Runs, job, spec
 from tests.cluster.testbed.objects import KubectlError
@@ -132,7 +132,8 @@ def test_reap_ends_what_does_not_answer(runs: Runs) -> None:
     in_pod = ("exec", runs.pod(session.run_name, 0)["metadata"]["name"], f"--namespace={runs.namespace}", "--")
     # The agent's socket goes, and with it whoever would connect.
     session.close(release=False)
-    runs.bed.kubectl(*in_pod, "mv", f"{AGENT_DIRECTORY}/agent.sock", f"{AGENT_DIRECTORY}/away")
+    agent = UNMOUNTED.agent_directory
+    runs.bed.kubectl(*in_pod, "mv", f"{agent}/agent.sock", f"{agent}/away")
     reasons = decided(runs, runs.config())
     assert "does not answer" in reasons[session.run_name]
     assert runs.left() == []

@@ -38,7 +38,7 @@ def test_a_secret_environment_is_nowhere_but_in_the_job(
     assert len(set(both.split())) == 2  # the same digest twice, and a dash
     specs = output_of(session, "sh", "-c", "for id in $(flux jobs -a -n -o {id}); do flux job info $id jobspec; done")
     processes = output_of(session, "sh", "-c", "ps axww -o args; cat /proc/1/environ | tr '\\0' '\\n'")
-    files = output_of(session, "sh", "-c", "grep -raF 8f2a91 /run/flux_operator/agent /tmp || true")
+    files = output_of(session, "sh", "-c", "grep -raF 8f2a91 /var/tmp /tmp || true")
     everything = runs.bed.kubectl(
         "get", "all,events,configmaps,jobs,pods,services", f"--namespace={runs.namespace}", "--output=json"
     )
@@ -68,7 +68,16 @@ def test_the_certificate_is_in_its_secret_only(cluster: Cluster, runs: Runs, cap
     others = runs.bed.kubectl("get", "all,events,configmaps,jobs", f"--namespace={runs.namespace}", "--output=json")
     pod = runs.pod(session.run_name, 0)["metadata"]["name"]
     logs = runs.bed.kubectl("logs", pod, f"--namespace={runs.namespace}")
-    for where, found in (("objects", others), ("logs", logs), ("the client's log", caplog.text)):
+    # The pod has no volume, so that the certificate comes by its container's environment.
+    assert "volumes" not in runs.pod(session.run_name, 0)["spec"]
+    environments = output_of(session, "sh", "-c", "cat /proc/[0-9]*/environ | tr '\\0' '\\n'")
+    assert "FLUXOP_ROOT=" in environments, "those of our processes too"
+    for where, found in (
+        ("objects", others),
+        ("logs", logs),
+        ("the client's log", caplog.text),
+        ("the environment of a process", environments),
+    ):
         assert_absent(found, where, key)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from executors.provision.certificate import make_certificate
 from executors.render import MiniCluster, Program, render_direct
-from executors.render import names as places
+from executors.render.places import MOUNTED, UNMOUNTED
 from executors.spec import parse_spec
 
 NAME = "mc"
@@ -91,12 +91,24 @@ class Pods:
         for one in container.get("env", []):
             if "value" in one:
                 made[one["name"]] = self._placed(one["value"], index)
+            elif "fieldRef" not in one["valueFrom"]:
+                [(kind, key)] = one["valueFrom"].items()
+                made[one["name"]] = self._value(kind, key["name"], key["key"], index)
         return made | {"JOB_COMPLETION_INDEX": str(index), "FLUXOP_INDEX_FAILURES": "0"}
+
+    def _value(self, kind: str, name: str, key: str, index: int) -> str:
+        wanted = {"configMapKeyRef": "ConfigMap", "secretKeyRef": "Secret"}[kind], name
+        [manifest] = [one for one in self.manifests if (one["kind"], one["metadata"]["name"]) == wanted]
+        text: str = manifest["data"][key]
+        return self._placed(base64.b64decode(text).decode() if wanted[0] == "Secret" else text, index)
 
     def _write(self, index: int) -> None:
         here = self.directory(index)
+        here.mkdir(parents=True)
+        if not self.template.get("volumes"):
+            return
         for name in ("files", "curve", "state", "view"):
-            (here / name).mkdir(parents=True)
+            (here / name).mkdir()
         for manifest in self.manifests:
             if manifest["kind"] == "ConfigMap":
                 for name, text in manifest["data"].items():
@@ -111,13 +123,13 @@ class Pods:
 
     def _placed(self, text: str, index: int) -> str:
         here = self.directory(index)
-        for place, name in (  # the longest first: one begins with another
-            (places.STATE_DIRECTORY, "state"),
-            (places.SECRET_DIRECTORY, "curve"),
-            (places.FILES_DIRECTORY, "files"),
-            ("/mnt/flux", "view"),
-        ):
-            text = text.replace(place, str(here / name))
+        for places in (UNMOUNTED, MOUNTED):
+            # The longest first: one begins with another.
+            for place, name in ((places.state, "state"), (places.secret, "curve"), (places.files, "files")):
+                text = text.replace(place, str(here / name))
+        text = text.replace("/mnt/flux", str(here / "view"))
+        if text == UNMOUNTED.root:
+            return ""  # of the variable: the script's own places are replaced above
         for address in ("tcp://*:%p", f"tcp://%h.{NAME}:%p"):
             text = text.replace(address, f"ipc://{self.root}/%h")
         return text

@@ -15,6 +15,7 @@ import pytest
 
 from executors.provision.package import agent_archive
 from executors.render import Program
+from executors.render.places import UNMOUNTED
 from tests.flux.pods import NAME, Pods, ended, spec_of
 
 MakePods = Callable[..., Pods]
@@ -243,9 +244,7 @@ def program(directory: str, idle: float = 3.0) -> Program:
 
 
 def test_the_agent_runs_in_the_lead_and_its_end_is_the_end(pods: MakePods) -> None:
-    from executors.render import AGENT_DIRECTORY
-
-    made = pods(spec_of("ignored"), program(AGENT_DIRECTORY))
+    made = pods(spec_of("ignored"), program(UNMOUNTED.agent_directory))
     processes = [made.start(0), made.start(1)]
     agent = made.state(0) / "agent" / "agent.sock"
     assert made.probe(0) == 0, "there is none yet"
@@ -260,7 +259,7 @@ def test_the_agent_runs_in_the_lead_and_its_end_is_the_end(pods: MakePods) -> No
 def test_the_probe_fails_where_nobody_answers(pods: MakePods) -> None:
     made = pods(spec_of("ignored"), program("/x"))
     made._write(0)
-    (made.state(0) / "agent").mkdir()
+    (made.state(0) / "agent").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(made.state(0) / "agent" / "agent.sock"))
         assert made.probe(0) != 0

@@ -31,6 +31,13 @@ RUNS = container(running={})
             "image i: ErrImagePull: denied",
         ),
         (pod("Pending", container(waiting={"reason": "CreateContainerConfigError"})), "CreateContainerConfigError"),
+        (
+            pod(
+                "Pending",
+                container(waiting={"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}),
+            ),
+            'secret "x" not found',
+        ),
         (pod("Failed", container(terminated={"exitCode": 3, "reason": "Error"})), "container c ended with exit code 3"),
         (pod("Failed", container(terminated={"exitCode": 137, "reason": "OOMKilled"})), "137 (OOMKilled)"),
         (pod("Failed", reason="Evicted", message="low on memory"), "Evicted: low on memory"),
@@ -51,6 +58,19 @@ def test_what_time_does_not_cure_is_fatal(given: dict[str, Any], words: str) -> 
         (
             pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]),
             "cannot be scheduled: 0/3 nodes",
+        ),
+        (
+            # Where the API server tells the kubelet late that this pod, and so its ConfigMap, is its business.
+            pod(
+                "Pending",
+                container(
+                    waiting={
+                        "reason": "CreateContainerConfigError",
+                        "message": "failed to sync configmap cache: timed out waiting for the condition",
+                    }
+                ),
+            ),
+            "CreateContainerConfigError",
         ),
     ],
 )

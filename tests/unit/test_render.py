@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executors.errors import SpecError
+from executors.provision.package import agent_archive
 from executors.render import (
-    AGENT_ARCHIVE,
     HASH_ANNOTATION,
     MiniCluster,
     Program,
@@ -26,7 +26,8 @@ from executors.render import (
 )
 from executors.render.broker import broker_config, rank_resources
 from executors.render.command import command_words
-from executors.render.entry import ENTRY_SCRIPT
+from executors.render.entry import ENTRY_SCRIPT, call
+from executors.render.places import MOUNTED, UNMOUNTED
 from executors.render.toml import toml_text
 from executors.spec import Container, Resources, parse_spec
 from executors.validation import direct_problems, name_problems
@@ -152,7 +153,7 @@ def test_a_users_string_is_in_no_shell_text(strings: dict[str, str]) -> None:
 
 def test_kubernetes_replaces_nothing_in_a_command() -> None:
     words = command()
-    assert words[-4:] == [AGENT_ARCHIVE, "supervise", "--run", "it's $$HOME"]
+    assert words[-4:] == [MOUNTED.agent_archive, "supervise", "--run", "it's $$HOME"]
     assert command({"command": "echo $(HOME) $$", "launcher": True}, program=None)[-1] == "echo $$(HOME) $$$$"
 
 
@@ -224,7 +225,7 @@ def test_hooks_are_files_and_their_shell_is_bash() -> None:
 
 
 def test_the_broker_config_names_every_broker_that_may_ever_join() -> None:
-    config = tomllib.loads(broker_config(cluster(maxSize=16, network={"headlessName": "flux-service"})))
+    config = tomllib.loads(broker_config(cluster(maxSize=16, network={"headlessName": "flux-service"}), None))
     assert config["bootstrap"] == {
         "curve_cert": "/run/flux_operator/flux/curve.cert",
         "default_port": 8050,
@@ -239,10 +240,10 @@ def test_the_broker_config_names_every_broker_that_may_ever_join() -> None:
 
 def test_bursting_adds_hosts() -> None:
     clusters = [{"size": 4, "name": "remote"}, {}]
-    config = tomllib.loads(broker_config(cluster(flux={"bursting": {"clusters": clusters}})))
+    config = tomllib.loads(broker_config(cluster(flux={"bursting": {"clusters": clusters}}), None))
     assert [one["host"] for one in config["bootstrap"]["hosts"]] == ["mc-[0-1]", "remote-[0-3]", "burst-1-[0-1]"]
     assert config["resource"]["config"][0]["hosts"] == "mc-[0-1],remote-[0-3],burst-1-[0-1]"
-    given = tomllib.loads(broker_config(cluster(flux={"bursting": {"hostlist": "mc-[0-3],gpu-[01-03]"}})))
+    given = tomllib.loads(broker_config(cluster(flux={"bursting": {"hostlist": "mc-[0-3],gpu-[01-03]"}}), None))
     assert given["bootstrap"]["hosts"] == [{"host": "mc-[0-3],gpu-[01-03]"}]
 
 
@@ -251,14 +252,14 @@ def test_a_users_own_config_stays_but_for_what_only_we_know() -> None:
         '[bootstrap]\ncurve_cert = "/x"\ndefault_port = 1\n[resource]\nexclude = "0"\npath = "/mnt/flux/view/etc/R"\n'
         '[[queues]]\na = 1\n[modules.alternatives]\nsched = "sched-fifo"\n'
     )
-    config = tomllib.loads(broker_config(cluster(flux={"brokerConfig": text})))
+    config = tomllib.loads(broker_config(cluster(flux={"brokerConfig": text}), None))
     assert config["bootstrap"]["curve_cert"] == "/run/flux_operator/flux/curve.cert"
     assert (config["bootstrap"]["default_port"], config["bootstrap"]["hosts"]) == (1, [{"host": "mc-[0-1]"}])
     assert config["resource"]["exclude"] == "0" and "path" not in config["resource"]
     assert config["modules"] == {"alternatives": {"sched": "sched-fifo"}}
     assert config["queues"] == [{"a": 1}] and "validator" in config["ingest"]
     own = '[resource]\npath = "/data/R"\n'
-    kept = tomllib.loads(broker_config(cluster(flux={"brokerConfig": own})))
+    kept = tomllib.loads(broker_config(cluster(flux={"brokerConfig": own}), None))
     assert kept["resource"] == {"path": "/data/R"}
 
 
@@ -364,9 +365,63 @@ def test_a_view_is_copied_by_an_init_container_and_an_image_with_flux_needs_none
     assert given["imagePullSecrets"] == [{"name": "s"}]
     mounts = {one["mountPath"]: one for one in given["containers"][0]["volumeMounts"]}
     assert mounts["/opt/software"]["subPath"] == "software" and "/mnt/flux" in mounts
-    without = pod(flux={"container": {"disable": True}})
+    without = pod(program=None, flux={"container": {"disable": True}})
     assert "initContainers" not in without
     assert "flux-view" not in {one["name"] for one in without["volumes"]}
+
+
+# -- with and without volumes
+
+OWN_FLUX = {"flux": {"container": {"disable": True}}}
+
+
+def test_pods_that_need_nothing_else_have_no_volume_and_get_our_files_as_variables() -> None:
+    made = direct(**OWN_FLUX)
+    given = made["Job"]["spec"]["template"]["spec"]
+    [main] = given["containers"]
+    assert "volumes" not in given and "volumeMounts" not in main
+    found = {one["name"]: one["valueFrom"] for one in main["env"] if "valueFrom" in one}
+    del found["FLUXOP_INDEX_FAILURES"]
+    config = made["ConfigMap"]["data"]
+    assert {
+        name: config[value["configMapKeyRef"]["key"]] for name, value in found.items() if name != "FLUXOP_CURVE"
+    } == {
+        "FLUXOP_ENTRY": ENTRY_SCRIPT,
+        "FLUXOP_BROKER": broker_config(cluster(**OWN_FLUX), PROGRAM),
+        "FLUXOP_AGENT": base64.b64encode(PROGRAM.agent).decode(),
+    }
+    assert found["FLUXOP_CURVE"] == {"secretKeyRef": {"name": "mc-curve", "key": "curve.cert"}}
+    assert "binaryData" not in made["ConfigMap"], "what is no text cannot be a variable"
+    assert tomllib.loads(config["broker.toml"])["bootstrap"]["curve_cert"] == UNMOUNTED.certificate
+    assert main["command"][:5] == call("broker") and UNMOUNTED.agent_archive in main["command"]
+
+
+@pytest.mark.parametrize(
+    ("container", "more"),
+    [
+        ({"volumes": {"work": {"claimName": "work", "path": "/work"}}}, OWN_FLUX),
+        ({"commands": {"pre": "source /x"}}, OWN_FLUX),
+        ({"securityContext": {"readOnlyRootFilesystem": True}}, OWN_FLUX),
+        ({}, {}),
+        ({}, {"flux": {"container": {"disable": True}, "brokerConfig": "#" * 130_000}}),
+        ({}, {**OWN_FLUX, "pod": {"runtimeClassName": "gvisor"}}),
+        ({"runFlux": True}, {**OWN_FLUX, "containers": [{"runFlux": True}, {"name": "beside", "image": "b"}]}),
+    ],
+)
+def test_pods_that_need_a_volume_or_may_not_write_get_our_files_by_volumes(
+    container: dict[str, Any], more: dict[str, Any]
+) -> None:
+    made = direct(container, **more)
+    given = made["Job"]["spec"]["template"]["spec"]
+    assert {"flux-state", "flux-curve", "mc-entrypoint"} <= {one["name"] for one in given["volumes"]}
+    assert "FLUXOP_ROOT" not in {one["name"] for one in given["containers"][0]["env"]}
+    assert list(made["ConfigMap"]["binaryData"]) == ["agent.pyz"]
+
+
+def test_each_of_our_files_fits_into_a_variable() -> None:
+    """Linux takes 128 KiB as one, with its name; some room is left for what they grow by."""
+    for text in (ENTRY_SCRIPT, base64.b64encode(agent_archive()).decode()):
+        assert len(text) < 110 * 1024
 
 
 def test_every_source_of_a_volume_is_rendered() -> None:

@@ -1,0 +1,99 @@
+"""Where our own files are in a pod, and how they come there.
+
+As a rule by volumes. But a pod with any volume at all starts some 0.3 s later, since the kubelet looks only that often
+whether its volumes are there; so where nothing else needs one, the few texts come by environment variables (out of the
+same ConfigMap and Secret), and the entry script writes them into the container's own file system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from executors.render.names import CERTIFICATE_KEY
+from executors.spec import Commands, MiniClusterSpec
+
+#: Bytes of one text. Linux takes 128 KiB as one variable with its name.
+_LARGEST = 120 * 1024
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths below ``root``, which is empty where volumes are mounted."""
+
+    root: str
+
+    @property
+    def files(self) -> str:
+        """Files of ours that nobody writes to: entry script, broker.toml, agent, hooks."""
+        return f"{self.root}/flux_operator"
+
+    @property
+    def entry(self) -> str:
+        return f"{self.files}/entry.sh"
+
+    @property
+    def agent_archive(self) -> str:
+        return f"{self.files}/agent.pyz"
+
+    @property
+    def broker_config(self) -> str:
+        return f"{self.files}/broker.toml"
+
+    @property
+    def secret(self) -> str:
+        """The Secret's. Flux refuses a certificate that others may read, so the entry script copies it."""
+        return f"{self.root}/flux_operator_curve"
+
+    @property
+    def state(self) -> str:
+        """What the brokers and the agent write. Its directories belong to the pod's user."""
+        return f"{self.root}/run/flux_operator"
+
+    @property
+    def agent_directory(self) -> str:
+        """The agent's ``--directory``; its socket is agent.sock in it."""
+        return f"{self.state}/agent"
+
+    @property
+    def certificate(self) -> str:
+        return f"{self.state}/flux/{CERTIFICATE_KEY}"
+
+    @property
+    def broker_uri(self) -> str:
+        return f"local://{self.state}/flux/local"
+
+    @property
+    def broker_state(self) -> str:
+        """The database of the broker's content (lead only)."""
+        return f"{self.state}/flux/state"
+
+    @property
+    def broker_run(self) -> str:
+        """Sockets and jobs' temporary files; /tmp may be read-only."""
+        return f"{self.state}/flux/run"
+
+
+MOUNTED = Places("")
+#: Everybody may write to /var/tmp (FHS 3.0, 5.15), and jobs clear it less often than /tmp.
+UNMOUNTED = Places("/var/tmp")
+
+
+def places_of(spec: MiniClusterSpec, *, agent: bool) -> Places:
+    """``agent``: our agent is what the lead runs, not a command of the spec's."""
+    return UNMOUNTED if agent and _needs_no_volume(spec) else MOUNTED
+
+
+def _needs_no_volume(spec: MiniClusterSpec) -> bool:
+    container = spec.flux_container
+    alone = len(spec.containers) == 1 and spec.flux.container.disable
+    # A sandboxed runtime may keep the container's own file system in memory.
+    plain = not spec.pod.runtime_class_name
+    writable = not container.security_context.get("readOnlyRootFilesystem")
+    small = len(spec.flux.broker_config.encode()) < _LARGEST
+    return alone and plain and writable and small and not container.volumes and not has_texts(container.commands)
+
+
+def has_texts(commands: Commands) -> bool:
+    """Whether there are shell texts of the user's, which are files of the ConfigMap."""
+    texts = (commands.init, commands.pre, commands.broker_pre, commands.worker_pre, commands.service_pre, commands.post)
+    return any(texts)
