@@ -1,4 +1,4 @@
-"""The floor for a start on Kubernetes: two brokers as a person would write them by hand, without agent or client."""
+"""Starts on Kubernetes without agent or client: two brokers as a person would write them by hand, or upstream does."""
 
 from __future__ import annotations
 
@@ -43,6 +43,33 @@ def first_output(cluster: Cluster, namespace: str, out: Path) -> float:
     seconds = time.monotonic() - begin
     kinds = ["job", "configmap", "secret", "service"]
     cluster.kubectl("delete", "--cascade=foreground", *(f"{kind}/{name}" for kind in kinds), f"--namespace={namespace}")
+    return seconds
+
+
+def first_of_upstream(cluster: Cluster, namespace: str, out: Path) -> float:
+    """Seconds from the creation of a MiniCluster of 2 with a command to what that command has done; it is gone then.
+
+    Upstream's operator has to be running. It is as its own users have it, root included.
+    """
+    name = f"upstream-{uuid.uuid4().hex[:8]}"
+    container = {
+        "image": cluster.image.name,
+        "command": f"cp /etc/hostname /out/{name}",
+        "volumes": {"out": {"hostPath": str(out), "path": "/out"}},
+    }
+    # Its init container runs all the same, and needs a shell only.
+    view = {"disable": True, "image": cluster.image.name}
+    manifest = {
+        "apiVersion": "flux-framework.org/v1alpha2",
+        "kind": "MiniCluster",
+        "metadata": {"name": name},
+        "spec": {"size": 2, "flux": {"container": view}, "containers": [container]},
+    }
+    begin = time.monotonic()
+    cluster.api.post(f"/apis/flux-framework.org/v1alpha2/namespaces/{namespace}/miniclusters", manifest)
+    wait_for_file(out / name)
+    seconds = time.monotonic() - begin
+    cluster.kubectl("delete", f"minicluster/{name}", "--cascade=foreground", f"--namespace={namespace}")
     return seconds
 
 

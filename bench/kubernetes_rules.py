@@ -22,8 +22,8 @@ _REPEATS = 3
 _LIMIT = 300.0
 #: All but the source cache, which is in a home directory that the pods do not have.
 SHARED = ["--shared-fs-usage", "persistence", "input-output", "sources", "software-deployment", "storage-local-copies"]
-_JOBS = (20, 220)
-_PODS = (5, 25)
+#: So few and so many of each kind: a node that has many pods to start at once starts each more slowly.
+_COUNTS = (20, 220)
 
 
 def rates(cluster: Cluster, namespace: str, directory: Path, config: Path) -> list[Row]:
@@ -38,13 +38,11 @@ def rates(cluster: Cluster, namespace: str, directory: Path, config: Path) -> li
         return _rules(jobs, directory, "--flux-operator-provisioner", "local", env=env)
 
     def pods(count: int) -> float:
-        return _pods(cluster, namespace, count)
+        return _pods(cluster, namespace, directory, count)
 
     for way in (kubernetes, local, pods):
         way(1)  # once for caches
-    rounds = [
-        (_once(kubernetes, _JOBS), _once(local, _JOBS), _once(pods, _PODS)) for _ in range(_REPEATS)
-    ]  # fmt: skip
+    rounds = [(_once(kubernetes), _once(local), _once(pods)) for _ in range(_REPEATS)]
     ours, without, each = (statistics.median(column) for column in zip(*rounds, strict=True))
     share = statistics.median(one / other for one, other, _ in rounds)
     times = statistics.median(one / other for one, _, other in rounds)
@@ -81,9 +79,9 @@ def latency(directory: Path, config: Path) -> Row:
     )
 
 
-def _once(seconds: Callable[[int], float], counts: tuple[int, int]) -> float:
+def _once(seconds: Callable[[int], float]) -> float:
     """Per second, beyond the fixed costs of a run."""
-    few, many = counts
+    few, many = _COUNTS
     low = seconds(few)
     return (many - few) / (seconds(many) - low)
 
@@ -100,8 +98,8 @@ def _rules(jobs: int, place: Path, *options: str, env: dict[str, str]) -> float:
         return run([*wide, *argv, "--quiet", "all", "--config", f"num={jobs}"], work, env)
 
 
-def _pods(cluster: Cluster, namespace: str, count: int) -> float:
-    """Seconds from the first creation to the success of so many pods, each for one ``true``, all asked for at once."""
+def _pods(cluster: Cluster, namespace: str, place: Path, count: int) -> float:
+    """Seconds from the first creation to the success of so many pods, each for one rule's work, asked for at once."""
     label = uuid.uuid4().hex[:8]
     api = connect(ClusterAccess(kubeconfig=str(cluster.kubeconfig)))
     wanted = [Wanted(PODS, labels=f"bench={label}")]
@@ -110,7 +108,7 @@ def _pods(cluster: Cluster, namespace: str, count: int) -> float:
         with Follower(api, namespace, wanted) as follower:
             begin = time.monotonic()
             for number in range(count):
-                api.create(PODS, namespace, _pod(cluster.image.name, f"task-{label}-{number}", label))
+                api.create(PODS, namespace, _pod(cluster.image.name, f"task-{label}-{number}", label, place))
             for change in follower.changes(lambda: begin + _LIMIT):
                 if change is None:
                     raise RuntimeError(f"{len(over)} of {count} pods had ended after {_LIMIT:g} s")
@@ -125,7 +123,10 @@ def _pods(cluster: Cluster, namespace: str, count: int) -> float:
     return seconds
 
 
-def _pod(image: str, name: str, label: str) -> dict[str, Any]:
+def _pod(image: str, name: str, label: str, place: Path) -> dict[str, Any]:
+    """It writes its file where the rules write theirs."""
+    mount = {"name": "work", "mountPath": str(place)}
+    container = {"name": "task", "image": image, "command": ["sh", "-c", 'true > "$0"', f"{place}/{name}"]}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -135,6 +136,7 @@ def _pod(image: str, name: str, label: str) -> dict[str, Any]:
             "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": False,
             "securityContext": {"runAsUser": 1000},
-            "containers": [{"name": "task", "image": image, "command": ["true"]}],
+            "containers": [{**container, "volumeMounts": [mount]}],
+            "volumes": [{"name": "work", "hostPath": {"path": str(place)}}],
         },
     }
