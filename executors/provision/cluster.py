@@ -198,10 +198,13 @@ class ClusterProvisioner:
                 elif change.kind is EVENTS:
                     # Kept until its pod is known: the two arrive on different streams.
                     events[change.object["metadata"]["uid"]] = change.object
+                elif self.owner_kind is not JOBS and not diagnosis.is_owned_by(change.object, self._uid):
+                    # Of a MiniCluster of this name that is being removed; then comes ours.
+                    wait.job_is_awaited(there=not change.deleted)
                 elif change.deleted:
                     finding = Fatal(f"{self._where()} was deleted by somebody else while it started")
                 else:
-                    wait.job_is_there()
+                    wait.job_is_awaited(there=True)
                     job_uid = change.object["metadata"]["uid"]
                     wanted_pods = int(change.object["spec"]["completions"])
                     finding = diagnosis.of_job(change.object)

@@ -10,8 +10,8 @@ from executors.errors import ExecutorsError, ProvisionError
 from executors.kube import ConflictError, Kind, NotFoundError
 from executors.kube.api import CONFIG_MAPS, JOBS, MINICLUSTERS, PODS
 from executors.provision import diagnosis
-from executors.provision.cluster import ClusterProvisioner
-from executors.provision.watching import Follower, Listed, Wanted
+from executors.provision.cluster import DELETE_LIMIT, ClusterProvisioner
+from executors.provision.watching import Change, Follower, Listed, Wanted
 from executors.render import owned_by, render_resource
 from executors.render.resource import OPERATOR_AGENT
 
@@ -79,6 +79,7 @@ class OperatorProvisioner(ClusterProvisioner):
         return False
 
     def _create_before(self) -> None:
+        self._wait_for_leftovers()
         agent = self._agent()
         name = agent["metadata"]["name"]
         for _ in range(_ATTEMPTS):
@@ -95,6 +96,29 @@ class OperatorProvisioner(ClusterProvisioner):
             except (NotFoundError, ConflictError):
                 continue  # it went by itself
         raise ProvisionError(f"the ConfigMap {self._namespace}/{name} of an earlier run does not go; delete it")
+
+    def _wait_for_leftovers(self) -> None:
+        """Wait for the end of a Job whose MiniCluster has gone: upstream's operator takes it for that of a new one."""
+        try:
+            self.api.get(JOBS, self._namespace, self._name)
+        except NotFoundError:
+            return
+        deadline = time.monotonic() + DELETE_LIMIT
+        field = f"metadata.name={self._name}"
+        found: dict[Kind, Object | None] = {}
+        with Follower(self.api, self._namespace, [Wanted(kind, fields=field) for kind in (JOBS, MINICLUSTERS)]) as both:
+            for change in both.changes(lambda: deadline):
+                if change is None:
+                    raise ProvisionError(f"the Job of an earlier {self._where()} is not gone after {DELETE_LIMIT:g} s")
+                if isinstance(change, Change):
+                    found[change.kind] = None if change.deleted else change.object
+                elif not change.count:
+                    found[change.kind] = None
+                if len(found) < 2:
+                    continue
+                job, owner = found[JOBS], found[MINICLUSTERS]
+                if job is None or (owner is not None and diagnosis.is_owned_by(job, owner["metadata"]["uid"])):
+                    return
 
     def _is_of_use(self, there: Object, agent: Object) -> bool:
         """Whether an agent's ConfigMap that is there will stay: that of a MiniCluster that is gone goes any moment."""

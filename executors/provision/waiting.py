@@ -25,12 +25,13 @@ class Waiting:
         self._deadline = now + limit if limit > 0 else float("inf")
         self._stuck_since: float | None = None
         self._job_limit = job_limit
-        self._job_deadline = now + job_limit if job_limit > 0 else float("inf")
+        self.job_is_awaited(there=False)
         self._say_at = now + _PROGRESS
         self._said = ""
 
-    def job_is_there(self) -> None:
-        self._job_deadline = float("inf")
+    def job_is_awaited(self, *, there: bool) -> None:
+        """Anew from now on, unless one of its name is there."""
+        self._job_deadline = time.monotonic() + self._job_limit if self._job_limit > 0 and not there else float("inf")
 
     def next_look(self) -> float:
         stuck = float("inf") if self._stuck_since is None else self._stuck_since + self._schedule_limit

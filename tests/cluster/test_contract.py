@@ -58,22 +58,6 @@ for module in MODULES:
     globals().update({name: test for name, test in found.items() if name not in LEFT_OUT})
 
 
-#: What is known not to hold yet with upstream's operator, and how it fails.
-KNOWN_WITH_OPERATOR = {
-    "test_a_run_that_is_opened_while_it_ends_begins_anew": "the next client's relay is killed (137) with a pod that "
-    "ends, which neither the MiniCluster nor its Job says yet",
-}
-
-
-@pytest.fixture(autouse=True)
-def known(request: pytest.FixtureRequest) -> None:
-    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    reason = KNOWN_WITH_OPERATOR.get(request.node.originalname)
-    if reason is not None and parameters.get("provisioner") == "operator":
-        # Not strict: it is a race.
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
-
-
 @pytest.fixture(params=["direct", "operator"], scope="module")
 def provisioner(request: pytest.FixtureRequest) -> str:
     if request.param == "operator":
