@@ -24,10 +24,11 @@ from executors.errors import (
     SessionClosedError,
     TransportError,
 )
+from executors.handle import JobHandle
 from executors.job import JobRequest
 from executors.names import RunId, run_name
 from executors.results import JobException, JobResult, Outcome, Times, Usage
-from executors.session import JobHandle, Session, end_run, join_session, open_session
+from executors.session import Session, end_run, join_session, open_session
 
 __all__ = [
     "AgentError",

@@ -3,46 +3,37 @@
 Threads: the client's reader queues what arrives; one *dispatcher* applies it in order and runs callbacks; one
 *submitter* sends batches. All public methods may be called from any thread, except inside a callback those that
 wait (``result``, ``close``).
-
-Flow control: at most ``max_in_flight`` jobs of a session are in the instance at once, the others wait here, urgent
-ones first. The lead broker's memory grows with what it holds, and Flux runs no job sooner for being told of it early.
-Room is filled a quarter of that at a time: Flux keeps jobs in a directory with one entry for each 256 ms in which a
-job was submitted (its ids begin with the time, RFC 19), and writes all of it with every change of a job. Jobs that
-trickle in one by one make it grow with the time that the run takes, and each job then costs more than the one before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import json
 import logging
 import os
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Self
 
-from executors.agent.wire import BATCH_BYTES, MAX_LINE, Cursor, JobEvent
+from executors.agent.wire import MAX_LINE, Cursor, JobEvent
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
-from executors.errors import AgentError, ExecutorsError, RequestError, SessionClosedError
-from executors.job import DEFAULT_URGENCY, Defaults, Environment, Environments, Item, JobRequest, make_item
+from executors.errors import AgentError, RequestError, SessionClosedError
+from executors.handle import JobHandle
+from executors.history import History
+from executors.job import Defaults, Environments, Item, JobRequest, make_item
 from executors.lifecycle import Lifecycle
 from executors.names import RunId, run_name
+from executors.outbox import Outbox
 from executors.results import JobResult, Outcome
 
 log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2000
-#: Jobs in one submission message.
-_BATCH_JOBS = 200
-#: Events that `Session.events` can go back to.
-_KEEP_EVENTS = 20000
 
 
 def open_session(
@@ -89,97 +80,6 @@ def end_run(name: str, config: RunConfig, *, environ: Mapping[str, str] | None =
     Lifecycle(name, config, environment).end()
 
 
-class JobHandle:
-    """One job of a session. Thread-safe."""
-
-    __slots__ = (
-        "_callbacks",
-        "_cancelled",
-        "_digest",
-        "_files",
-        "_id",
-        "_result",
-        "_sent",
-        "_session",
-        "_submit_callbacks",
-        "_twins",
-        "key",
-        "name",
-        "state",
-    )  # fmt: skip
-
-    def __init__(
-        self, session: Session, key: str, name: str, files: tuple[str | None, str | None] = (None, None)
-    ) -> None:
-        self._session = session
-        self._id: str | None = None
-        self._result: JobResult | None = None
-        self._callbacks: list[Callable[[JobHandle], None]] = []
-        self._submit_callbacks: list[Callable[[JobHandle], None]] = []
-        self._cancelled: str | None = None
-        #: Counts as in flight.
-        self._sent = False
-        #: Other handles of the same job (the same key asked for twice); they end with this one.
-        self._twins: list[JobHandle] = []
-        #: Where stdout and stderr were sent.
-        self._files = files
-        self._digest = ""
-        self.key = key
-        self.name = name
-        #: RFC 21 state as far as the session has heard.
-        self.state = "NEW"
-
-    def __repr__(self) -> str:
-        return f"<JobHandle {self._id or self.key} {self.name} {self._result.outcome if self._result else self.state}>"
-
-    @property
-    def id(self) -> str | None:
-        """The job's id in its instance; None until the instance has taken it."""
-        return self._id
-
-    def done(self) -> bool:
-        return self._result is not None
-
-    def result(self, timeout: float | None = None) -> JobResult:
-        """Wait for the end. Raises TimeoutError after ``timeout`` seconds."""
-        result = self._session._wait_result(self, timeout)
-        self._session._delivered(self)
-        return result
-
-    def add_done_callback(self, function: Callable[[JobHandle], None]) -> None:
-        """Call ``function`` once, on the session's dispatcher, when the job has ended (at once if it has)."""
-        self._session._add_callback(self, function)
-
-    def add_submit_callback(self, function: Callable[[JobHandle], None]) -> None:
-        """Call ``function`` once when `id` is known; never called for a job that the instance did not take."""
-        self._session._add_submit_callback(self, function)
-
-    def wait_submitted(self, timeout: float | None = None) -> str | None:
-        """Wait until `id` is known and give it; None when the job has ended without one. Raises TimeoutError."""
-        self._session._wait_submitted(self, timeout)
-        return self._id
-
-    def cancel(self, note: str = "cancelled") -> None:
-        """Ask for cancellation; the result tells how it went. Does not wait."""
-        self._session.cancel([self], note)
-
-    def kill(self, signal: int) -> None:
-        """Send a signal to the running job. Raises AgentError when it is not running."""
-        self._session._kill(self, signal)
-
-    def acknowledge(self) -> None:
-        """The result was dealt with: its key ends, and asked for again it is a new job."""
-        self._session.acknowledge([self])
-
-    def output(self, stream: str = "stdout", offset: int = 0) -> Iterator[bytes]:
-        """The job's output from a byte offset on, as it is written, until the job's end.
-
-        Raises AgentError, SessionClosedError or TransportError when the rest is not to be had; it just ends when the
-        session is closed here meanwhile.
-        """
-        return self._session._output(self, stream, offset)
-
-
 class Session:
     """A run's instance in use. A context manager: leaving it releases the instance."""
 
@@ -195,7 +95,6 @@ class Session:
     ) -> None:
         self._lifecycle = lifecycle
         self._auto_acknowledge = auto_acknowledge
-        self._max_in_flight = max_in_flight
         self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else None)
         self._making = threading.Lock()
         self._acking = threading.Lock()
@@ -205,15 +104,12 @@ class Session:
         self._changed = threading.Condition()
         self._jobs: dict[str, JobHandle] = {}
         self._early: dict[str, list[JobEvent]] = {}
-        self._waiting: list[tuple[int, int, JobHandle, bytes, Environment]] = []
-        self._sequence = 0
-        self._in_flight = 0
-        self._full = False
+        self._outbox = Outbox(max_in_flight)
         self._unanswered = 0
         self._to_ack: list[str] = []
         self._lost: str | None = None
         self._closed = False
-        self._log: deque[JobEvent] = deque(maxlen=_KEEP_EVENTS)
+        self._history = History(self._changed)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._client: Client = acquire(self, announce)
         assert self._client.hello is not None  # a connected client has been greeted
@@ -280,9 +176,8 @@ class Session:
                 raise SessionClosedError("the session is closed")
             lost = self._lost
             if lost is None:
-                for urgency, handle, line, environment in ready:
-                    self._sequence += 1
-                    heapq.heappush(self._waiting, (-urgency, self._sequence, handle, line, environment))
+                for one in ready:
+                    self._outbox.put(*one)
                 self._changed.notify_all()
         if lost is not None:
             for _, handle, _, _ in ready:
@@ -405,17 +300,7 @@ class Session:
 
         Raises ExecutorsError when the cursor is older than what is kept.
         """
-        with self._changed:
-            place = _place_after(self._log, after)
-        while True:
-            with self._changed:
-                while not (found := _following(self._log, place)) and not self._closed and self._lost is None:
-                    self._changed.wait()
-            if not found:
-                return
-            for event in found:
-                place = event.cursor
-                yield event
+        return self._history.after(after, lambda: self._closed or self._lost is not None)
 
     def close(self, *, release: bool = True) -> None:
         """Release the instance: jobs that are still active end as CANCELLED, and it ends unless others use it.
@@ -465,9 +350,7 @@ class Session:
             elif self._unanswered:
                 # The answer to its submission may still be on its way; it tells whose job this is.
                 self._early.setdefault(event.id, []).append(event)
-        with self._changed:
-            self._log.extend(events)
-            self._changed.notify_all()
+        self._history.add(events)
 
     def _apply_one(self, handle: JobHandle, event: JobEvent) -> None:
         state = _STATE_AFTER.get(event.name)
@@ -561,9 +444,9 @@ class Session:
         with self._changed:
             if self._lost is None:
                 self._lost = reason
-            unsent, self._waiting = self._waiting, []
+            unsent = self._outbox.clear()
             self._changed.notify_all()
-        for _, _, handle, _, _ in unsent:
+        for handle in unsent:
             self._finish(handle, _never_submitted(reason))
         for handle in list(self._jobs.values()):
             if handle._result is None:
@@ -580,7 +463,7 @@ class Session:
             handle.state = "INACTIVE"
             callbacks, handle._callbacks = handle._callbacks, []
             twins, handle._twins = handle._twins, []
-            self._in_flight -= handle._sent
+            self._outbox.ended(handle)
             self._changed.notify_all()
         for function in callbacks:
             self._call(function, handle)
@@ -616,57 +499,22 @@ class Session:
     def _submit_forever(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting or not self._room():
+                while not (batch := self._outbox.take()).handles:
                     if self._closed or self._lost is not None:
                         return
                     self._changed.wait()
-                batch, items, environments = self._take_batch()
-            if not batch:
-                continue  # all of them were cancelled meanwhile
+                self._unanswered += 1
             self._flush_acks()
-            reply = self._client.submit(items, [environment.encoded for environment in environments])
-            reply.add_done_callback(partial(self._answered, batch))
-
-    def _room(self) -> int:
-        """How many of the waiting jobs may go now."""
-        room = self._max_in_flight - self._in_flight
-        if room <= 0:
-            self._full = True
-        elif room >= self._max_in_flight // 4:
-            self._full = False
-        urgent = -self._waiting[0][0] > DEFAULT_URGENCY if self._waiting else False
-        return 0 if self._full and not urgent else room
-
-    def _take_batch(self) -> tuple[list[JobHandle], list[bytes], list[Environment]]:
-        batch: list[JobHandle] = []
-        items: list[bytes] = []
-        places: dict[Environment, int] = {}
-        room = min(_BATCH_JOBS, self._room())
-        size = 0
-        while self._waiting and len(batch) < room:
-            _, _, handle, line, environment = self._waiting[0]
-            if handle._cancelled is not None:
-                heapq.heappop(self._waiting)
-                continue
-            size += len(line) + (0 if environment in places else len(environment.encoded))
-            if batch and size > BATCH_BYTES:
-                break
-            heapq.heappop(self._waiting)
-            handle._sent = True
-            batch.append(handle)
-            place = places.setdefault(environment, len(places))
-            items.append(b'{"environment":%d,%b' % (place, line[1:]))
-        self._in_flight += len(batch)
-        self._unanswered += bool(batch)
-        return batch, items, list(places)
+            reply = self._client.submit(batch.items, [environment.encoded for environment in batch.environments])
+            reply.add_done_callback(partial(self._answered, batch.handles))
 
     def _answered(self, batch: list[JobHandle], reply: Future[dict[str, Any]]) -> None:
         self._inbox.put(lambda: self._submitted(batch, reply))
 
     def _cancel_unsent(self, note: str) -> None:
         with self._changed:
-            unsent, self._waiting = self._waiting, []
-        for _, _, handle, _, _ in unsent:
+            unsent = self._outbox.clear()
+        for handle in unsent:
             self._finish_later(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", note))
 
     # -- for handles
@@ -780,30 +628,3 @@ def _placeholder(session: Session, job_id: str) -> JobHandle:
     handle = JobHandle(session, "", "")
     handle._id = job_id
     return handle
-
-
-def _place_after(kept: deque[JobEvent], after: Cursor | None) -> Cursor | None:
-    """Check that everything after a cursor is kept. Raises ExecutorsError."""
-    if after is not None and kept and not _reaches_back_to(kept, after):
-        raise ExecutorsError(f"events after {after} are no longer kept; begin with None and read the jobs' results")
-    return after
-
-
-def _following(kept: deque[JobEvent], place: Cursor | None) -> list[JobEvent]:
-    """Events after a place, oldest first. Raises ExecutorsError when some of them are gone already."""
-    found: list[JobEvent] = []
-    for event in reversed(kept):
-        if event.cursor == place:
-            break
-        found.append(event)
-    else:
-        _place_after(kept, place)
-    found.reverse()
-    return found
-
-
-def _reaches_back_to(kept: deque[JobEvent], after: Cursor) -> bool:
-    first = kept[0].cursor
-    if first.epoch == after.epoch:
-        return first.sequence <= after.sequence + 1
-    return any(event.cursor.epoch == after.epoch for event in kept)

@@ -22,7 +22,6 @@ from typing import Any, Awaitable, Callable, Deque, Dict, List, Optional, Set, T
 
 import flux
 import flux.constants
-import flux.hostlist
 import flux.idset
 import flux.job
 from flux.job.journal import JournalConsumer
@@ -30,7 +29,9 @@ from flux.job.output import output_event_watch_async
 
 from . import launch, secret_service
 from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
-from .wire import CHUNK_BYTES, MARK
+from .flux_output import OutputFollower
+from .flux_resources import lines_of, memory, nodes_of, task_count
+from .wire import MARK
 
 _USER = "fxo"
 #: Seconds in which a job that was sent shows up, where no sentinel can tell.
@@ -208,7 +209,7 @@ class FluxEngine(Engine):
         elif job not in self._ours:
             return
         if event.name == "alloc":
-            context = {"node": _nodes_of(event.R)}
+            context = {"node": nodes_of(event.R)}
         elif event.name == "start":
             self._running[job] = True
             for begin in self._waiting_output.pop(job, ()):
@@ -370,7 +371,7 @@ class FluxEngine(Engine):
             "name": submission.name,
         }
         spec["attributes"].setdefault("user", {})[_USER] = mark
-        mark["tasks"] = _task_count(spec)
+        mark["tasks"] = task_count(spec)
         task = spec["tasks"][0]
         if submission.measure and self._measures:
             task["command"] = launch.with_meter(task["command"], self._usage_path)
@@ -418,15 +419,15 @@ class FluxEngine(Engine):
         drained: Dict[int, str] = {}
         for ranks, drain in (status.get("drain") or {}).items():
             drained.update((rank, drain.get("reason") or "") for rank in flux.idset.IDset(ranks))
-        down = {rank for rank, _, _, _ in _lines_of(sched.get("down"))}
-        busy = {rank for rank, _, _, _ in _lines_of(sched.get("allocated"))}
+        down = {rank for rank, _, _, _ in lines_of(sched.get("down"))}
+        busy = {rank for rank, _, _, _ in lines_of(sched.get("allocated"))}
         here = os.uname().nodename
         nodes = []
-        for rank, host, cores, gpus in _lines_of(sched.get("all")):
+        for rank, host, cores, gpus in lines_of(sched.get("all")):
             nodes.append({
                 "rank": rank, "host": host, "cores": cores, "gpus": gpus, "up": rank not in down,
                 "drained": rank in drained, "drain_reason": drained.get(rank, ""), "busy": rank in busy,
-                "memory": _memory() if host == here else None,
+                "memory": memory() if host == here else None,
             })  # fmt: skip
         return {"nodes": nodes}
 
@@ -436,7 +437,7 @@ class FluxEngine(Engine):
         return self._rpc(lambda h: h.rpc(topic, payload, nodeid=0), _nothing)
 
     def follow(self, job_id: str, stream: str, offset: int, sink: Sink, room: Callable[[], bool]) -> Callable[[], None]:
-        follower = _Follower(job_id, stream, offset, sink, self._to_loop)
+        follower = OutputFollower(job_id, stream, offset, sink, self._to_loop)
         job = _number(job_id)
 
         def call(handle: flux.Flux) -> None:
@@ -475,66 +476,6 @@ class FluxEngine(Engine):
         deadline = self._loop.time() + 5.0
         while min(self._seen, self._answered) < self._asked - self._refused and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # once in the life of an agent; the counts belong to another thread
-
-
-class _Follower:
-    """Turns RFC 24 output events of one job into (stream, offset, bytes, eof)."""
-
-    def __init__(
-        self, job_id: str, stream: str, offset: int, sink: Sink, to_loop: Callable[[Callable[[], None]], None]
-    ) -> None:
-        self._job_id = job_id
-        self._stream = stream
-        #: Bytes of the stream before those that are asked for; how far the stream and the sink have come.
-        self._skip = offset
-        self._position = 0
-        self._sent = offset
-        self._sink = sink
-        self._to_loop = to_loop
-        self._lock = threading.Lock()
-        self._buffer = bytearray()
-        self._ended = False
-        self._due = False
-        self._stopped = False
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def on_event(self, future: Any) -> None:
-        try:
-            event = future.get_event()
-        except OSError:
-            event = None  # the job never started, or its eventlog is gone: its output is what there was
-        if self._stopped:
-            future.stop()
-        elif event is None:
-            self._add(b"", ended=True)
-        elif event.name == "data" and event.stream == self._stream and event.data:
-            self._add(event.data.encode("utf-8", "surrogateescape"))
-
-    def _add(self, data: bytes, ended: bool = False) -> None:
-        """Collect until the loop has time: a program that writes line by line costs one message for many lines."""
-        with self._lock:
-            self._buffer += data[max(0, self._skip - self._position) :]
-            self._position += len(data)
-            self._ended = ended
-            due, self._due = self._due, True
-        if not due:
-            self._to_loop(self._flush)
-
-    def _flush(self) -> None:
-        with self._lock:
-            data, self._buffer = self._buffer, bytearray()
-            self._due = False
-            ended = self._ended
-        if self._stopped:
-            return
-        for index in range(0, len(data), CHUNK_BYTES):
-            self._sink(self._stream, self._sent + index, bytes(data[index : index + CHUNK_BYTES]), False)
-        self._sent += len(data)
-        if ended:
-            self._stopped = True
-            self._sink(self._stream, max(self._sent, self._position), b"", True)
 
 
 def _resubmission(handle: flux.Flux, text: str, urgency: int) -> Callable[[], Any]:
@@ -583,61 +524,6 @@ def _mark_of(jobspec: Any, run: str) -> Optional[Dict[str, Any]]:
         return mark if mark["run"] == run else None
     except (KeyError, TypeError):
         return None
-
-
-def _lines_of(resource_set: Any) -> List[Tuple[int, str, int, int]]:
-    """(rank, host, cores, gpus) of each node in an R object (RFC 20)."""
-    if not resource_set:
-        return []
-    execution = resource_set["execution"]
-    hosts = flux.hostlist.Hostlist(execution.get("nodelist", []))
-    found = []
-    for entry in execution["R_lite"]:
-        children = entry["children"]
-        cores = len(flux.idset.IDset(children.get("core", "")))
-        gpus = len(flux.idset.IDset(children.get("gpu", "")))
-        for rank in flux.idset.IDset(entry["rank"]):
-            found.append((int(rank), cores, gpus))
-    found.sort()
-    return [
-        (rank, str(hosts[index]) if index < len(hosts) else "", cores, gpus)
-        for index, (rank, cores, gpus) in enumerate(found)
-    ]
-
-
-def _nodes_of(resource_set: Any) -> str:
-    try:
-        nodes = resource_set["execution"]["nodelist"]
-    except (KeyError, TypeError):
-        return ""
-    return ",".join(nodes)
-
-
-def _task_count(spec: Dict[str, Any]) -> int:
-    count = spec["tasks"][0].get("count", {})
-    if "total" in count:
-        return int(count["total"])
-    slots = 1
-    for resource in spec["resources"]:
-        while resource["type"] != "core":
-            slots *= int(resource["count"])
-            if resource["type"] == "slot":
-                break
-            resource = resource["with"][0]
-    return slots * int(count.get("per_slot", 1))
-
-
-def _memory() -> int:
-    """Of this machine, or of the control group that limits us to less, in bytes."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [whole]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            with open(path, encoding="ascii") as text:
-                limits.append(int(text.read()))
-        except (OSError, ValueError):
-            pass  # the other version of control groups, or no limit ("max")
-    return min(limits)
 
 
 def _nothing(future: Any) -> None:

@@ -31,11 +31,12 @@ from executors.cli.common import (
 )
 from executors.config import RunConfig
 from executors.errors import AgentError
+from executors.handle import JobHandle
 from executors.job import NO_INPUT, Defaults, Environments, JobRequest, make_item
 from executors.names import RunId
 from executors.provision.inventory import own_config
 from executors.results import JobResult, Outcome
-from executors.session import JobHandle, Session, join_session, open_session
+from executors.session import Session, join_session, open_session
 from executors.spec import default_document, parse_spec
 
 

@@ -1,0 +1,69 @@
+"""What a job under Flux writes, as Flux's output events tell it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable
+
+from .engine import Sink
+from .wire import CHUNK_BYTES
+
+
+class OutputFollower:
+    """Turns RFC 24 output events of one job into (stream, offset, bytes, eof)."""
+
+    def __init__(
+        self, job_id: str, stream: str, offset: int, sink: Sink, to_loop: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._job_id = job_id
+        self._stream = stream
+        #: Bytes of the stream before those that are asked for; how far the stream and the sink have come.
+        self._skip = offset
+        self._position = 0
+        self._sent = offset
+        self._sink = sink
+        self._to_loop = to_loop
+        self._lock = threading.Lock()
+        self._buffer = bytearray()
+        self._ended = False
+        self._due = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def on_event(self, future: Any) -> None:
+        try:
+            event = future.get_event()
+        except OSError:
+            event = None  # the job never started, or its eventlog is gone: its output is what there was
+        if self._stopped:
+            future.stop()
+        elif event is None:
+            self._add(b"", ended=True)
+        elif event.name == "data" and event.stream == self._stream and event.data:
+            self._add(event.data.encode("utf-8", "surrogateescape"))
+
+    def _add(self, data: bytes, ended: bool = False) -> None:
+        """Collect until the loop has time: a program that writes line by line costs one message for many lines."""
+        with self._lock:
+            self._buffer += data[max(0, self._skip - self._position) :]
+            self._position += len(data)
+            self._ended = ended
+            due, self._due = self._due, True
+        if not due:
+            self._to_loop(self._flush)
+
+    def _flush(self) -> None:
+        with self._lock:
+            data, self._buffer = self._buffer, bytearray()
+            self._due = False
+            ended = self._ended
+        if self._stopped:
+            return
+        for index in range(0, len(data), CHUNK_BYTES):
+            self._sink(self._stream, self._sent + index, bytes(data[index : index + CHUNK_BYTES]), False)
+        self._sent += len(data)
+        if ended:
+            self._stopped = True
+            self._sink(self._stream, max(self._sent, self._position), b"", True)
