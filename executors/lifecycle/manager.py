@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _ENDING_LIMIT = 60.0
 #: Seconds for an agent that was there already: its supervisor may be starting it again.
 _ANSWER_LIMIT = 15.0
+#: Seconds after which Kubernetes has told of a container's end, as a rule.
+_TOLD_LATE = 3.0
 #: Why ranks are drained that are about to go.
 _SHRUNK = "the MiniCluster is being made smaller"
 
@@ -76,6 +78,7 @@ class Lifecycle:
             raise
 
     def _reach(self, handler: Handler, announce: Callable[[str], None]) -> tuple[Client, Hello]:
+        begin = time.monotonic()
         while True:
             client = Client(
                 self._provisioner.wait_ready(announce),
@@ -88,8 +91,12 @@ class Lifecycle:
                 return client, client.connect()
             except TransportError as err:
                 if not self._provisioner.early():
-                    raise
-                log.debug("tried too early: %s", err)
+                    if isinstance(err, EndingError) or self._provisioner.inherits_environment():
+                        raise
+                    if time.monotonic() > begin + _TOLD_LATE:
+                        raise
+                    time.sleep(0.2)  # then its pods may say why, or it was a passing failure of the kubelet's
+                log.debug("tried too early, or too late: %s", err)
 
     def _check(self, hello: Hello, announce: Callable[[str], None]) -> None:
         """Say so where the image that was named brings a Flux that is too old for MiniClusters, though it came up."""

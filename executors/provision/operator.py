@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -19,6 +20,14 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
+#: Before the relay, where Flux comes by a view: what an exec starts has the image's environment, not that of upstream's
+#: script, and may be there before that script has put the view's programs into their places. Looks five times a second.
+_RELAY_OF_A_VIEW = """PATH=$1/view/bin:$PATH tries=$2
+export PATH
+shift 2
+until [ -S "$0" ] || [ "$tries" -le 0 ]; do tries=$((tries - 1)); sleep 0.2; done
+exec "$@"
+"""
 _AGENT_DIRECTORY = "/tmp/flux_operator_agent"
 #: To make the agent's ConfigMap where others make and remove it too.
 _ATTEMPTS = 10
@@ -43,7 +52,12 @@ class OperatorProvisioner(ClusterProvisioner):
 
     def _relay(self, patience: float) -> list[str]:
         socket = f"{_AGENT_DIRECTORY}/agent.sock"
-        return ["flux", "python", OPERATOR_AGENT, "relay", socket, "--wait", str(patience)]
+        words = ["flux", "python", OPERATOR_AGENT, "relay", socket, "--wait", str(patience)]
+        view = self._spec.flux.container
+        if view.disable:
+            return words
+        tries = str(math.ceil(patience * 5))
+        return ["/bin/sh", "-c", _RELAY_OF_A_VIEW, socket, view.mount_path, tries, *words]
 
     def _manifests(self) -> list[Object]:
         return render_resource(self._minicluster(), self._program())

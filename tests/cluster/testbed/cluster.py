@@ -16,7 +16,7 @@ from tests.cluster.testbed.place import need_namespaces
 from tests.cluster.testbed.processes import Program
 from tests.cluster.testbed.runtime import need_runtime, prepared_store
 
-CRD, OPERATOR = "FLUXOP_TEST_CRD", "FLUXOP_TEST_OPERATOR"
+CRD, OPERATOR, VIEW = "FLUXOP_TEST_CRD", "FLUXOP_TEST_OPERATOR", "FLUXOP_TEST_VIEW"
 
 
 class Cluster(ControlPlane):
@@ -54,6 +54,11 @@ class Cluster(ControlPlane):
     def operator(self) -> Path | None:
         """The Flux Operator's program that ``FLUXOP_TEST_OPERATOR`` names; None when it is not given."""
         return _given(OPERATOR)
+
+    @property
+    def view(self) -> Path | None:
+        """The archive of a flux-view image that ``FLUXOP_TEST_VIEW`` names; None when it is not given."""
+        return _given(VIEW)
 
     def start_operator(self) -> Program:
         """Starts the operator as a process of the bed, as the administrator; its CRD has to be there."""
