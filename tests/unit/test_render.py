@@ -372,7 +372,7 @@ def test_a_view_is_copied_by_an_init_container_and_an_image_with_flux_needs_none
 
 # -- with and without volumes
 
-OWN_FLUX = {"flux": {"container": {"disable": True}}}
+OWN_FLUX: dict[str, Any] = {"flux": {"container": {"disable": True}}}
 
 
 def test_pods_that_need_nothing_else_have_no_volume_and_get_our_files_as_variables() -> None:
