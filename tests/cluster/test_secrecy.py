@@ -38,7 +38,8 @@ def test_a_secret_environment_is_nowhere_but_in_the_job(
     assert len(set(both.split())) == 2  # the same digest twice, and a dash
     specs = output_of(session, "sh", "-c", "for id in $(flux jobs -a -n -o {id}); do flux job info $id jobspec; done")
     processes = output_of(session, "sh", "-c", "ps axww -o args; cat /proc/1/environ | tr '\\0' '\\n'")
-    files = output_of(session, "sh", "-c", "grep -raF 8f2a91 /var/tmp /tmp || true")
+    # Flux's own store too; this command is in it, and does not hold the text that it looks for.
+    files = output_of(session, "sh", "-c", "grep -rF 8f2''a91 /var/tmp /tmp || true")
     everything = runs.bed.kubectl(
         "get", "all,events,configmaps,jobs,pods,services", f"--namespace={runs.namespace}", "--output=json"
     )
@@ -50,7 +51,7 @@ def test_a_secret_environment_is_nowhere_but_in_the_job(
     session.close()
     assert_absent(specs, "jobspecs")
     assert_absent(processes, "process lists")
-    assert_absent(files, "files")
+    assert files == ""
     assert_absent(everything, "objects and events")
     assert_absent(logs, "the pods' logs")
     assert_absent(repr(failed) + failed.describe(), "an error")

@@ -214,14 +214,14 @@ def test_what_an_earlier_minicluster_of_the_name_left_is_not_taken_for_the_new_o
         assert second.hello.instance != first.hello.instance
         assert job(second, "true").ok
         uid = json.loads(runs.bed.kubectl("get", job_name, "--output=json", in_namespace))["metadata"]["uid"]
-        used = [
-            volume.get("secret", {}).get("secretName") or volume.get("configMap", {}).get("name")
-            for volume in runs.pod(second.run_name, 0)["spec"]["volumes"]
-        ]
+        [container] = runs.pod(second.run_name, 0)["spec"]["containers"]
+        sources = [variable.get("valueFrom", {}) for variable in container["env"]]
+        used = {one.get("name") for source in sources for one in source.values() if "key" in one}
+        assert len(used) == 2, "its ConfigMap and its Secret"
         named = {name.partition("/")[2]: name for name in runs.left()}
         owners = [
             json.loads(runs.bed.kubectl("get", named[name], "--output=json", in_namespace))["metadata"]
-            for name in [*filter(None, used), runs.pod(second.run_name, 0)["spec"]["subdomain"]]
+            for name in [*used, runs.pod(second.run_name, 0)["spec"]["subdomain"]]
         ]
         assert [one["ownerReferences"][0]["uid"] for one in owners] == [uid] * 3
     finally:
