@@ -69,7 +69,10 @@ def first_of_upstream(cluster: Cluster, namespace: str, out: Path) -> float:
     cluster.api.post(f"/apis/flux-framework.org/v1alpha2/namespaces/{namespace}/miniclusters", manifest)
     wait_for_file(out / name)
     seconds = time.monotonic() - begin
-    cluster.kubectl("delete", f"minicluster/{name}", "--cascade=foreground", f"--namespace={namespace}")
+    # In the foreground, upstream's operator would make anew what goes before its resource.
+    cluster.kubectl("delete", f"minicluster/{name}", "--cascade=background", f"--namespace={namespace}")
+    selector = (f"--selector=job-name={name}", f"--namespace={namespace}", f"--timeout={_LIMIT:g}s")
+    cluster.kubectl("wait", "pods", "--for=delete", *selector)
     return seconds
 
 

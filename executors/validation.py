@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from executors.errors import SpecError
@@ -122,7 +122,7 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
             f"{path}.pod.restartPolicy: {policy!r} cannot be honoured by direct mode: the Job itself replaces "
             "pods that fail, which needs Never; leave it out"
         )
-    found += _flux_problems(spec, f"{path}.flux")
+    found += [*_flux_problems(spec, f"{path}.flux"), *_variable_problems(spec.flux.environment, f"{path}.flux")]
     for at, container in enumerate(spec.containers):
         found += _container_problems(container, f"{path}.containers[{at}]")
         of_the_broker = container is spec.flux_container
@@ -215,16 +215,20 @@ def _word_problems(path: str, text: str) -> Iterator[str]:
         yield f"{path}: {_short(text)} cannot be split into words: {err}; close the quote"
 
 
+def _variable_problems(names: Iterable[str], path: str) -> Iterator[str]:
+    for name in names:
+        if not _ENV_NAME.match(name):
+            yield f"{path}.environment: {name!r} cannot be the name of an environment variable"
+        if name in _OUR_VARIABLES or name.startswith("FLUXOP_"):
+            yield f"{path}.environment: {name!r} is set by us; leave it out"
+
+
 def _container_problems(container: Container, path: str) -> Iterator[str]:
     yield from _word_problems(f"{path}.command", "" if container.batch else container.command)
     yield from _word_problems(f"{path}.commands.prefix", container.commands.prefix)
     if container.name and (not _VOLUME_NAME.match(container.name) or len(container.name) > LABEL_LIMIT):
         yield f"{path}.name: {container.name!r} must hold small letters, digits and - only, at most {LABEL_LIMIT}"
-    for name in [*container.environment, *container.secrets]:
-        if not _ENV_NAME.match(name):
-            yield f"{path}.environment: {name!r} cannot be the name of an environment variable"
-        if name in _OUR_VARIABLES or name.startswith("FLUXOP_"):
-            yield f"{path}.environment: {name!r} is set by us; leave it out"
+    yield from _variable_problems([*container.environment, *container.secrets], path)
     for name in sorted(set(container.environment) & set(container.secrets)):
         yield f"{path}.secrets.{name}: is given in environment too; leave out one of them"
     if container.working_dir and not container.working_dir.startswith("/"):

@@ -45,7 +45,8 @@ def supervise(command: List[str], guest: bool = False) -> int:
 def _wake_validators() -> None:
     """Have Flux start the programs that check jobs while the agent starts; the run's first job would wait for them.
 
-    Flux starts them for the first job that it is given, so it is given one that they refuse.
+    Flux starts them for the first job that it is given, so it is given one that they refuse. (Where the instance has a
+    frobnicator, that refuses it before them, and nothing is won.)
     """
     try:
         waker = subprocess.Popen(

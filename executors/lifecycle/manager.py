@@ -17,6 +17,7 @@ from executors.errors import (
     ConfigError,
     EndingError,
     ExecutorsError,
+    ProtocolError,
     ProvisionError,
     SessionClosedError,
     TransportError,
@@ -64,8 +65,10 @@ class Lifecycle:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.05)
+                except ProtocolError:
+                    raise
                 except TransportError as err:
-                    reason = self._provisioner.gone()
+                    reason = self._why_gone()
                     # One that was there before us may have ended just now; our own should not have.
                     if reason is None or not self._provisioner.adopted() or time.monotonic() > deadline:
                         raise TransportError(f"{err}; {reason}" if reason else str(err)) from err
@@ -78,7 +81,6 @@ class Lifecycle:
             raise
 
     def _reach(self, handler: Handler, announce: Callable[[str], None]) -> tuple[Client, Hello]:
-        begin = time.monotonic()
         while True:
             client = Client(
                 self._provisioner.wait_ready(announce),
@@ -91,12 +93,15 @@ class Lifecycle:
                 return client, client.connect()
             except TransportError as err:
                 if not self._provisioner.early():
-                    if isinstance(err, EndingError) or self._provisioner.inherits_environment():
-                        raise
-                    if time.monotonic() > begin + _TOLD_LATE:
-                        raise
-                    time.sleep(0.2)  # then its pods may say why, or it was a passing failure of the kubelet's
-                log.debug("tried too early, or too late: %s", err)
+                    raise
+                log.debug("tried too early: %s", err)
+
+    def _why_gone(self) -> str | None:
+        """As the provisioner's ``gone``, which on Kubernetes may know of a container's end a moment late."""
+        deadline = time.monotonic() + (0.0 if self._provisioner.inherits_environment() else _TOLD_LATE)
+        while (reason := self._provisioner.gone()) is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return reason
 
     def _check(self, hello: Hello, announce: Callable[[str], None]) -> None:
         """Say so where the image that was named brings a Flux that is too old for MiniClusters, though it came up."""

@@ -158,6 +158,8 @@ class ClusterProvisioner:
     def size(self) -> tuple[int, int]:
         """How many pods are wanted, and how many there may be at most. After `find` or `ensure`."""
         job = self.api.get(JOBS, self._namespace, self._name)
+        if self._uid != job["metadata"]["uid"] and not diagnosis.is_owned_by(job, self._uid):
+            raise ProvisionError(f"{self._where()} has no Job yet")
         return int(job["spec"]["completions"]), self._spec.max_size
 
     def resize(self, size: int) -> None:

@@ -5,6 +5,7 @@ Three answers: nothing wrong (None), `Pending` (it may yet come: say why it take
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def of_pod(pod: Object) -> Finding:
     for one in statuses:
         state = one.get("state") or {}
         waiting = state.get("waiting") or {}
-        if waiting.get("reason") in _BAD_WAITS and not _is_too_early(waiting):
+        if waiting.get("reason") in _BAD_WAITS and not _is_too_early(waiting, pod):
             said = f": {waiting['message']}" if waiting.get("message") else ""
             last = (one.get("lastState") or {}).get("terminated")
             before = f" (before: {_terminated(last)})" if last else ""
@@ -104,9 +105,15 @@ def of_pod(pod: Object) -> Finding:
     return None
 
 
-def _is_too_early(waiting: Object) -> bool:
-    """Whether the kubelet only has not seen a ConfigMap or Secret in time; it tries again by itself."""
-    return str(waiting.get("message", "")).startswith("failed to sync ")
+def _is_too_early(waiting: Object, pod: Object) -> bool:
+    """Whether the kubelet only has not seen a ConfigMap or Secret in time; it tries again by itself.
+
+    Ours are there before the pod. One of the user's that is not found is a mistake.
+    """
+    message = str(waiting.get("message", ""))
+    name = re.escape(str(pod["metadata"].get("labels", {}).get("job-name", "")))
+    ours = rf'(configmap|secret) "{name}-(entrypoint|curve)(-[0-9a-f]+)?" not found'
+    return message.startswith("failed to sync ") or re.fullmatch(ours, message) is not None
 
 
 def of_event(event: Object) -> Finding:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
+#: Seconds for upstream's script to do so. The relay itself notices a client that leaves; this does not.
+_VIEW_LIMIT = 120.0
 #: Before the relay, where Flux comes by a view: what an exec starts has the image's environment, not that of upstream's
 #: script, and may be there before that script has put the view's programs into their places. Looks five times a second.
 _RELAY_OF_A_VIEW = """PATH=$1/view/bin:$PATH tries=$2
@@ -56,7 +58,7 @@ class OperatorProvisioner(ClusterProvisioner):
         view = self._spec.flux.container
         if view.disable:
             return words
-        tries = str(math.ceil(patience * 5))
+        tries = str(math.ceil(min(patience, _VIEW_LIMIT) * 5))
         return ["/bin/sh", "-c", _RELAY_OF_A_VIEW, socket, view.mount_path, tries, *words]
 
     def _manifests(self) -> list[Object]:
@@ -113,17 +115,25 @@ class OperatorProvisioner(ClusterProvisioner):
 
     def _wait_for_leftovers(self) -> None:
         """Wait for the end of a Job whose MiniCluster has gone: upstream's operator takes it for that of a new one."""
-        try:
-            self.api.get(JOBS, self._namespace, self._name)
-        except NotFoundError:
+        field = f"metadata.name={self._name}"
+        for job in self.api.list(JOBS, self._namespace, fields=field)["items"]:
+            if not any(one["kind"] == "MiniCluster" for one in job["metadata"].get("ownerReferences", [])):
+                raise ProvisionError(
+                    f"a Job {self._namespace}/{self._name} that is no MiniCluster's is in the way; end it "
+                    "(flux-minicluster down --provisioner direct, if it is a run's), or name another run"
+                )
+            break
+        else:
             return
         deadline = time.monotonic() + DELETE_LIMIT
-        field = f"metadata.name={self._name}"
         found: dict[Kind, Object | None] = {}
         with Follower(self.api, self._namespace, [Wanted(kind, fields=field) for kind in (JOBS, MINICLUSTERS)]) as both:
             for change in both.changes(lambda: deadline):
                 if change is None:
-                    raise ProvisionError(f"the Job of an earlier {self._where()} is not gone after {DELETE_LIMIT:g} s")
+                    raise ProvisionError(
+                        f"the Job {self._namespace}/{self._name} of an earlier MiniCluster is not gone after "
+                        f"{DELETE_LIMIT:g} s"
+                    )
                 if isinstance(change, Change):
                     found[change.kind] = None if change.deleted else change.object
                 elif not change.count:
@@ -179,6 +189,8 @@ class OperatorProvisioner(ClusterProvisioner):
             job = self.api.get(JOBS, self._namespace, self._name)
         except NotFoundError:
             return None  # the operator is about to make it
+        if not diagnosis.is_owned_by(job, owner["metadata"]["uid"]):
+            return None  # or that of an earlier one goes first
         finding = diagnosis.of_job(job)
         return finding.reason if isinstance(finding, diagnosis.Fatal) else None
 

@@ -61,16 +61,17 @@ hook() {
 # In a pod without volumes our files come as variables. A relay may be here before the container's own command, so
 # each is written aside and moved into its place, this script last.
 unpack() {
+    cure="give the container any volume (scratch: {emptyDir: true, path: /scratch}), and ours come by volumes too"
     umask 077
     if ! mkdir -p "$files" "$secret" "$state"; then
-        say "a container without volumes needs an image with a $FLUXOP_ROOT that user $(id -u) may write to"
+        say "$FLUXOP_ROOT cannot be written by user $(id -u); $cure"
         exit 1
     fi
     printf %s "$FLUXOP_CURVE" >"$secret/$$" && mv "$secret/$$" "$secret/@KEY@" &&
         printf %s "$FLUXOP_BROKER" >"$files/$$" && mv "$files/$$" "$files/broker.toml" &&
         printf %s "$FLUXOP_AGENT" | base64 -d >"$files/$$" && mv "$files/$$" "$files/agent.pyz" &&
         printf %s "$FLUXOP_ENTRY" >"$files/$$" && mv "$files/$$" "$files/entry.sh" && return
-    say "the files of a container without volumes could not be written to $FLUXOP_ROOT (with base64)"
+    say "our files could not be written to $FLUXOP_ROOT, for which the image needs base64; $cure"
     exit 1
 }
 
@@ -232,6 +233,9 @@ relay() {
 }
 
 if [ -n "${FLUXOP_ENTRY:-}" ]; then
+    code=143
+    [ "$index" = 0 ] || code=@FOLLOWER_ENDED@
+    trap 'exit "$code"' TERM INT HUP
     [ -s "$files/entry.sh" ] || (unpack) || exit
     # A new program, so that the certificate is in no process' environment.
     unset FLUXOP_ENTRY FLUXOP_BROKER FLUXOP_AGENT FLUXOP_CURVE

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from executors.render.names import CERTIFICATE_KEY
 from executors.spec import Commands, MiniClusterSpec
 
-#: Bytes of one text. Linux takes 128 KiB as one variable with its name.
-_LARGEST = 120 * 1024
+#: Bytes of a user's part of broker.toml. Linux takes 128 KiB as one variable, and each byte may become six in it.
+_LARGEST = 20 * 1024
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,10 @@ def _needs_no_volume(spec: MiniClusterSpec) -> bool:
     # A sandboxed runtime may keep the container's own file system in memory.
     plain = not spec.pod.runtime_class_name
     writable = not container.security_context.get("readOnlyRootFilesystem")
-    small = len(spec.flux.broker_config.encode()) < _LARGEST
-    return alone and plain and writable and small and not container.volumes and not has_texts(container.commands)
+    small = len(spec.flux.broker_config.encode()) + len(spec.flux.burst_hostlist) < _LARGEST
+    # What these start has the container's environment, with the certificate, and may go on for long.
+    hooks = has_texts(container.commands) or container.post_start or container.pre_stop
+    return alone and plain and writable and small and not container.volumes and not hooks
 
 
 def has_texts(commands: Commands) -> bool:

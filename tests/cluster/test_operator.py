@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from executors import ExecutorsError, JobRequest, Outcome, ProvisionError
+from executors import ExecutorsError, JobRequest, Outcome, ProvisionError, RunId, run_name
 from executors.lifecycle import Lifecycle
-from executors.schema import json_schema
+from executors.schema import MINICLUSTER_API_VERSION, json_schema
 from tests.cluster.rights import grant, role, without
 from tests.cluster.runs import KINDS, LIMIT, Runs, job, output_of, runs_on, spec
 from tests.cluster.testbed.cluster import Cluster
@@ -68,6 +68,47 @@ def test_an_operator_that_does_nothing_is_reported_and_nothing_is_left(
     with pytest.raises(ProvisionError, match="the Flux Operator has made no Job within 2 s"):
         operated.open()
     operated.wait_nothing_left()
+
+
+def _job(name: str, **metadata: object) -> dict[str, object]:
+    """A Job that does nothing."""
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, **metadata},
+        "spec": {"suspend": True, "template": template},
+    }
+
+
+@pytest.mark.usefixtures("own_crd")
+def test_a_job_of_the_runs_name_that_is_somebody_elses_is_named(cluster: Cluster, operated: Runs) -> None:
+    name = run_name(RunId("test", "taken"))
+    cluster.api.post(f"/apis/batch/v1/namespaces/{operated.namespace}/jobs", _job(name))
+    with pytest.raises(
+        ProvisionError, match=f"a Job {operated.namespace}/{name} that is no MiniCluster's is in the way"
+    ):
+        operated.open(run_id="taken")
+    assert left(operated) == [f"job.batch/{name}"]
+
+
+@pytest.mark.usefixtures("own_crd")
+def test_no_minicluster_is_made_beside_the_job_of_an_earlier_one(
+    cluster: Cluster, operated: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream's operator would take it for that of the new one."""
+    name = run_name(RunId("test", "late"))
+    owner = {"apiVersion": MINICLUSTER_API_VERSION, "kind": "MiniCluster", "name": name, "uid": "gone"}
+    old = _job(name, ownerReferences=[owner], finalizers=["example.org/kept"])
+    cluster.api.post(f"/apis/batch/v1/namespaces/{operated.namespace}/jobs", old)
+    monkeypatch.setattr("executors.provision.operator.DELETE_LIMIT", 2.0)
+    try:
+        with pytest.raises(ProvisionError, match="of an earlier MiniCluster is not gone after 2 s"):
+            operated.open(run_id="late")
+        assert left(operated) == [f"job.batch/{name}"]
+    finally:
+        free = '--patch={"metadata": {"finalizers": null}}'
+        cluster.kubectl("patch", "job", name, "--type=merge", free, f"--namespace={operated.namespace}")
 
 
 @pytest.mark.usefixtures("operator")

@@ -79,6 +79,22 @@ def test_what_may_yet_come_is_pending(given: dict[str, Any], words: str) -> None
     assert isinstance(found, Pending) and words in found.reason
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('secret "run-curve-0a1b2c" not found', Pending),
+        ('configmap "run-entrypoint" not found', Pending),
+        ('secret "run-password" not found', Fatal),
+        ('secret "other-curve" not found', Fatal),
+        ("couldn't find key a in Secret science/run-curve", Fatal),
+    ],
+)
+def test_only_our_own_configmap_and_secret_may_be_seen_late(message: str, expected: type) -> None:
+    given = pod("Pending", container(waiting={"reason": "CreateContainerConfigError", "message": message}))
+    given["metadata"]["labels"] = {"job-name": "run"}
+    assert isinstance(of_pod(given), expected)
+
+
 def test_a_pod_runs_when_all_its_containers_do() -> None:
     assert of_pod(pod("Running", RUNS)) is None and is_running(pod("Running", RUNS, RUNS))
     assert not is_running(pod("Running", RUNS, container(waiting={})))

@@ -401,9 +401,10 @@ def test_pods_that_need_nothing_else_have_no_volume_and_get_our_files_as_variabl
     [
         ({"volumes": {"work": {"claimName": "work", "path": "/work"}}}, OWN_FLUX),
         ({"commands": {"pre": "source /x"}}, OWN_FLUX),
+        ({"lifeCycle": {"postStartExec": "true"}}, OWN_FLUX),
         ({"securityContext": {"readOnlyRootFilesystem": True}}, OWN_FLUX),
         ({}, {}),
-        ({}, {"flux": {"container": {"disable": True}, "brokerConfig": "#" * 130_000}}),
+        ({}, {"flux": {"container": {"disable": True}, "brokerConfig": "#" * 30_000}}),
         ({}, {**OWN_FLUX, "pod": {"runtimeClassName": "gvisor"}}),
         ({"runFlux": True}, {**OWN_FLUX, "containers": [{"runFlux": True}, {"name": "beside", "image": "b"}]}),
     ],

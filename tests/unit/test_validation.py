@@ -95,6 +95,13 @@ def test_a_sidecar_has_nothing_that_would_be_left_out_without_a_word() -> None:
     ]
 
 
+def test_variables_of_ours_are_refused_for_all_containers_too() -> None:
+    spec = parse_spec({"flux": {"environment": {"FLUXOP_CURVE": "x"}}, "containers": [{"command": "true"}]})
+    assert direct_problems(spec) == [
+        "minicluster.flux.environment: 'FLUXOP_CURVE' is set by us; leave it out",
+    ]
+
+
 def test_one_volume_may_be_in_two_containers_but_not_two_volumes_of_one_name() -> None:
     first = {"runFlux": True, "command": "true", "volumes": {"data": {"claimName": "a", "path": "/a"}}}
     same = {"name": "b", "volumes": {"data": {"claimName": "a", "path": "/b"}}}
