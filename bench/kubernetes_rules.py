@@ -27,7 +27,7 @@ _COUNTS = (20, 220)
 
 
 def rates(cluster: Cluster, namespace: str, directory: Path, config: Path) -> list[Row]:
-    """The three in turn, each time for few and for many."""
+    """Ours and Flux alone in turn, then pods; each time for few and for many."""
 
     def kubernetes(jobs: int) -> float:
         return _rules(jobs, directory, "--flux-operator-config", str(config), *SHARED, env=environment())
@@ -42,10 +42,12 @@ def rates(cluster: Cluster, namespace: str, directory: Path, config: Path) -> li
 
     for way in (kubernetes, local, pods):
         way(1)  # once for caches
-    rounds = [(_once(kubernetes), _once(local), _once(pods)) for _ in range(_REPEATS)]
-    ours, without, each = (statistics.median(column) for column in zip(*rounds, strict=True))
-    share = statistics.median(one / other for one, other, _ in rounds)
-    times = statistics.median(one / other for one, _, other in rounds)
+    rounds = [(_once(kubernetes), _once(local)) for _ in range(_REPEATS)]
+    # After ours: a node is busy for a while after so many pods were deleted.
+    each = statistics.median(_once(pods) for _ in range(_REPEATS))
+    ours, without = (statistics.median(column) for column in zip(*rounds, strict=True))
+    share = statistics.median(one / other for one, other in rounds)
+    times = ours / each
     return [
         Row(
             "trivial shell rules through Snakemake in a MiniCluster of one pod, marginal rate, against a pod per task",
@@ -58,7 +60,7 @@ def rates(cluster: Cluster, namespace: str, directory: Path, config: Path) -> li
             f"{ours:.1f} against {without:.1f} jobs/s: {share:.0%}",
             ">= 85 %",
             share >= 0.85,
-            [f"{min(one / other for one, other, _ in rounds):.0%}-{max(one / other for one, other, _ in rounds):.0%}"],
+            [f"{min(one / other for one, other in rounds):.0%}-{max(one / other for one, other in rounds):.0%}"],
         ),
     ]
 
