@@ -138,12 +138,18 @@ restore() {
 told_to_end() {
     told=1
     [ -n "$child" ] || return 0
-    if [ "$index" = 0 ]; then
+    if [ "$index" = 0 ] && ! ends_already; then
         kill -TERM "$child" 2>/dev/null
     else
         # Its lead is told as well, as a rule, and ends it when the jobs have ended.
         (sleep @PATIENCE@ && kill -TERM "$child") >/dev/null 2>&1 &
     fi
+}
+
+# Whether the agent has ended, and with it the instance. A broker that is told to end while it tidies up gives that up,
+# and then hangs now and then (Flux 0.88) until the pod is killed.
+ends_already() {
+    [ -e "$state/agent/agent.lock" ] && [ ! -S "$state/agent/agent.sock" ]
 }
 
 run() {

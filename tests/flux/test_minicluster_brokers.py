@@ -256,6 +256,32 @@ def test_the_agent_runs_in_the_lead_and_its_end_is_the_end(pods: MakePods) -> No
     assert (lead[0], follower[0]) == (0, 76), lead[2]
 
 
+@pytest.mark.parametrize(("agent", "code"), [("none", 9), ("there", 9), ("ended", 143)])
+def test_a_lead_that_ends_already_is_left_to_end(pods: MakePods, agent: str, code: int) -> None:
+    """Told to end while it tidies up, a broker may hang. Here it is a program that tells whether it was."""
+    made = pods(spec_of("ignored"))
+    made._write(0)
+    directory = made.state(0) / "agent"
+    directory.mkdir()
+    if agent != "none":
+        (directory / "agent.lock").touch()
+    with socket.socket(socket.AF_UNIX) as listening:
+        if agent == "there":
+            listening.bind(str(directory / "agent.sock"))
+        broker = 'trap "exit 9" TERM; echo up; sleep 1 & wait; exit 0'
+        entry = made.directory(0) / "files" / "entry.sh"
+        process = subprocess.Popen(
+            ["/bin/sh", str(entry), "broker", "sh", "-c", broker],
+            env={**os.environ, "JOB_COMPLETION_INDEX": "0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert ended([process])[0][0] == code
+
+
 def test_the_probe_fails_where_nobody_answers(pods: MakePods) -> None:
     made = pods(spec_of("ignored"), program("/x"))
     made._write(0)
