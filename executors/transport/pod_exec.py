@@ -296,6 +296,7 @@ def _connect(api: Api) -> socket.socket:
         context = api.credentials.tls()
         if context is None:
             return plain
+        plain.getpeername()  # raises for one that was reset, which the next line would leave open (CPython 3.11)
         return context.wrap_socket(plain, server_hostname=api.credentials.server_name)
     except BaseException:
         plain.close()
