@@ -11,14 +11,13 @@ from executors.render.names import (
     HASH_ANNOTATION,
     LABELS,
 )
-from executors.render.places import Places, places_of
+from executors.render.places import places_of
 from executors.render.resource import render_resource
 
 __all__ = [
     "HASH_ANNOTATION",
     "LABELS",
     "MiniCluster",
-    "Places",
     "Program",
     "owned_by",
     "places_of",
