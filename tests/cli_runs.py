@@ -85,6 +85,11 @@ def read_line(process: subprocess.Popen[str], stream: str, holds: str) -> str:
 
 def interrupt(process: subprocess.Popen[str], signum: signal.Signals = signal.SIGINT) -> Done:
     process.send_signal(signum)
-    out, err = process.communicate(timeout=LIMIT)
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()  # or a later test would be blamed for it
+        process.communicate()
+        raise
     assert "Traceback" not in err, err
     return Done(process.returncode, out, err)

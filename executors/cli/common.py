@@ -1,8 +1,7 @@
-"""What the commands share: options, errors and their exit codes, signals, output as a table or as JSON."""
+"""What the commands share: options, errors and their exit codes, output as a table or as JSON."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from executors.cli.signals import ended_like_interrupted
 from executors.config import RunConfig, load_config
 from executors.errors import ConfigError, ExecutorsError, ProvisionError, RequestError, RunNameError
 from executors.lifecycle import Lifecycle
@@ -189,7 +189,7 @@ def guarded(function: Callable[..., None], failed: int = FAILED, wrong: int = WR
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            with _ended_like_interrupted():
+            with ended_like_interrupted():
                 function(*args, **kwargs)
         except (ConfigError, RequestError, RunNameError) as err:
             fail(str(err), wrong)
@@ -205,19 +205,6 @@ def guarded(function: Callable[..., None], failed: int = FAILED, wrong: int = WR
             fail(str(err), failed)
 
     return run
-
-
-@contextlib.contextmanager
-def _ended_like_interrupted() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a command as Ctrl-C does: what it was making is not left behind."""
-    signums = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
-    for signum in signums:
-        signal.signal(signum, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for signum in signums:
-            signal.signal(signum, signal.SIG_DFL)
 
 
 def _write_no_more() -> None:

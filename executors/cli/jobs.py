@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import queue
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +26,7 @@ from executors.cli.common import (
     print_table,
     say,
 )
+from executors.cli.signals import first_one_calls
 from executors.config import RunConfig
 from executors.errors import AgentError
 from executors.handle import JobHandle
@@ -154,7 +152,7 @@ def run(
     session = open_session(run_id, config, announce=(lambda _: None) if quiet else say)
     try:
         [handle] = session.submit([request])
-        with _cancelled_by_signals(handle):
+        with first_one_calls(lambda signum: handle.cancel(f"by {signum.name}")):
             _copy_until_unread(handle)
             result = handle.result()
     finally:
@@ -173,37 +171,6 @@ def _with_nodes(config: RunConfig, nodes: int | None, name: str | None) -> RunCo
             f"-N {nodes}: the config's MiniCluster has minicluster.size {config.minicluster.size}; raise that"
         )
     return config
-
-
-@contextlib.contextmanager
-def _cancelled_by_signals(handle: JobHandle) -> Iterator[None]:
-    """The first signal cancels the job, whose end is then awaited; the next one raises KeyboardInterrupt.
-
-    A thread cancels: a signal's handler may have interrupted the holder of a lock that this needs.
-    """
-    arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-
-    def cancel() -> None:
-        signum = arrived.get()
-        if signum is not None:
-            handle.cancel(f"by {signal.Signals(signum).name}")
-
-    def pass_on(signum: int, _frame: object) -> None:
-        arrived.put(signum)
-        for one in before:
-            signal.signal(one, signal.default_int_handler)
-
-    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {one: signal.getsignal(one) for one in caught if signal.getsignal(one) is not signal.SIG_IGN}
-    threading.Thread(target=cancel, name="canceller", daemon=True).start()
-    for one in before:
-        signal.signal(one, pass_on)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        arrived.put(None)
 
 
 def _copy_until_unread(handle: JobHandle) -> None:

@@ -96,7 +96,8 @@ class _AgentHere:
     # -- Provisioner
 
     def early(self) -> bool:
-        return False
+        # One that ends takes its socket away before it gives up its directory; `wait_ready` waits for what comes next.
+        return self._adopted and self._directory.alive() and not self._answers()
 
     def inherits_environment(self) -> bool:
         return True
@@ -195,21 +196,20 @@ class _AgentHere:
         """An agent holds the directory: it is up, or its supervisor is starting it again, or it is ending."""
         deadline = time.monotonic() + START_LIMIT
         while time.monotonic() < deadline:
-            probe = socket.socket(socket.AF_UNIX)
-            try:
-                probe.connect(str(self._directory.socket))
+            if self._answers():
                 return
-            except OSError:
-                if not self._directory.alive():
-                    self.ensure()
-                    if not self._adopted:
-                        self._wait_started()
-                        return
-                # Another client's start or an ending agent: nothing tells us of either, so look again shortly.
-                time.sleep(0.1)
-            finally:
-                probe.close()
+            if not self._directory.alive():
+                self.ensure()
+                if not self._adopted:
+                    self._wait_started()
+                    return
+            # Another client's start or an ending agent: nothing tells us of either, so look again shortly.
+            time.sleep(0.1)
         raise ProvisionError(f"the agent in {self._directory.path} does not answer; end it, or use another run")
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._directory.socket)) == 0
 
     def patience(self) -> float:
         return START_LIMIT  # its supervisor starts it again in a second, or it never comes back

@@ -10,6 +10,7 @@ import pytest
 
 from executors import JobRequest, Outcome, Session
 from executors.provision.rundir import base_directory
+from executors.transport.streams import SocketStream
 from tests.contract.conftest import Opener, environment
 from tests.contract.test_sessions import counted, wait_for
 from tests.processes import alive, kill_agent, of_run
@@ -121,6 +122,27 @@ def test_a_run_that_is_opened_while_it_ends_begins_anew(opener: Opener) -> None:
         closing.join()
         second.close()
         assert not (base_directory(environment()) / second.run_name).exists()
+
+
+def test_a_socket_that_goes_just_before_it_is_used_is_waited_for(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opener("away")
+    socket = base_directory(environment()) / first.run_name / "agent.sock"
+    away = socket.with_name("away.sock")
+    connect = SocketStream.__init__
+
+    def too_late(self: SocketStream, path: str) -> None:
+        monkeypatch.undo()
+        socket.rename(away)
+        threading.Timer(0.3, away.rename, [socket]).start()
+        connect(self, path)
+
+    monkeypatch.setattr(SocketStream, "__init__", too_late)
+    second = opener("away")
+    assert second.hello.instance == first.hello.instance
+    second.close()
+    first.close()
 
 
 def test_a_thousand_and_more_jobs_are_listed(opener: Opener) -> None:
