@@ -55,9 +55,7 @@ class Cli:
     def start(self, command: str, *words: str) -> subprocess.Popen[str]:
         """One that is interrupted later, by `interrupt`."""
         return subprocess.Popen(
-            # Tests that were started by nohup ignore SIGHUP, and what they start would too.
-            ["env", "--default-signal=HUP", *self.argv(command, *words)],
-            cwd=self.directory, env=self.environ, text=True,
+            self.argv(command, *words), cwd=self.directory, env=self.environ, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,6 +16,14 @@ _CURE = {
     "perl": "perl is not on PATH; install it to get CPU and memory of jobs under Flux",
     "root": "this test mounts a small file system, which needs root",
 }
+
+
+def pytest_configure() -> None:
+    """What the tests start and interrupt must not ignore signals because they themselves were started by nohup, or with
+    `&` by a script: a signal with a handler is not ignored by what is started."""
+    for signum in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, lambda *_: None)
 
 
 def _has(what: str) -> bool:

@@ -41,7 +41,7 @@ print(threading.active_count(), signal.getsignal(signal.SIGURG) is signal.SIG_DF
 @pytest.mark.parametrize("signum", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_that_breaks_no_wait_is_heard(signum: str) -> None:
     done = subprocess.run(
-        ["env", "--default-signal=HUP", sys.executable, "-W", "error", "-c", _WAITING.format(signal=signum)],
+        [sys.executable, "-W", "error", "-c", _WAITING.format(signal=signum)],
         capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (done.stdout.splitlines(), done.stderr) == ([f"first {signum}", "second", "1 True -1"], "")
