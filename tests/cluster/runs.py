@@ -93,6 +93,13 @@ class Runs:
         pods: list[dict[str, Any]] = json.loads(text)["items"]
         return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
+    def logs(self, name: str, index: int) -> str:
+        """What the youngest pod of an index has logged. A session is open before the API server knows that it runs."""
+        pod = self.pod(name, index)["metadata"]["name"]
+        in_namespace = f"--namespace={self.namespace}"
+        self.bed.kubectl("wait", f"pod/{pod}", "--for=jsonpath={.status.phase}=Running", "--timeout=60s", in_namespace)
+        return self.bed.kubectl("logs", pod, in_namespace)
+
 
 def job(session: Session, *argv: str, **fields: object) -> JobResult:
     [handle] = session.submit([JobRequest(argv=argv, **fields)])  # type: ignore[arg-type]

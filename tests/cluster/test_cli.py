@@ -13,6 +13,7 @@ from executors.provision.rights import RIGHTS
 from tests.cli_runs import Cli, environment, interrupt, read_line
 from tests.cluster.runs import Runs, spec, write_config
 from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.waiting import wait_until
 
 
 @pytest.fixture
@@ -45,6 +46,8 @@ def test_a_minicluster_from_its_start_to_its_end(cli: Cli, runs: Runs, config: s
     up = cli("up", "--config", config)
     name = up.out.strip()
     assert name.startswith("cli-small-") and "a MiniCluster of 1 pod" in up.err
+    # The API server hears of it from the kubelet up to a second after the agent has answered.
+    wait_until("it to be listed as running", lambda: cli("list", "--json").json[0]["state"] == "running", 60.0)
     [row] = cli("list").out.splitlines()[1:]
     assert row.split()[:5] == [name, "direct", runs.namespace, "running", "1/1"]
     [found] = cli("list", "--json").json

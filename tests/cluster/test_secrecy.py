@@ -43,10 +43,7 @@ def test_a_secret_environment_is_nowhere_but_in_the_job(
     everything = runs.bed.kubectl(
         "get", "all,events,configmaps,jobs,pods,services", f"--namespace={runs.namespace}", "--output=json"
     )
-    logs = "".join(
-        runs.bed.kubectl("logs", runs.pod(session.run_name, at)["metadata"]["name"], f"--namespace={runs.namespace}")
-        for at in (0, 1)
-    )
+    logs = "".join(runs.logs(session.run_name, at) for at in (0, 1))
     failed = job(session, "/no/such/program", secret_env={"TOKEN": SECRET})
     session.close()
     assert_absent(specs, "jobspecs")
@@ -67,8 +64,7 @@ def test_the_certificate_is_in_its_secret_only(cluster: Cluster, runs: Runs, cap
     certificate = base64.b64decode(secret["data"]["curve.cert"]).decode()
     key = certificate.split("secret-key = ")[1].split('"')[1]
     others = runs.bed.kubectl("get", "all,events,configmaps,jobs", f"--namespace={runs.namespace}", "--output=json")
-    pod = runs.pod(session.run_name, 0)["metadata"]["name"]
-    logs = runs.bed.kubectl("logs", pod, f"--namespace={runs.namespace}")
+    logs = runs.logs(session.run_name, 0)
     # The pod has no volume, so that the certificate comes by its container's environment.
     assert "volumes" not in runs.pod(session.run_name, 0)["spec"]
     environments = output_of(session, "sh", "-c", "cat /proc/[0-9]*/environ | tr '\\0' '\\n'")
