@@ -22,6 +22,7 @@ from executors.agent.wire import Cursor, JobEvent
 from executors.errors import (
     AgentError,
     AgentSilentError,
+    AgentStartingError,
     EndingError,
     ExecutorsError,
     ProtocolError,
@@ -175,6 +176,8 @@ class Client:
         except ConnectionError as err:  # its socket was there a moment ago
             raise EndingError(f"the agent is ending: {err}") from err
         except (ProgramEnded, TimeoutError) as err:
+            if wire.NOT_YET in str(err):
+                raise AgentStartingError(str(err)) from err
             raise AgentSilentError(f"the agent does not answer: {err}") from err
         except OSError as err:
             raise TransportError(f"the agent cannot be reached: {err}") from err

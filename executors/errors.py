@@ -9,6 +9,7 @@
     |   `-- GuestError       attached to an instance whose job journal belongs to somebody else
     |-- TransportError       the stream to the agent could not be opened, or was cut and did not come back
     |   |-- AgentSilentError reached the place, and no agent answers there
+    |   |   `-- AgentStartingError    nor has one been there yet
     |   `-- ProtocolError    the other side does not speak this protocol, or not this version of it
     |-- AgentError           the agent answered a request with an error; ``code`` tells which
     `-- SessionClosedError   the session was closed or its agent is gone
@@ -82,6 +83,10 @@ class ProtocolError(TransportError):
 
 class AgentSilentError(TransportError):
     """There is a way to where the agent should be, and it does not answer there."""
+
+
+class AgentStartingError(AgentSilentError):
+    """No agent has been there yet: what comes before it (hooks, the brokers' start) goes on."""
 
 
 class EndingError(TransportError):

@@ -28,7 +28,12 @@ def relay(socket_path: str, patience: float = 0.0) -> int:
         except OSError as err:
             connection.close()
             if time.monotonic() >= deadline:
-                print("agent relay: cannot reach %s: %s" % (socket_path, err), file=sys.stderr)
+                if os.path.isdir(os.path.dirname(socket_path)):
+                    print("agent relay: cannot reach %s: %s" % (socket_path, err), file=sys.stderr)
+                else:  # the agent makes it
+                    from .wire import NOT_YET  # for the message only: a relay has to be quick
+
+                    print("agent relay: %s" % NOT_YET, file=sys.stderr)
                 return 1
         # The socket appears in a directory that may not be there yet, and nothing tells of it.
         if gone.poll(20):

@@ -19,6 +19,8 @@ from .supervisor import JOBS_LEFT
 
 log = logging.getLogger("agent")
 
+#: A file in the agent's directory: a client has been here.
+SERVED = "served"
 #: Characters of what `op_mark` keeps for a job.
 MAX_PLACE = 500
 
@@ -71,6 +73,7 @@ class Server:
         self._lonely_since = clock()
         self._quiet_since = clock()
         self._events_due = False
+        self._served = False
         self._ended_job: Optional[asyncio.Future[None]] = None
         self._watch_timer: Optional[asyncio.TimerHandle] = None
 
@@ -154,6 +157,9 @@ class Server:
 
     def greeted(self, connection: Connection) -> None:
         self.clients.add(connection)
+        if not self._served:
+            self._served = True
+            _note_served(self.settings.directory)
 
     def disconnected(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -566,6 +572,14 @@ def _kind_of(path: str) -> Optional[str]:
     except (OSError, ValueError):
         return None
     return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def _note_served(directory: str) -> None:
+    """For whoever starts the instance: from now on another one cannot take its place (see `render.entry`)."""
+    try:
+        os.close(os.open(os.path.join(directory, SERVED), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as err:  # a full disk is no reason to send a client away
+        log.warning("%s: %s", SERVED, err)
 
 
 def _must_be_regular(fd: int, path: str) -> None:

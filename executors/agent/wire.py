@@ -26,6 +26,8 @@ CHUNK_BYTES = 256 * 1024
 #: Seconds between keep-alives, and the silence after which a peer counts as gone.
 PING_INTERVAL = 20.0
 SILENCE_LIMIT = 60.0
+#: What a relay says at its end where there is no agent yet.
+NOT_YET = "the agent has not started yet"
 
 #: Marks the processes of an instance in their environment, by epochs with colons between; how leftovers are found.
 MARK = "FXO_EPOCH"

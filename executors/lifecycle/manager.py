@@ -137,6 +137,13 @@ class Lifecycle:
 
     def end(self) -> None:
         """End an instance that is there, whoever uses it, and wait until it is gone; by force where need be."""
+        self._end(lambda _client: True)
+
+    def end_unused(self) -> bool:
+        """The same, unless its agent answers and has a client or a job. Whether it was ended."""
+        return self._end(_is_unused)
+
+    def _end(self, may_end: Callable[[Client], bool]) -> bool:
         try:
             # What does not run yet has nothing to end in good order.
             client = self._client(_Deaf(), log.debug, observer=True, patience=1.0)
@@ -145,12 +152,16 @@ class Lifecycle:
         else:
             try:
                 client.connect()
+                if not may_end(client):
+                    self._provisioner.detach()
+                    return False
                 client.request("shutdown", reason="asked to end")
             except (AgentError, SessionClosedError, TransportError) as err:
                 log.debug("the agent of %s does not answer: %s", self.run_name, err)
             finally:
                 client.close()
         self._provisioner.delete()
+        return True
 
     def resize(self, size: int, grace: float, announce: Callable[[str], None]) -> None:
         """Change the number of brokers of an instance that is there. Shrinking drains the highest ranks first and waits
@@ -232,6 +243,11 @@ class Lifecycle:
     def detach(self) -> None:
         """Leave the instance to itself."""
         self._provisioner.detach()
+
+
+def _is_unused(client: Client) -> bool:
+    info = client.request("info")
+    return not info["clients"] and not info["active"]
 
 
 class _Deaf:

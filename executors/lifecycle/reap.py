@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from executors.config import RunConfig
-from executors.errors import AgentSilentError, EndingError, ExecutorsError
+from executors.errors import AgentSilentError, AgentStartingError, EndingError, ExecutorsError
 from executors.lifecycle.manager import Lifecycle
 from executors.provision import Instance
 from executors.provision.inventory import instances, own_config
@@ -49,23 +49,38 @@ def reap(
             # That we cannot reach the agent says nothing of whether others do.
             yield Reaped(instance, False, f"cannot be told: {err}")
             continue
-        if useless is not None and not dry_run:
-            lifecycle.end()
-        yield Reaped(instance, useless is not None, useless or "in use")
+        if useless is None:
+            yield Reaped(instance, False, instance.reason or "in use")
+        elif dry_run:
+            yield Reaped(instance, True, useless)
+        elif not _is_the_same(instance, config, environ) or not lifecycle.end_unused():
+            yield Reaped(instance, False, "is in use by now")
+        else:
+            yield Reaped(instance, True, useless)
+
+
+def _is_the_same(instance: Instance, config: RunConfig, environ: Mapping[str, str]) -> bool:
+    """Whether it is as it was: it took a while to decide, and its name may be that of another by now."""
+    return any(
+        (one.name, one.created, one.state) == (instance.name, instance.created, instance.state)
+        for one in instances(config, environ)
+    )
 
 
 def _useless(instance: Instance, lifecycle: Lifecycle, config: RunConfig) -> str | None:
     """Why an instance can go; None: it is in use. Raises ExecutorsError where that cannot be told."""
-    age = max(0.0, time.time() - instance.created)
+    age = max(0.0, time.time() - (instance.begun or instance.created))
+    limit = config.run.start_timeout
     if instance.state == "ended":
         return instance.reason
-    if instance.state == "ending":
-        return None
+    if instance.state in ("ending", "suspended"):
+        return None  # whoever has queued it waits for it; if nobody does, it ends by its time-outs when it has begun
     if instance.state == "starting":
-        limit = config.run.start_timeout
         return f"not up after {age:.0f} s: {instance.reason}" if limit and age > limit else None
     try:
         [info] = lifecycle.observe("info")
+    except AgentStartingError as err:
+        return f"not up after {age:.0f} s: {err}" if limit and age > limit else None
     except (AgentSilentError, EndingError) as err:
         return f"its agent does not answer: {err}"
     limit = config.run.orphan_timeout

@@ -77,7 +77,7 @@ class Instance:
     provisioner: str
     #: "" on this machine.
     namespace: str
-    #: starting, running, ending or ended.
+    #: suspended, starting, running, ending or ended.
     state: str
     #: Why it does not run.
     reason: str
@@ -86,6 +86,8 @@ class Instance:
     running: int
     #: Seconds since the epoch.
     created: float
+    #: The same, of when Kubernetes let it begin; a queue may have held it before. 0 on this machine.
+    begun: float = 0.0
 
 
 @dataclass(frozen=True)

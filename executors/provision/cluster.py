@@ -22,6 +22,7 @@ from executors.kube.api import EVENTS, JOBS, PODS, kind_of
 from executors.provision import diagnosis
 from executors.provision.diagnosis import Fatal
 from executors.provision.package import agent_archive
+from executors.provision.picture import Picture
 from executors.provision.waiting import Waiting
 from executors.provision.watching import Change, Follower, Listed, Wanted
 from executors.render import HASH_ANNOTATION, LABELS, MiniCluster, Program
@@ -76,6 +77,10 @@ class ClusterProvisioner:
         self._lead: Object | None = None
         #: The lead's container has started, its pod's state does not say so yet.
         self._early = False
+        #: Since when (`time.monotonic`) it is waited for, however often.
+        self._began = time.monotonic()
+        #: When (`time.monotonic`) a Job that no queue admits begins without.
+        self._release_at = float("inf")
         #: Seconds for an agent that is starting.
         self._patience = run.start_timeout or 3600.0
 
@@ -126,6 +131,7 @@ class ClusterProvisioner:
         return self._api
 
     def ensure(self) -> None:
+        self._began = time.monotonic()
         if self._lead is not None:
             # It was ready and took us no more: it ends, or has ended.
             self._wait_ended()
@@ -141,6 +147,7 @@ class ClusterProvisioner:
                 raise ProvisionError(f"{self._where()} is being deleted and is not gone after {DELETE_LIMIT:g} s")
 
     def find(self, patience: float) -> None:
+        self._began = time.monotonic()
         try:
             owner = self.api.get(self.owner_kind, self._namespace, self._name)
         except NotFoundError:
@@ -170,62 +177,76 @@ class ClusterProvisioner:
         self.api.patch(self.owner_kind, self._namespace, self._name, self._size_change(size))
 
     def wait_ready(self, announce: Callable[[str], None] = log.info) -> Endpoint:
-        pods: dict[str, Object] = {}
-        events: dict[str, Object] = {}
         run = self._config.run
-        # A MiniCluster that was there may have been made smaller since.
-        wanted_pods = self._spec.size
-        # Pods of a Job of the same name that was deleted may still be there.
-        job_uid = self._uid if self.owner_kind is JOBS else ""
+        picture = Picture(self._container(), self._uid, self._spec.size)
         limit = self._patience if self._found else run.start_timeout
         # Once: where it was too early, the pods' states say why.
         hurry = self._created and not self._early
-        wait = Waiting(limit, run.schedule_timeout, self.job_limit, announce)
-        wanted = [
+        wait = Waiting(limit, run.schedule_timeout, self.job_limit, announce, self._began)
+        with Follower(self.api, self._namespace, self._of_interest()) as follower:
+            for change in follower.changes(lambda: min(wait.next_look(), self._release_at)):
+                finding = self._take(picture, change, wait) or picture.end()
+                if finding is not None and self._adopted and not self._found:
+                    # Another client's, which has just ended: nothing is wrong, it is only too late.
+                    raise EndingError(finding.reason)
+                self._release_unqueued(picture, announce)
+                up = picture.up(by_events=hurry) if finding is None and picture.held is None else []
+                if self._enough(up, picture.wanted):
+                    return self._endpoint(up)
+                try:
+                    wait.look([finding, *picture.findings(lenient=self._adopted)])
+                except ProvisionError as err:
+                    raise self._failed(str(err), picture) from None
+        raise AssertionError("the changes never end by themselves")
+
+    def _of_interest(self) -> list[Wanted]:
+        return [
             Wanted(PODS, labels=f"job-name={self._name}"),
             Wanted(EVENTS),
             Wanted(JOBS, fields=f"metadata.name={self._name}"),
         ]
-        with Follower(self.api, self._namespace, wanted) as follower:
-            for change in follower.changes(wait.next_look):
-                finding: diagnosis.Finding = None
-                if not isinstance(change, Change):
-                    if isinstance(change, Listed) and change.kind is JOBS and not change.count and not self.job_limit:
-                        finding = Fatal(f"{self._where()} is gone")
-                elif change.kind is PODS:
-                    if change.deleted:
-                        pods.pop(diagnosis.name_of(change.object), None)
-                    else:
-                        pods[diagnosis.name_of(change.object)] = change.object
-                elif change.kind is EVENTS:
-                    # Kept until its pod is known: the two arrive on different streams.
-                    events[change.object["metadata"]["uid"]] = change.object
-                elif self.owner_kind is not JOBS and not diagnosis.is_owned_by(change.object, self._uid):
-                    # Of a MiniCluster of this name that is being removed; then comes ours.
-                    wait.job_is_awaited(there=not change.deleted)
-                elif change.deleted:
-                    finding = Fatal(f"{self._where()} was deleted by somebody else while it started")
-                else:
-                    wait.job_is_awaited(there=True)
-                    job_uid = change.object["metadata"]["uid"]
-                    wanted_pods = int(change.object["spec"]["completions"])
-                    finding = diagnosis.of_job(change.object)
-                if isinstance(finding, Fatal) and self._adopted and not self._found:
-                    # Another client's, which has just ended: nothing is wrong, it is only too late.
-                    raise EndingError(finding.reason)
-                mine = {name: pod for name, pod in pods.items() if diagnosis.is_owned_by(pod, job_uid)}
-                about = [one for one in events.values() if diagnosis.relevant(one, self._name, mine)]
-                try:
-                    wait.look([finding, *map(diagnosis.of_pod, _current(mine)), *map(diagnosis.of_event, about)])
-                except ProvisionError as err:
-                    raise self._failed(str(err), mine, about) from None
-                up = self._up(mine, about if hurry else [])
-                if self._enough(up, wanted_pods):
-                    return self._endpoint(up)
-        raise AssertionError("the changes never end by themselves")
+
+    def _take(self, picture: Picture, change: Change | Listed | None, wait: Waiting) -> Fatal | None:
+        """Note a change; what it says of the owner's own end."""
+        if not isinstance(change, Change):
+            gone = isinstance(change, Listed) and change.kind is JOBS and not change.count and not self.job_limit
+            return Fatal(f"{self._where()} is gone") if gone else None
+        if change.kind is PODS:
+            picture.take_pod(change.object, deleted=change.deleted)
+        elif change.kind is EVENTS:
+            picture.take_event(change.object, deleted=change.deleted)
+        elif self.owner_kind is not JOBS and not diagnosis.is_owned_by(change.object, self._uid):
+            # Of a MiniCluster of this name that is being removed; then comes ours.
+            wait.job_is_awaited(there=not change.deleted)
+        elif change.deleted:
+            return Fatal(f"{self._where()} was deleted by somebody else while it started")
+        else:
+            wait.job_is_awaited(there=True)
+            picture.take_job(change.object)
+        return None
+
+    def _release_unqueued(self, picture: Picture, announce: Callable[[str], None]) -> None:
+        """For the kind that may begin a Job which is meant for a queue that is not there."""
 
     def early(self) -> bool:
-        return self._early
+        return self._early or self._lead_is_replaced()
+
+    def _lead_is_replaced(self) -> bool:
+        """Whether the lead's pod goes, or went, and the Job makes another: that one had served nobody yet."""
+        if self._lead is None:
+            return False
+        try:
+            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+            if owner["metadata"]["uid"] != self._uid or diagnosis.is_leaving(owner) or self._over(owner) is not None:
+                return False
+            try:
+                pod = self.api.get(PODS, self._namespace, diagnosis.name_of(self._lead))
+            except NotFoundError:
+                return True
+        except ExecutorsError as err:  # the API server is away: the stream's own error is the one to be told
+            log.debug("cannot tell whether the lead is being replaced: %s", err)
+            return False
+        return diagnosis.is_leaving(pod) or diagnosis.over(pod)
 
     def patience(self) -> float:
         # So long it waits for us; an API server that is being upgraded, or a laptop's network, may take minutes.
@@ -420,16 +441,6 @@ class ClusterProvisioner:
 
     # -- waiting
 
-    def _up(self, pods: Mapping[str, Object], events: list[Object]) -> list[Object]:
-        """The pods that run, by their own state or by the kubelet's events."""
-        started = {diagnosis.started_pod(event, self._container()) for event in events}
-        return [
-            pod
-            for pod in pods.values()
-            if diagnosis.is_running(pod)
-            or (pod["metadata"]["uid"] in started and not pod["metadata"].get("deletionTimestamp"))
-        ]
-
     def _enough(self, up: list[Object], wanted: int) -> bool:
         """Whether the lead broker's pod runs, and as many others as work is to wait for."""
         needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
@@ -437,7 +448,7 @@ class ClusterProvisioner:
 
     def _endpoint(self, up: list[Object]) -> Endpoint:
         self._lead = next(pod for pod in up if diagnosis.index_of(pod) == 0)
-        self._early = not diagnosis.is_running(self._lead)
+        self._early = not diagnosis.is_running(self._lead, self._container())
         return PodExecEndpoint(
             access=self._access,
             namespace=self._namespace,
@@ -449,11 +460,11 @@ class ClusterProvisioner:
     def _container(self) -> str:
         return self._spec.flux_container.name or self._name
 
-    def _failed(self, reason: str, pods: Mapping[str, Object], events: list[Object]) -> ProvisionError:
+    def _failed(self, reason: str, picture: Picture) -> ProvisionError:
         lines = [f"the MiniCluster {self._namespace}/{self._name} cannot start: {reason}"]
-        lines += [f"  event: {line}" for line in diagnosis.lines_of(events)[-5:]]
-        for pod in pods.values():
-            if diagnosis.has_ended(pod):
+        lines += [f"  event: {line}" for line in diagnosis.lines_of(picture.events)[-5:]]
+        for pod in picture.pods:
+            if diagnosis.over(pod) or diagnosis.broker_end(pod, self._container()) is not None:
                 logged = self._log_lines(diagnosis.name_of(pod))
                 lines += logged
                 old = self._too_old(logged)
@@ -482,12 +493,12 @@ class ClusterProvisioner:
             pod = self.api.get(PODS, self._namespace, name)
         except NotFoundError:
             return f"the lead broker's pod {name} is gone"
-        finding = diagnosis.of_pod(pod)
-        if isinstance(finding, Fatal):
-            return "\n".join([f"the lead broker is lost: {finding.reason}", *self._log_lines(name)])
-        if pod["metadata"].get("deletionTimestamp"):
+        ended = diagnosis.broker_end(pod, self._container())
+        if ended is not None:
+            return "\n".join([f"the lead broker is lost: {ended}", *self._log_lines(name)])
+        if diagnosis.is_leaving(pod):
             return f"the lead broker's pod {name} is being deleted"
-        if diagnosis.has_ended(pod):
+        if diagnosis.over(pod):
             return f"the lead broker's pod {name} has ended"
         return None
 
@@ -495,42 +506,50 @@ class ClusterProvisioner:
         """Why an owner that is there will do no more work."""
         raise NotImplementedError
 
+    def _job_over(self, job: Object) -> str | None:
+        """The same of its Job: that is over, or the lead broker is, beside whose container another may run for ever."""
+        finding = diagnosis.of_job(job)
+        if isinstance(finding, Fatal):
+            return finding.reason
+        pods = self.api.list(PODS, self._namespace, labels=f"job-name={self._name}")["items"]
+        mine = [pod for pod in pods if diagnosis.is_owned_by(pod, job["metadata"]["uid"])]
+        return diagnosis.lead_end(mine, self._container())
+
     def _wait_ended(self) -> None:
         """Wait until the instance that took us no more is over, or gone."""
         deadline = time.monotonic() + DELETE_LIMIT
-        for found in self._follow_owner(deadline):
-            if found is None or found["metadata"]["uid"] != self._uid or self._over(found) is not None:
+        pods = Wanted(PODS, labels=f"job-name={self._name}")
+        owner: Object | None = None
+        for kind, found in self._follow([self._wanted_owner(), pods], deadline):
+            if kind is not PODS:
+                if found is None or found["metadata"]["uid"] != self._uid:
+                    return
+                owner = found
+            if owner is not None and self._over(owner) is not None:
                 return
 
     def _wait_gone(self, limit: float) -> bool:
         return any(
             found is None or found["metadata"]["uid"] != self._uid
-            for found in self._follow_owner(time.monotonic() + limit)
+            for _, found in self._follow([self._wanted_owner()], time.monotonic() + limit)
         )
 
-    def _follow_owner(self, deadline: float) -> Iterator[Object | None]:
-        """The owner each time that it changes; None once it is not there; until the deadline."""
-        wanted = [Wanted(self.owner_kind, fields=f"metadata.name={self._name}")]
+    def _wanted_owner(self) -> Wanted:
+        return Wanted(self.owner_kind, fields=f"metadata.name={self._name}")
+
+    def _follow(self, wanted: list[Wanted], deadline: float) -> Iterator[tuple[Kind, Object | None]]:
+        """Objects each time that they change; None once there is none of a kind; until the deadline."""
         with Follower(self.api, self._namespace, wanted) as follower:
             for change in follower.changes(lambda: deadline):
                 if change is None:
                     return
                 if isinstance(change, Change):
-                    yield None if change.deleted else change.object
+                    yield change.kind, None if change.deleted else change.object
                 elif not change.count:
-                    yield None
+                    yield change.kind, None
 
     def _where(self) -> str:
         return f"the MiniCluster {self._namespace}/{self._name}"
-
-
-def _current(pods: Mapping[str, Object]) -> list[Object]:
-    """Of each index the youngest pod: an older one that failed was replaced."""
-    newest: dict[int | None, Object] = {}
-    for pod in sorted(pods.values(), key=lambda one: str(one["metadata"]["creationTimestamp"])):
-        if not pod["metadata"].get("deletionTimestamp"):
-            newest[diagnosis.index_of(pod)] = pod
-    return list(newest.values())
 
 
 def _without_values(value: Any, hidden: bool = False) -> Any:

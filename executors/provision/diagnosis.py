@@ -1,6 +1,9 @@
 """What the state of pods, a Job and their events says about a MiniCluster that is coming up. Pure.
 
 Three answers: nothing wrong (None), `Pending` (it may yet come: say why it takes so long), `Fatal` (it never will).
+
+A pod is judged by its broker's container and by what keeps that from starting. Whatever else runs in it (a service
+mesh's proxy, a certificate fetcher) may end, fail, or never end.
 """
 
 from __future__ import annotations
@@ -8,17 +11,41 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from executors.render.names import UNSERVED
 
 Object = Mapping[str, Any]
+Pod = TypeVar("Pod", bound=Object)
+
+
+class Cause(IntEnum):
+    """What is waited for. Of several, the smallest is told."""
+
+    #: The Job is suspended: a queue has not admitted it, or somebody holds it.
+    HELD = 1
+    #: A quota, or an admission.
+    REFUSED = 2
+    #: A volume that is not there.
+    MOUNT = 3
+    #: A container that has to come first fails again and again.
+    BLOCKED = 4
+    #: No node can take the pod.
+    ROOM = 5
+    #: An autoscaler is making room.
+    SCALING = 6
+    #: Nothing but time.
+    TIME = 7
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Why a pod is not there yet. ``scaling``: an autoscaler is making room for it."""
+    """Why a pod is not there yet."""
 
     reason: str
-    scaling: bool = False
+    cause: Cause = Cause.TIME
 
 
 @dataclass(frozen=True)
@@ -40,11 +67,22 @@ _BAD_WAITS = {
 _SCALING = {"TriggeredScaleUp", "Nominated", "ScaleUpTriggered"}
 _NOT_SCALING = {"NotTriggerScaleUp"}
 #: Events of a pod that keep it from ever starting, if they persist.
-_BAD_MOUNTS = {"FailedMount", "FailedAttachVolume"}
+_BAD_MOUNTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
+#: The same before its volumes are looked at; as a rule it goes by itself.
+_SANDBOX = {"FailedCreatePodSandBox"}
+#: What the kubelet says of a pod whose volumes are mounted: images come after them.
+_BEYOND_MOUNTS = {"Pulling", "Pulled", "Created", "Started", "BackOff"}
+#: Kueue's label of a Job, and its word on a Job's Workload, whose own events say what it waits for.
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+_WORKLOAD = re.compile(r"Created Workload: (?:[^/\s]+/)?(\S+)")
 
 
 def name_of(thing: Object) -> str:
     return str(thing["metadata"]["name"])
+
+
+def uid_of(thing: Object) -> str:
+    return str(thing["metadata"].get("uid", ""))
 
 
 def index_of(pod: Object) -> int | None:
@@ -57,13 +95,14 @@ def is_owned_by(thing: Object, uid: str) -> bool:
     return any(one.get("uid") == uid for one in thing["metadata"].get("ownerReferences") or [])
 
 
-def is_running(pod: Object) -> bool:
-    """Whether all containers of a pod run, so that programs can be started in it."""
-    status = pod.get("status", {})
-    if status.get("phase") != "Running" or pod["metadata"].get("deletionTimestamp"):
-        return False
-    containers = status.get("containerStatuses") or []
-    return bool(containers) and all("running" in (one.get("state") or {}) for one in containers)
+def is_leaving(thing: Object) -> bool:
+    return bool(thing["metadata"].get("deletionTimestamp"))
+
+
+def is_running(pod: Object, container: str) -> bool:
+    """Whether a pod's broker runs, so that programs can be started beside it."""
+    broker = _broker(pod, container)
+    return broker is not None and "running" in (broker.get("state") or {}) and not is_leaving(pod) and not over(pod)
 
 
 def started_pod(event: Object, container: str) -> str | None:
@@ -77,38 +116,102 @@ def started_pod(event: Object, container: str) -> str | None:
     return str(about["uid"]) if about.get("uid") else None
 
 
-def has_ended(pod: Object) -> bool:
+def over(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
-def of_pod(pod: Object) -> Finding:
+def broker_end(pod: Object, container: str) -> str | None:
+    """How the broker in a pod has ended for good; None: it has not, or the Job begins anew as if it had never been."""
+    broker = _broker(pod, container) or {}
+    ended = (broker.get("state") or {}).get("terminated")
+    if not ended:
+        status = pod.get("status", {})
+        return f"pod {name_of(pod)} failed: {_end_of(status)}" if status.get("phase") == "Failed" else None
+    if ended.get("exitCode") == UNSERVED or _comes_back(pod, ended):
+        return None
+    limit = _memory_limit(pod, container) if ended.get("reason") == "OOMKilled" else ""
+    said = f"{_terminated(ended)}{limit}"
+    reason = pod.get("status", {}).get("reason")
+    return f"pod {name_of(pod)}, container {container} {said}" + (f"; {_end_of(pod['status'])}" if reason else "")
+
+
+def lead_end(pods: Sequence[Object], container: str) -> str | None:
+    """How the lead broker has ended for good: of the youngest pod with index 0."""
+    leads = [pod for pod in pods if index_of(pod) == 0]
+    return broker_end(max(leads, key=_age_key), container) if leads else None
+
+
+def youngest(pods: Sequence[Pod]) -> list[Pod]:
+    """Of each index the youngest pod that is not being deleted: an older one that failed was replaced."""
+    newest: dict[int | None, Pod] = {}
+    for pod in sorted(pods, key=_age_key):
+        if not is_leaving(pod):
+            newest[index_of(pod)] = pod
+    return list(newest.values())
+
+
+def _age_key(pod: Object) -> str:
+    return str(pod["metadata"].get("creationTimestamp", ""))
+
+
+def of_pod(pod: Object, container: str) -> Finding:
     """A pod's own state."""
     status = pod.get("status", {})
-    if status.get("phase") == "Failed":
-        return Fatal(f"pod {name_of(pod)} failed: {_end_of(status)}")
-    statuses = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-    for one in statuses:
-        state = one.get("state") or {}
-        waiting = state.get("waiting") or {}
+    ended = broker_end(pod, container)
+    if ended is not None:
+        return Fatal(ended)
+    if over(pod):
+        return Pending(f"pod {name_of(pod)} was told to end before it had served anybody, and is made anew")
+    broker = _broker(pod, container)
+    first = status.get("initContainerStatuses") or []
+    for one in [*first, *([broker] if broker is not None else [])]:
+        waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _BAD_WAITS and not _is_too_early(waiting, pod):
             said = f": {waiting['message']}" if waiting.get("message") else ""
             last = (one.get("lastState") or {}).get("terminated")
             before = f" (before: {_terminated(last)})" if last else ""
             where = f"pod {name_of(pod)}, container {one['name']}, image {one.get('image') or '?'}"
-            return Fatal(f"{where}: {waiting['reason']}{said}{before}")
+            text = f"{where}: {waiting['reason']}{said}{before}"
+            if waiting["reason"] == "CrashLoopBackOff" and one is not broker:
+                # A sidecar that is to run before all others; some fail until what they ask is there.
+                return None if is_running(pod, container) else Pending(text, Cause.BLOCKED)
+            return Fatal(text)
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return Pending(f"pod {name_of(pod)} cannot be scheduled: {condition.get('message') or condition['reason']}")
-    if not is_running(pod):
-        waits = [(one.get("state") or {}).get("waiting", {}).get("reason") for one in statuses]
+            text = f"pod {name_of(pod)} cannot be scheduled: {condition.get('message') or condition['reason']}"
+            return Pending(text, Cause.ROOM)
+    if not is_running(pod, container):
+        waits = [(one.get("state") or {}).get("waiting", {}).get("reason") for one in _statuses(status)]
         return Pending(f"pod {name_of(pod)} is {', '.join(filter(None, waits)) or status.get('phase') or 'new'}")
     return None
+
+
+def _statuses(status: Object) -> list[Object]:
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def _broker(pod: Object, container: str) -> Object | None:
+    return next((one for one in pod.get("status", {}).get("containerStatuses") or [] if one["name"] == container), None)
+
+
+def _comes_back(pod: Object, ended: Object) -> bool:
+    """Whether the kubelet starts a container again; not in direct mode, but upstream's pods say OnFailure."""
+    policy = pod.get("spec", {}).get("restartPolicy", "Never")
+    return not over(pod) and (policy == "Always" or (policy == "OnFailure" and ended.get("exitCode") != 0))
+
+
+def _memory_limit(pod: Object, container: str) -> str:
+    for one in pod.get("spec", {}).get("containers", []):
+        limit = one.get("resources", {}).get("limits", {}).get("memory")
+        if one["name"] == container and limit:
+            return f"; its memory limit is {limit}"
+    return ""
 
 
 def _is_too_early(waiting: Object, pod: Object) -> bool:
     """Whether the kubelet only has not seen a ConfigMap or Secret in time; it tries again by itself.
 
-    Ours are there before the pod. One of the user's that is not found is a mistake.
+    Ours are there before the pod, or a moment later. One of the user's that is not found is a mistake.
     """
     message = str(waiting.get("message", ""))
     name = re.escape(str(pod["metadata"].get("labels", {}).get("job-name", "")))
@@ -116,21 +219,70 @@ def _is_too_early(waiting: Object, pod: Object) -> bool:
     return message.startswith("failed to sync ") or re.fullmatch(ours, message) is not None
 
 
-def of_event(event: Object) -> Finding:
-    """An event of the Job, of the MiniCluster or of one of its pods."""
-    reason, about = event.get("reason"), event.get("involvedObject", {})
-    text = str(event.get("message") or "").strip()
-    where = f"{about.get('kind', 'object').lower()} {about.get('name', '?')}"
-    if reason in _SCALING:
-        return Pending(f"{where}: {text}", scaling=True)
-    if reason in _NOT_SCALING:
-        return Fatal(f"{where} cannot be scheduled, and no node that could take it can be added: {text}")
-    if about.get("kind") == "Job" and reason == "FailedCreate":
-        return Fatal(f"{where}: pods are refused: {text}")
-    if reason in _BAD_MOUNTS:
-        # Its Secret or ConfigMap may have been made a moment after the pod; the kubelet looks again by itself.
-        return Pending(f"{where}: {text}")
-    return None
+# -- events
+
+
+def about_uid(event: Object) -> str:
+    """The uid of what an event is about: a name is used again, by another Job or pod, while old events are kept."""
+    return str(event.get("involvedObject", {}).get("uid") or "")
+
+
+def when(event: Object) -> float:
+    """When an event happened last, in seconds since the epoch; 0 where it does not say."""
+    told = [(event.get("series") or {}).get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")]
+    given = next(filter(None, [*told, event.get("metadata", {}).get("creationTimestamp")]), None)
+    return datetime.fromisoformat(given).timestamp() if given else 0.0
+
+
+def of_pods_events(pod: Object, events: Sequence[Object]) -> list[Finding]:
+    """What is said about a pod that is not up, as far as it still holds: each stage of a start ends with the next."""
+    told = sorted((one for one in events if about_uid(one) == uid_of(pod)), key=when)
+    reasons = {one.get("reason") for one in told}
+    found: list[Finding] = []
+    if not _has_node(pod):
+        room = [one for one in told if one.get("reason") in _SCALING | _NOT_SCALING]
+        return [_of_autoscaler(room[-1])] if room else []
+    if not (reasons & _BEYOND_MOUNTS or _condition(pod, "PodReadyToStartContainers") == "True"):
+        for reason_set, cause in ((_BAD_MOUNTS, Cause.MOUNT), (_SANDBOX, Cause.TIME)):
+            last = [one for one in told if one.get("reason") in reason_set][-1:]
+            # Its Secret or ConfigMap may have been made a moment after the pod; the kubelet looks again by itself.
+            found += [Pending(_text(one), cause) for one in last]
+    return found
+
+
+def _of_autoscaler(event: Object) -> Finding:
+    if event.get("reason") in _SCALING:
+        return Pending(_text(event), Cause.SCALING)
+    where, _, text = _text(event).partition(": ")
+    return Fatal(f"{where} cannot be scheduled, and no node that could take it can be added: {text}")
+
+
+def of_jobs_events(job: Object, events: Sequence[Object]) -> Finding:
+    """What is said about a Job that has fewer pods than it wants: its controller tries again by itself."""
+    refused = [one for one in events if about_uid(one) == uid_of(job) and one.get("reason") == "FailedCreate"]
+    if not refused:
+        return None
+    where, _, text = _text(max(refused, key=when)).partition(": ")
+    return Pending(f"{where}: pods are refused: {text}", Cause.REFUSED)
+
+
+def _text(event: Object) -> str:
+    about = event.get("involvedObject", {})
+    return f"{about.get('kind', 'object').lower()} {about.get('name', '?')}: {str(event.get('message') or '').strip()}"
+
+
+def _has_node(pod: Object) -> bool:
+    return bool(pod.get("spec", {}).get("nodeName")) or _condition(pod, "PodScheduled") == "True"
+
+
+def _condition(pod: Object, kind: str) -> str:
+    for one in pod.get("status", {}).get("conditions") or []:
+        if one.get("type") == kind:
+            return str(one.get("status"))
+    return ""
+
+
+# -- the Job
 
 
 def of_job(job: Object) -> Finding:
@@ -150,10 +302,53 @@ def of_job(job: Object) -> Finding:
     return None
 
 
-def relevant(event: Object, name: str, pods: Mapping[str, Object]) -> bool:
-    """Whether an event of the namespace is about the MiniCluster ``name`` or one of its pods."""
-    about = event.get("involvedObject", {})
-    return about.get("name") in pods or (about.get("name") == name and about.get("kind") in ("Job", "MiniCluster"))
+def is_held(job: Object) -> bool:
+    return bool(job.get("spec", {}).get("suspend"))
+
+
+def queue_of(job: Object) -> str:
+    """The Kueue queue that a Job is for, "" for none. An administrator may have put it there, so not the spec says."""
+    return str((job["metadata"].get("labels") or {}).get(QUEUE_LABEL, ""))
+
+
+def held(job: Object, events: Sequence[Object]) -> Pending | None:
+    """Who keeps a Job suspended, and why, as far as they say."""
+    if not is_held(job):
+        return None
+    queue = queue_of(job)
+    if queue:
+        said = _kueues_word(job, events)
+        text = f"Kueue has not admitted it (queue {queue})" + (f": {said}" if said else "")
+    else:
+        text = f"{_holder(job) or 'somebody'} keeps it so"
+    return Pending(f"job {name_of(job)} is suspended: {text}", Cause.HELD)
+
+
+def _kueues_word(job: Object, events: Sequence[Object]) -> str:
+    mine = sorted((one for one in events if about_uid(one) == uid_of(job)), key=when)
+    made = [found for one in mine if (found := _WORKLOAD.match(str(one.get("message") or "")))]
+    told = [one for one in mine if one.get("reason") == "Stopped"]
+    if made:
+        told += [
+            one
+            for one in events
+            if one.get("involvedObject", {}).get("kind") == "Workload"
+            and one["involvedObject"].get("name") == made[-1].group(1)
+        ]
+    return str(max(told, key=when).get("message") or "").strip() if told else ""
+
+
+def _holder(job: Object) -> str:
+    """The program that has written ``suspend`` last."""
+    wrote = [
+        one
+        for one in job["metadata"].get("managedFields") or []
+        if "f:suspend" in (one.get("fieldsV1") or {}).get("f:spec", {})
+    ]
+    return str(max(wrote, key=lambda one: str(one.get("time", ""))).get("manager", "")) if wrote else ""
+
+
+# -- words
 
 
 def lines_of(events: Sequence[Object]) -> list[str]:
@@ -172,7 +367,7 @@ def _end_of(status: Object) -> str:
     if status.get("reason"):  # Evicted, DeadlineExceeded, NodeLost ...
         return ": ".join(filter(None, (status.get("reason"), status.get("message"))))
     ends = []
-    for one in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+    for one in _statuses(status):
         ended = (one.get("state") or {}).get("terminated")
         if ended and ended.get("exitCode") != 0:
             ends.append(f"container {one['name']} {_terminated(ended)}")
@@ -182,5 +377,5 @@ def _end_of(status: Object) -> str:
 def _terminated(ended: Object) -> str:
     reason = ended.get("reason")
     said = f", {ended['message'].strip()}" if ended.get("message") else ""
-    named = f" ({reason})" if reason and reason != "Error" else ""
+    named = f" ({reason})" if reason and reason not in ("Error", "Completed") else ""
     return f"ended with exit code {ended.get('exitCode')}{named}{said}"

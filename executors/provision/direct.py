@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from executors.errors import ConfigError, ProvisionError
-from executors.kube import ConflictError
+from executors.kube import ApiError, ConflictError, NotFoundError
 from executors.kube.api import JOBS, kind_of
 from executors.provision import diagnosis
 from executors.provision.certificate import make_certificate
 from executors.provision.cluster import ATTEMPT_ANNOTATION, ClusterProvisioner
+from executors.provision.picture import Picture
 from executors.render import owned_by, places_of, render_direct
 from executors.render.entry import relay_command
 from executors.validation import direct_problems, name_problems
@@ -20,6 +23,12 @@ from executors.validation import direct_problems, name_problems
 OLDEST = (1, 31)
 #: Digits of an attempt's mark in the names of its objects.
 _TOKEN = 6
+#: Answers where Kueue is installed; every user may ask.
+_KUEUE = "/apis/kueue.x-k8s.io"
+#: Seconds for whatever else looks after a queue's Jobs, where that is not so.
+_QUEUE_PATIENCE = 15.0
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -61,7 +70,8 @@ class DirectProvisioner(ClusterProvisioner):
         return render_direct(cluster, self._program(), make_certificate(self._name))
 
     def _complete(self, owner: Object) -> None:
-        if not owner["spec"].get("suspend"):
+        queue = diagnosis.queue_of(owner)
+        if not diagnosis.is_held(owner) and not queue:
             return
         for manifest in owned_by(self._manifests_of(owner["metadata"]["annotations"][ATTEMPT_ANNOTATION]), owner):
             if manifest["kind"] == "Job":
@@ -70,11 +80,39 @@ class DirectProvisioner(ClusterProvisioner):
                 self.api.create(kind_of(manifest), self._namespace, manifest)
             except ConflictError:
                 pass  # another client completes the same MiniCluster; the first certificate counts
+        if not queue:
+            self._unsuspend()
+        elif diagnosis.is_held(owner) and not self._has_kueue():
+            self._release_at = time.monotonic() + _QUEUE_PATIENCE
+
+    def _unsuspend(self) -> None:
         self.api.patch(JOBS, self._namespace, self._name, {"spec": {"suspend": False}})
 
+    def _has_kueue(self) -> bool:
+        """Whether there can be anybody who would begin a Job of a queue."""
+        try:
+            self.api.request("GET", _KUEUE)
+        except NotFoundError:
+            return False
+        except ApiError as err:  # it lets us see nothing: the Job stays its queue's
+            log.debug("cannot tell whether Kueue is there: %s", err)
+        return True
+
+    def _release_unqueued(self, picture: Picture, announce: Callable[[str], None]) -> None:
+        if time.monotonic() < self._release_at:
+            return
+        self._release_at = float("inf")
+        if picture.job is None or picture.held is None:
+            return
+        queue = diagnosis.queue_of(picture.job)
+        announce(
+            f"warning: the label {diagnosis.QUEUE_LABEL} names the queue {queue!r}, but Kueue is not in this cluster, "
+            f"and nobody has admitted the Job within {_QUEUE_PATIENCE:g} s; it begins without"
+        )
+        self._unsuspend()
+
     def _over(self, owner: Object) -> str | None:
-        finding = diagnosis.of_job(owner)
-        return finding.reason if isinstance(finding, diagnosis.Fatal) else None
+        return self._job_over(owner)
 
     def _check_version(self) -> None:
         found = self.api.request("GET", "/version")

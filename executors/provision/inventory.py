@@ -15,6 +15,7 @@ from executors.provision import diagnosis
 from executors.provision.base import Instance, choose
 from executors.provision.rundir import RunDirectory, base_directory
 from executors.render import LABELS
+from executors.spec import parse_spec
 
 _OURS = ",".join(f"{name}={value}" for name, value in LABELS.items())
 
@@ -79,18 +80,50 @@ def _jobs(api: Api, namespace: str, mode: str, owners: list[Any]) -> list[Any]:
 def _instance(owner: Any, job: Any, pods: list[Any], mode: str) -> Instance:
     metadata = owner["metadata"]
     uid = job["metadata"]["uid"] if job is not None else ""
+    container = _container(owner, job, mode)
     mine = [pod for pod in pods if diagnosis.is_owned_by(pod, uid)]
-    running = sum(diagnosis.is_running(pod) for pod in mine)
+    current = diagnosis.youngest(mine)
+    running = [pod for pod in current if diagnosis.is_running(pod, container)]
     size = int(job["spec"]["completions"]) if job is not None else int(owner["spec"].get("size", 1))
-    over = diagnosis.of_job(job) if job is not None else None
+    over = _end(job, mine, container)
+    held = diagnosis.held(job, []) if job is not None else None
     if metadata.get("deletionTimestamp"):
         state, reason = "ending", "it is being deleted"
-    elif isinstance(over, diagnosis.Fatal):
-        state, reason = "ended", over.reason
-    elif running and any(diagnosis.index_of(pod) == 0 and diagnosis.is_running(pod) for pod in mine):
+    elif over is not None:
+        state, reason = "ended", over
+    elif held is not None:
+        state, reason = "suspended", held.reason
+    elif any(diagnosis.index_of(pod) == 0 for pod in running):
         state, reason = "running", ""
     else:
-        waits = [one.reason for one in map(diagnosis.of_pod, mine) if one is not None]
+        waits = [one.reason for pod in current if (one := diagnosis.of_pod(pod, container)) is not None]
         state, reason = "starting", waits[0] if waits else "no pod has been created yet"
-    created = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
-    return Instance(metadata["name"], mode, metadata["namespace"], state, reason, size, running, created)
+    created = _seconds(metadata["creationTimestamp"])
+    # Kubernetes sets it anew each time that it begins a Job that was suspended.
+    begun = (job.get("status") or {}).get("startTime") if job is not None else None
+    return Instance(
+        metadata["name"], mode, metadata["namespace"], state, reason, size, len(running), created,
+        begun=_seconds(begun) if begun else created,
+    )  # fmt: skip
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def _container(owner: Any, job: Any, mode: str) -> str:
+    """The name of the broker's container."""
+    if mode == "operator":
+        return parse_spec(owner["spec"]).flux_container.name or str(owner["metadata"]["name"])
+    [name] = {
+        rule["onExitCodes"]["containerName"]
+        for rule in job["spec"]["podFailurePolicy"]["rules"]
+        if "containerName" in rule.get("onExitCodes", {})
+    }
+    return str(name)
+
+
+def _end(job: Any, pods: list[Any], container: str) -> str | None:
+    """Why its Job, or its lead broker, will do no more work."""
+    found = diagnosis.of_job(job) if job is not None else None
+    return found.reason if isinstance(found, diagnosis.Fatal) else diagnosis.lead_end(pods, container)

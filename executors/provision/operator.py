@@ -191,8 +191,7 @@ class OperatorProvisioner(ClusterProvisioner):
             return None  # the operator is about to make it
         if not diagnosis.is_owned_by(job, owner["metadata"]["uid"]):
             return None  # or that of an earlier one goes first
-        finding = diagnosis.of_job(job)
-        return finding.reason if isinstance(finding, diagnosis.Fatal) else None
+        return self._job_over(job)
 
     def _refused(self, err: NotFoundError) -> ProvisionError:
         return ProvisionError(

@@ -27,6 +27,7 @@ VIEW = "FLUXOP_VIEW"
 ARCHIVE = "FLUXOP_ARCHIVE"
 STRICT = "FLUXOP_STRICT"
 TIMED = "FLUXOP_TIMED"
+SERVES = "FLUXOP_SERVES"
 NO_WAIT = "FLUXOP_NO_WAIT"
 ROOT = "FLUXOP_ROOT"
 #: Our texts, in a pod without volumes.
@@ -35,6 +36,8 @@ BROKER = "FLUXOP_BROKER"
 AGENT = "FLUXOP_AGENT"
 CURVE = "FLUXOP_CURVE"
 
+#: As the agent (`executors.agent.server`) calls the file.
+SERVED = "served"
 #: Seconds that a follower which is told to end leaves to its lead. When a whole MiniCluster is deleted, the lead ends
 #: the jobs, the followers' tasks too, and then the followers; a follower that left at once would take its tasks along.
 _FOLLOWER_PATIENCE = 4
@@ -119,8 +122,16 @@ broker() {
         run "$@"
     fi
     hook post
-    if [ -n "$told" ] && [ "$code" = 0 ]; then code=143; fi
+    if [ -n "$told" ]; then
+        if [ "$code" = 0 ]; then code=143; fi
+        if unserved; then code=@UNSERVED@; fi
+    fi
     exit "$code"
+}
+
+# Whether this lead is there for clients, and none has come yet (the agent makes the file for the first).
+unserved() {
+    [ "$index" = 0 ] && [ -n "${FLUXOP_SERVES:-}" ] && [ ! -e "$state/agent/@SERVED@" ]
 }
 
 # The broker's options, and one more: what the last instance saved.
@@ -239,7 +250,7 @@ relay() {
 }
 
 if [ -n "${FLUXOP_ENTRY:-}" ]; then
-    code=143
+    code=@UNSERVED@
     [ "$index" = 0 ] || code=@FOLLOWER_ENDED@
     trap 'exit "$code"' TERM INT HUP
     [ -s "$files/entry.sh" ] || (unpack) || exit
@@ -264,6 +275,8 @@ ENTRY_SCRIPT = (
     .replace("@URI@", MOUNTED.broker_uri)  # views are mounted
     .replace("@LEAD_LOST@", str(names.LEAD_LOST))
     .replace("@FOLLOWER_ENDED@", str(names.FOLLOWER_ENDED))
+    .replace("@UNSERVED@", str(names.UNSERVED))
+    .replace("@SERVED@", SERVED)
     .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
 )
 

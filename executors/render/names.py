@@ -18,6 +18,8 @@ BROKER_PORT = 8050
 LEAD_LOST = 75
 #: Exit code of every follower, so that its index never counts as completed.
 FOLLOWER_ENDED = 76
+#: Exit code of a lead that was told to end before any client came: the Job makes another as if it had never been.
+UNSERVED = 77
 
 
 def config_map_name(cluster: MiniCluster) -> str:

@@ -4,6 +4,8 @@ How a MiniCluster ends (exit codes of the main container, see `entry.py`):
 
 - the lead ends with 0: index 0 has succeeded, and with it the Job (successPolicy);
 - the lead ends with anything else: the Job fails at once, with that code (podFailurePolicy);
+- the lead is told to end before it has served anybody, as when the Job is suspended again (Kueue) or its node is
+  drained: it ends with `UNSERVED`, which does not count, and the next lead begins as the first;
 - a follower ends with `FOLLOWER_ENDED`, or is killed: its pod is made anew (backoffLimitPerIndex times);
 - the lead is killed or its node is lost: its pod is made anew too, finds by the count of failures that it is not the
   first, ends with `LEAD_LOST`, and the Job fails. Evictions (DisruptionTarget) are not left out of that count, or the
@@ -68,13 +70,21 @@ def job(cluster: MiniCluster, program: Program | None) -> Manifest:
         "podFailurePolicy": {
             "rules": [
                 {
+                    "action": "Ignore",
+                    "onExitCodes": {
+                        "containerName": names.flux_container_name(cluster),
+                        "operator": "In",
+                        "values": [names.UNSERVED],
+                    },
+                },
+                {
                     "action": "FailJob",
                     "onExitCodes": {
                         "containerName": names.flux_container_name(cluster),
                         "operator": "NotIn",
                         "values": list(_RESTARTED),
                     },
-                }
+                },
             ]
         },
         "activeDeadlineSeconds": _deadline(cluster, program),

@@ -201,6 +201,7 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
         entry.CONTAINER: str(spec.flux_index),
         entry.ARCHIVE: spec.archive_path,
         entry.STRICT: "1" if spec.logging.strict else "",
+        entry.SERVES: "1" if program is not None else "",
         entry.TIMED: "1" if spec.logging.timed else "",
         # The agent has ended all jobs by then; see `provision.local`.
         "FLUX_DISABLE_JOB_CLEANUP": "1" if program is not None else "",

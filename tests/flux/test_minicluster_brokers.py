@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from executors.agent import wire
 from executors.provision.package import agent_archive
 from executors.render import Program
-from executors.render.places import UNMOUNTED
+from executors.render.places import MOUNTED, UNMOUNTED
 from tests.flux.pods import NAME, Pods, ended, spec_of
 
 MakePods = Callable[..., Pods]
@@ -254,6 +255,35 @@ def test_the_agent_runs_in_the_lead_and_its_end_is_the_end(pods: MakePods) -> No
     assert oct((made.state(0) / "agent").stat().st_mode)[-3:] == "700"
     lead, follower = ended(processes)
     assert (lead[0], follower[0]) == (0, 76), lead[2]
+
+
+@pytest.mark.parametrize(("came", "unserved"), [("nobody yet", True), ("an observer", True), ("a client", False)])
+def test_a_lead_that_is_told_to_end_says_whether_it_has_served_anybody(
+    pods: MakePods, came: str, unserved: bool
+) -> None:
+    """As when Kueue suspends the Job again: what has served nobody, another one may replace."""
+    made = pods(spec_of("ignored", size=1), program(UNMOUNTED.agent_directory, idle=0.0))
+    lead = made.start(0)
+    agent = made.state(0) / "agent" / "agent.sock"
+    until(agent.exists)
+    with socket.socket(socket.AF_UNIX) as client:
+        if came != "nobody yet":
+            client.connect(str(agent))
+            hello = {"id": 1, "op": "hello", "versions": [wire.VERSION], "observer": came == "an observer"}
+            client.sendall(wire.encode(hello))
+            assert b'"ok"' in client.recv(65536)
+        lead.send_signal(signal.SIGTERM)
+        [(code, _, said)] = ended([lead])
+    assert (code == 77) is unserved and code != 0, said
+
+
+def test_a_lead_that_is_told_to_end_before_its_broker_starts_has_served_nobody(pods: MakePods) -> None:
+    container = {"commands": {"pre": "echo early; sleep 2"}}
+    made = pods(spec_of("ignored", size=1, container=container), program(MOUNTED.agent_directory))
+    lead = made.start(0)
+    assert lead.stdout is not None and lead.stdout.readline() == "early\n"
+    lead.send_signal(signal.SIGTERM)
+    assert ended([lead])[0][0] == 77
 
 
 @pytest.mark.parametrize(("agent", "code"), [("none", 9), ("there", 9), ("ended", 143)])

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from executors.provision.diagnosis import Fatal, Pending, is_running, of_event, of_job, of_pod, started_pod
+from executors.provision.diagnosis import (
+    Cause,
+    Fatal,
+    Pending,
+    broker_end,
+    held,
+    is_running,
+    of_job,
+    of_pod,
+    started_pod,
+)
 
 
 def pod(
@@ -46,7 +56,7 @@ RUNS = container(running={})
     ],
 )
 def test_what_time_does_not_cure_is_fatal(given: dict[str, Any], words: str) -> None:
-    found = of_pod(given)
+    found = of_pod(given, "c")
     assert isinstance(found, Fatal) and words in found.reason and "pod p" in found.reason
 
 
@@ -75,7 +85,7 @@ def test_what_time_does_not_cure_is_fatal(given: dict[str, Any], words: str) -> 
     ],
 )
 def test_what_may_yet_come_is_pending(given: dict[str, Any], words: str) -> None:
-    found = of_pod(given)
+    found = of_pod(given, "c")
     assert isinstance(found, Pending) and words in found.reason
 
 
@@ -92,28 +102,117 @@ def test_what_may_yet_come_is_pending(given: dict[str, Any], words: str) -> None
 def test_only_our_own_configmap_and_secret_may_be_seen_late(message: str, expected: type) -> None:
     given = pod("Pending", container(waiting={"reason": "CreateContainerConfigError", "message": message}))
     given["metadata"]["labels"] = {"job-name": "run"}
-    assert isinstance(of_pod(given), expected)
+    assert isinstance(of_pod(given, "c"), expected)
 
 
-def test_a_pod_runs_when_all_its_containers_do() -> None:
-    assert of_pod(pod("Running", RUNS)) is None and is_running(pod("Running", RUNS, RUNS))
-    assert not is_running(pod("Running", RUNS, container(waiting={})))
-    assert not is_running(pod("Running"))
+def named(name: str, **state: Any) -> dict[str, Any]:
+    return {**container(**state), "name": name}
+
+
+ENDED = {"exitCode": 0, "reason": "Completed"}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        named("mesh", running={}),
+        named("mesh", waiting={"reason": "ErrImagePull"}),
+        named("mesh", waiting={"reason": "CrashLoopBackOff"}),
+        named("mesh", terminated=ENDED),
+        named("mesh", terminated={"exitCode": 1, "reason": "Error"}),
+    ],
+)
+@pytest.mark.parametrize("phase", ["Running", "Pending"])
+def test_a_pod_is_up_with_its_broker_whatever_becomes_of_the_containers_beside(
+    beside: dict[str, Any], phase: str
+) -> None:
+    for order in ((RUNS, beside), (beside, RUNS)):
+        given = pod(phase, *order)
+        assert is_running(given, "c") and of_pod(given, "c") is None and broker_end(given, "c") is None
+        assert of_pod(pod(phase, *order, init=(beside,)), "c") is None or beside["state"].get("waiting")
+
+
+def test_a_pod_is_not_up_before_its_broker_nor_when_it_leaves() -> None:
+    assert not is_running(pod("Running", container(waiting={}), named("mesh", running={})), "c")
+    assert not is_running(pod("Running"), "c")
     leaving = pod("Running", RUNS)
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert not is_running(leaving)
+    assert not is_running(leaving, "c")
 
 
-def event(kind: str, reason: str) -> dict[str, Any]:
-    return {"involvedObject": {"kind": kind, "name": "x"}, "reason": reason, "message": "said"}
+@pytest.mark.parametrize(
+    ("code", "reason", "words"), [(0, "Completed", "exit code 0"), (137, "Error", "exit code 137")]
+)
+def test_a_broker_that_has_ended_beside_an_endless_container_has_ended(code: int, reason: str, words: str) -> None:
+    ended = container(terminated={"exitCode": code, "reason": reason})
+    given = pod("Running", ended, named("mesh", running={}))
+    assert words in str(broker_end(given, "c")) and isinstance(of_pod(given, "c"), Fatal)
 
 
-def test_events_tell_what_pods_do_not() -> None:
-    assert isinstance(of_event(event("Job", "FailedCreate")), Fatal)
-    assert isinstance(of_event(event("Pod", "NotTriggerScaleUp")), Fatal)
-    assert of_event(event("Pod", "TriggeredScaleUp")) == Pending("pod x: said", scaling=True)
-    assert of_event(event("Pod", "Pulled")) is None
-    assert isinstance(of_event(event("Pod", "FailedMount")), Pending)
+def test_a_broker_that_needed_too_much_memory_is_told_with_its_limit() -> None:
+    given = pod("Running", container(terminated={"exitCode": 137, "reason": "OOMKilled"}), named("mesh", running={}))
+    given["spec"] = {"containers": [{"name": "c", "resources": {"limits": {"memory": "2Gi"}}}]}
+    assert str(broker_end(given, "c")).endswith("exit code 137 (OOMKilled); its memory limit is 2Gi")
+
+
+def test_a_broker_that_had_served_nobody_is_made_anew() -> None:
+    given = pod("Failed", container(terminated={"exitCode": 77, "reason": "Error"}))
+    assert broker_end(given, "c") is None and isinstance(of_pod(given, "c"), Pending)
+
+
+def test_a_broker_that_its_kubelet_starts_again_has_not_ended() -> None:
+    given = pod("Running", container(terminated={"exitCode": 1}))
+    given["spec"] = {"restartPolicy": "OnFailure"}
+    assert broker_end(given, "c") is None
+    given["status"]["containerStatuses"][0]["state"]["terminated"] = ENDED
+    assert broker_end(given, "c") is not None
+
+
+def test_a_sidecar_that_has_to_come_first_may_fail_for_a_while() -> None:
+    """Service meshes' native sidecars do, until what they ask is there."""
+    crashes = named("mesh", waiting={"reason": "CrashLoopBackOff", "message": "back-off"})
+    found = of_pod(pod("Pending", container(waiting={"reason": "PodInitializing"}), init=(crashes,)), "c")
+    assert isinstance(found, Pending) and found.cause is Cause.BLOCKED and "mesh" in found.reason
+
+
+# -- who holds a Job
+
+
+def suspended(**metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "j", "uid": "j1", **metadata}, "spec": {"suspend": True}}
+
+
+def test_a_job_that_runs_is_held_by_nobody() -> None:
+    assert held({**suspended(), "spec": {"suspend": False}}, []) is None
+
+
+def test_who_holds_a_job_is_who_wrote_it_last() -> None:
+    fields: dict[str, Any] = {"f:spec": {"f:suspend": {}}}
+    entries = [
+        {"manager": "ours", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields},
+        {"manager": "kubectl-patch", "time": "2026-01-01T00:00:09Z", "fieldsV1": fields},
+        {"manager": "kube-controller-manager", "time": "2026-01-01T00:00:10Z", "fieldsV1": {"f:status": {}}},
+    ]
+    found = held(suspended(managedFields=entries), [])
+    assert found == Pending("job j is suspended: kubectl-patch keeps it so", Cause.HELD)
+    assert "somebody" in str(held(suspended(), []))
+
+
+def test_kueues_own_words_say_why_a_job_is_not_admitted() -> None:
+    job = suspended(labels={"kueue.x-k8s.io/queue-name": "team-a"})
+    assert held(job, []) == Pending("job j is suspended: Kueue has not admitted it (queue team-a)", Cause.HELD)
+    made = {
+        "involvedObject": {"kind": "Job", "name": "j", "uid": "j1"},
+        "reason": "CreatedWorkload",
+        "message": "Created Workload: ns/job-j-1a2b",
+    }
+    why = {
+        "involvedObject": {"kind": "Workload", "name": "job-j-1a2b", "uid": "w1"},
+        "reason": "Pending",
+        "message": "insufficient unused quota for cpu",
+    }
+    others = {**why, "involvedObject": {"kind": "Workload", "name": "job-k-1a2b"}, "message": "no"}
+    assert str(held(job, [made, why, others])).count("(queue team-a): insufficient unused quota for cpu") == 1
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,8 @@ def test_limits_of_time_are_whole_seconds_that_are_never_too_few() -> None:
 def test_only_the_lead_completes_the_job_and_a_lost_lead_fails_it() -> None:
     spec = direct(backoffLimit=7)["Job"]["spec"]
     assert spec["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
-    [rule] = spec["podFailurePolicy"]["rules"]
+    unserved, rule = spec["podFailurePolicy"]["rules"]
+    assert unserved["action"] == "Ignore" and unserved["onExitCodes"]["values"] == [77]
     assert rule["action"] == "FailJob" and rule["onExitCodes"]["operator"] == "NotIn"
     assert rule["onExitCodes"]["containerName"] == "mc"
     assert 75 not in rule["onExitCodes"]["values"] and 76 in rule["onExitCodes"]["values"]

@@ -1,0 +1,116 @@
+"""All that is known of one MiniCluster that is coming up: its Job, its pods, their events. Pure.
+
+What each object says is `executors.provision.diagnosis`; here is what they say together, in whatever order they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from executors.provision import diagnosis
+from executors.provision.diagnosis import Cause, Fatal, Finding, Pending
+
+Object = dict[str, Any]
+
+
+class Picture:
+    """``container``: the broker's, in each pod."""
+
+    def __init__(self, container: str, owner_uid: str, wanted: int) -> None:
+        self._container = container
+        self._owner_uid = owner_uid
+        #: Pods that the Job wants. One that was there may have been made smaller since.
+        self.wanted = wanted
+        self.job: Object | None = None
+        self._pods: dict[str, Object] = {}
+        #: All of the namespace: an event may come before the pod that it is about, on another stream.
+        self._events: dict[str, Object] = {}
+
+    # -- what comes
+
+    def take_job(self, job: Object) -> None:
+        self.job = job
+        self.wanted = int(job["spec"]["completions"])
+
+    def take_pod(self, pod: Object, *, deleted: bool = False) -> None:
+        if deleted:
+            self._pods.pop(diagnosis.uid_of(pod), None)
+        else:
+            self._pods[diagnosis.uid_of(pod)] = pod
+
+    def take_event(self, event: Object, *, deleted: bool = False) -> None:
+        if not deleted:  # that Kubernetes keeps it no longer makes it no less true
+            self._events[event["metadata"]["uid"]] = event
+
+    # -- what is
+
+    @property
+    def pods(self) -> list[Object]:
+        """Those of this very Job: pods of an earlier one of its name may still be there."""
+        uid = diagnosis.uid_of(self.job) if self.job is not None else self._owner_uid
+        return [pod for pod in self._pods.values() if diagnosis.is_owned_by(pod, uid)]
+
+    @property
+    def events(self) -> list[Object]:
+        """Those about the owner, its Job and their pods, by uid: names are used again, and events outlive them."""
+        about = {self._owner_uid, *map(diagnosis.uid_of, self.pods)}
+        if self.job is not None:
+            about.add(diagnosis.uid_of(self.job))
+        return [one for one in self._events.values() if diagnosis.about_uid(one) in about - {""}]
+
+    def up(self, *, by_events: bool) -> list[Object]:
+        """The pods whose brokers run, by their own state or (``by_events``) by the kubelet's word before that."""
+        started = {diagnosis.started_pod(one, self._container) for one in self.events} if by_events else set()
+        return [pod for pod in diagnosis.youngest(self.pods) if self._is_up(pod, started)]
+
+    def _is_up(self, pod: Object, started: set[str | None]) -> bool:
+        if diagnosis.is_running(pod, self._container):
+            return True
+        return (
+            diagnosis.uid_of(pod) in started
+            and not diagnosis.over(pod)
+            and diagnosis.broker_end(pod, self._container) is None
+        )
+
+    @property
+    def held(self) -> Pending | None:
+        return diagnosis.held(self.job, list(self._events.values())) if self.job is not None else None
+
+    def end(self) -> Fatal | None:
+        """Why nothing more can come of it: its Job is over, or its lead broker has ended."""
+        if self.job is None:
+            return None
+        found = diagnosis.of_job(self.job)
+        if isinstance(found, Fatal):
+            return found
+        ended = diagnosis.lead_end(self.pods, self._container)
+        return None if ended is None else Fatal(ended)
+
+    def findings(self, *, lenient: bool = False) -> list[Finding]:
+        """What keeps it from being up. ``lenient``: it was up before, and its Job makes lost followers anew."""
+        held = self.held
+        if held is not None:  # its pods are going, if there are any
+            return [held]
+        # A smaller one has the first ranks.
+        current = [pod for pod in diagnosis.youngest(self.pods) if (diagnosis.index_of(pod) or 0) < self.wanted]
+        events = self.events
+        found: list[Finding] = []
+        for pod in current:
+            if diagnosis.is_running(pod, self._container):
+                continue
+            said = [diagnosis.of_pod(pod, self._container), *diagnosis.of_pods_events(pod, events)]
+            found += map(_pending, said) if lenient and diagnosis.index_of(pod) != 0 else said
+        if self.job is not None and len(current) < self.wanted:
+            found.append(diagnosis.of_jobs_events(self.job, events))
+        return found
+
+
+def _pending(finding: Finding) -> Finding:
+    return Pending(finding.reason) if isinstance(finding, Fatal) else finding
+
+
+def reason_of(findings: Sequence[Finding]) -> Pending:
+    """What of several things is to be told."""
+    waits = [one for one in findings if isinstance(one, Pending)]
+    return min(waits, key=lambda one: one.cause) if waits else Pending("no pod has been created yet", Cause.TIME)
