@@ -1,13 +1,14 @@
 """The one place that talks to the Kubernetes API: access, requests, watches, exec streams.
 
 What must not live here: what a MiniCluster consists of (`executors.render`), when its objects are made or deleted
-(`executors.provision`), anything of the agent. `kubernetes` is imported in `access` only, when a cluster is used.
+(`executors.provision`), anything of the agent. The kubernetes package is not used (see `access`).
 """
 
 from executors.kube.access import ClusterAccess
 from executors.kube.api import Api, Kind, Watch, connect
 from executors.kube.errors import (
     ApiError,
+    BusyError,
     ConflictError,
     ExpiredError,
     ForbiddenError,
@@ -19,6 +20,7 @@ from executors.kube.errors import (
 __all__ = [
     "Api",
     "ApiError",
+    "BusyError",
     "ClusterAccess",
     "ConflictError",
     "ExpiredError",

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import quote, urlencode
 
 from executors.errors import ConfigError
 from executors.kube.access import ClusterAccess, Credentials, load
 from executors.kube.errors import ApiError, UnreachableError, error_of
-from executors.kube.plain import PlainCredentials
+from executors.kube.patience import LIMIT, NOBODY_LIMIT, Patience
+from executors.kube.proxies import ProxyRefusedError
+
+if TYPE_CHECKING:
+    import urllib3
 
 Object = dict[str, Any]
 
@@ -79,14 +84,17 @@ class _Asked(TypedDict, total=False):
 class Api:
     """The Kubernetes API as one user of one cluster."""
 
-    def __init__(self, access: ClusterAccess, credentials: Credentials | PlainCredentials) -> None:
+    def __init__(self, access: ClusterAccess, credentials: Credentials) -> None:
         self._access = access
         self._lock = threading.Lock()
         self._credentials = credentials
         self._pool = credentials.pool()
+        self._renewing = threading.Lock()
+        #: Whether there is a server at all.
+        self._answered = False
 
     @property
-    def credentials(self) -> Credentials | PlainCredentials:
+    def credentials(self) -> Credentials:
         return self._credentials
 
     @property
@@ -102,19 +110,26 @@ class Api:
         """Close idle connections."""
         self._pool.clear()
 
-    def renew(self) -> None:
-        """Read the credentials anew: a token was refused, and its file or its plugin may have a fresh one.
+    def renew(self, refused: Credentials | None = None) -> tuple[Credentials, urllib3.PoolManager]:
+        """Read the credentials anew: they were refused or have ended, and their file or plugin may have fresh ones.
 
-        Raises ApiError (401) where there is none: it worked before, and may again when somebody has logged in.
+        Nothing is read where another thread has just done so (``refused`` are not in use any more). Raises ApiError
+        (401) where there are none: it worked before, and may again when somebody has logged in.
         """
-        try:
-            fresh = load(self._access)
-        except ConfigError as err:
-            text = f"the credentials for {self.server} were refused, and new ones cannot be read: {err}"
-            raise ApiError(401, "Unauthorized", text) from err
-        with self._lock:
-            old, self._credentials, self._pool = self._pool, fresh, fresh.pool()
+        with self._renewing:
+            with self._lock:
+                if refused is not None and self._credentials is not refused:
+                    return self._credentials, self._pool
+            try:
+                fresh = load(self._access)
+                pool = fresh.pool()
+            except ConfigError as err:
+                text = f"the credentials for {self.server} are of no use any more, and new ones cannot be read: {err}"
+                raise ApiError(401, "Unauthorized", text) from err
+            with self._lock:
+                old, self._credentials, self._pool = self._pool, fresh, pool
         old.clear()  # idle connections only
+        return fresh, pool
 
     # -- objects
 
@@ -166,38 +181,79 @@ class Api:
 
     def request(self, method: str, path: str, **asked: Unpack[_Asked]) -> Object:
         """One request; the JSON object that answers it."""
-        answer: Object = json.loads(self.send(method, path, **asked) or b"{}")
+        data = self.send(method, path, **asked)
+        answer: Any
+        try:
+            answer = json.loads(data or b"{}")
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            text = f"{method} {path}: {self.server} does not answer like a Kubernetes API server: {data[:200]!r}"
+            raise ApiError(200, "", text)
         return answer
 
     def send(self, method: str, path: str, **asked: Unpack[_Asked]) -> bytes:
-        """One request; the bytes that answer it. A refused token is renewed once."""
-        import urllib3
+        """One request; the bytes that answer it. A refused token is renewed once, and what passes is waited out.
+
+        So a request may reach the server twice, where the first answer was lost: who creates may find its own object
+        there (ConflictError), who deletes none (NotFoundError).
+        """
+        patience = Patience()
+        while True:
+            try:
+                return bytes(self._ask(method, path, asked, timeout=_TIMEOUT).data)
+            except ApiError as err:
+                patience.after(err, self._limit(err))
+
+    def _limit(self, err: ApiError) -> float:
+        return LIMIT if self._answered or err.status else NOBODY_LIMIT
+
+    def _ask(self, method: str, path: str, asked: _Asked, **how: Any) -> urllib3.BaseHTTPResponse:
+        """One attempt, or two where the credentials were refused. Raises ApiError."""
+        from urllib3.exceptions import HTTPError
 
         query, body = asked.get("query"), asked.get("body")
-        content_type = asked.get("content_type", "application/json")
         what = f"{method} {path}"
-        url = path + ("?" + urlencode(query) if query else "")
+        credentials, answer = self._attempt(method, path, query, body, asked.get("content_type"), how)
+        if answer.status == 401:
+            answer.close()
+            self.renew(credentials)
+            credentials, answer = self._attempt(method, path, query, body, asked.get("content_type"), how)
+        if answer.status < 400:
+            return answer
+        metadata = (body or {}).get("metadata") or {}
+        named = bool(metadata.get("resourceVersion") or metadata.get("uid"))
+        try:
+            data = answer.data
+        except HTTPError:
+            data = b""  # the status says enough
+        finally:
+            answer.close()
+        raise error_of(answer.status, data, what, retry_after=answer.headers.get("Retry-After"), only_that_object=named)
+
+    def _attempt(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: Mapping[str, Any] | None,
+        content_type: str | None, how: Mapping[str, Any],
+    ) -> tuple[Credentials, urllib3.BaseHTTPResponse]:  # fmt: skip
+        import urllib3
+
+        with self._lock:
+            credentials, pool = self._credentials, self._pool
+        if credentials.expired:
+            credentials, pool = self.renew(credentials)
+        headers = urllib3.HTTPHeaderDict({"Accept": "application/json"})
+        if body is not None:
+            headers["Content-Type"] = content_type or "application/json"
+        for name, value in credentials.headers():
+            headers.add(name, value.encode("utf-8").decode("latin-1"))  # which is what it is written as
+        url = credentials.server + path + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
-        for attempt in (1, 2):
-            with self._lock:
-                credentials, pool = self._credentials, self._pool
-            headers = {"Accept": "application/json", "Content-Type": content_type, **credentials.headers()}
-            try:
-                answer = pool.request(
-                    method, credentials.server + url, headers=headers, body=data, timeout=_TIMEOUT, retries=False
-                )
-            except urllib3.exceptions.HTTPError as err:
-                # A connection that was kept and closed by the server meanwhile; asking twice is harmless for GET only.
-                if attempt == 1 and method == "GET" and isinstance(err, urllib3.exceptions.ProtocolError):
-                    continue
-                raise UnreachableError(f"{what}: {credentials.server} does not answer: {err}") from err
-            if answer.status == 401 and attempt == 1:
-                self.renew()
-                continue
-            break
-        if answer.status >= 400:
-            raise error_of(answer.status, answer.data, what)
-        return bytes(answer.data)
+        try:
+            answer = pool.request(method, url, headers=headers, body=data, retries=False, redirect=False, **how)
+        except urllib3.exceptions.HTTPError as err:
+            raise _unreachable(f"{method} {path}", credentials, err) from err
+        self._answered = True
+        return credentials, answer
 
     @contextlib.contextmanager
     def watch(
@@ -215,27 +271,35 @@ class Api:
             "timeoutSeconds": str(max(1, round(seconds))),
         }  # fmt: skip
         path = kind.path(namespace)
-        with self._lock:
-            credentials, pool = self._credentials, self._pool
+        # Longer than the server's own limit: only a stream that went silent reaches it.
+        timeout = urllib3.Timeout(connect=10.0, read=seconds + 10.0)
+        patience = Patience()
+        while True:
+            try:
+                answer = self._ask("GET", path, {"query": query}, preload_content=False, timeout=timeout)
+                break
+            except ApiError as err:
+                patience.after(err, self._limit(err))
         try:
-            answer = pool.request(
-                "GET", f"{credentials.server}{path}?{urlencode(query)}",
-                headers={"Accept": "application/json", **credentials.headers()},
-                preload_content=False, retries=False,
-                # Longer than the server's own limit: only a stream that went silent reaches it.
-                timeout=urllib3.Timeout(connect=10.0, read=seconds + 10.0),
-            )  # fmt: skip
-        except urllib3.exceptions.HTTPError as err:
-            raise UnreachableError(f"watch {path}: {credentials.server} does not answer: {err}") from err
-        try:
-            if answer.status == 401:
-                self.renew()
-                raise UnreachableError(f"watch {path}: the credentials were refused, and are read anew")
-            if answer.status >= 400:
-                raise error_of(answer.status, answer.data, f"watch {path}")
             yield Watch(answer, path)
         finally:
             answer.close()  # not drained: the connection is of no use to anybody else
+
+
+def _unreachable(what: str, credentials: Credentials, err: Exception) -> UnreachableError:
+    """Why there was no answer, and whether there may be one soon."""
+    from urllib3.exceptions import ProxyError, SSLError
+
+    cause = err.args[0] if isinstance(err, SSLError) and err.args else err
+    through = f" (through {credentials.proxy})" if credentials.proxy is not None else ""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        cure = "does certificate-authority(-data) of the kubeconfig belong to this server?"
+        text = f"{what}: the certificate of {credentials.server} is not to be trusted: {cause.verify_message}; {cure}"
+        return UnreachableError(text, passing=False)
+    if isinstance(err, ProxyError) and isinstance(err.original_error, ProxyRefusedError):
+        refused = err.original_error
+        return UnreachableError(f"{what}: {refused}", passing=refused.status in (502, 503, 504))
+    return UnreachableError(f"{what}: {credentials.server} does not answer{through}: {err}")
 
 
 class Watch:

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from executors.errors import ProvisionError
+
+#: Overloaded, failing, or away behind something that says so.
+_PASSING = (429, 500, 502, 503, 504)
 
 
 class ApiError(ProvisionError):
     """The API server refused. ``status`` is the HTTP status, ``reason`` Kubernetes' own word for it (may be empty)."""
 
+    #: Whether the very same request is worth another attempt soon (`executors.kube.patience`).
+    passing = False
+    #: Seconds after which the server wants to be asked again; None: it did not say.
+    retry_after: float | None = None
+
     def __init__(self, status: int, reason: str, message: str) -> None:
         self.status = status
         self.reason = reason
         self.message = message
+        self.passing = status in _PASSING
         super().__init__(message)
+
+    def after_waiting(self, seconds: float) -> ApiError:
+        """The same, which says how long it was waited out in vain."""
+        asked = "" if self.retry_after is None else f", and the server wants {self.retry_after:g} s more"
+        self.args = (f"{self.message} (for {seconds:.0f} s by now{asked})",)
+        return self
 
     @property
     def transient(self) -> bool:  # type: ignore[override]  # a value in the base class
@@ -27,8 +44,9 @@ class ApiError(ProvisionError):
 class UnreachableError(ApiError):
     """No answer: the server is away, or the connection was cut. Trying again may help."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, passing: bool = True) -> None:
         super().__init__(0, "Unreachable", message)
+        self.passing = passing
 
 
 class ForbiddenError(ApiError):
@@ -40,7 +58,22 @@ class NotFoundError(ApiError):
 
 
 class ConflictError(ApiError):
-    """409: exists already, or was changed meanwhile."""
+    """409: exists already, or is not (any more) the object that was meant."""
+
+
+class BusyError(ApiError):
+    """409 that says nothing of the object: somebody else wrote at the same moment, to a ResourceQuota as a rule.
+
+    Nothing was done, and the same may be done a moment later.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(status, reason, message)
+        self.passing = True
+
+    @property
+    def transient(self) -> bool:  # type: ignore[override]  # a value in the base class
+        return True
 
 
 class ExpiredError(ApiError):
@@ -61,8 +94,13 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def error_of(status: int, body: bytes, what: str) -> ApiError:
-    """The error for an answer; ``what`` says what was asked for."""
+def error_of(
+    status: int, body: bytes, what: str, *, retry_after: str | None = None, only_that_object: bool = False
+) -> ApiError:
+    """The error for an answer; ``what`` says what was asked for, its method first.
+
+    ``retry_after`` is the header of that name. ``only_that_object``: the request named one version of its object.
+    """
     reason, text = "", body[:500].decode("utf-8", "replace").strip()
     try:
         document: Any = json.loads(body)
@@ -71,6 +109,30 @@ def error_of(status: int, body: bytes, what: str) -> ApiError:
     if isinstance(document, dict):
         reason = str(document.get("reason") or "")
         text = str(document.get("message") or text)
+    kind = _BY_STATUS.get(status, ApiError)
+    if kind is ConflictError and _is_busy(what.partition(" ")[0], reason, text, only_that_object):
+        kind = BusyError
     if status == 401:
         text = f"{text or 'Unauthorized'}: the credentials were refused; are they expired, or for another cluster?"
-    return _BY_STATUS.get(status, ApiError)(status, reason, f"{what}: {text or f'HTTP status {status}'}")
+    made = kind(status, reason, f"{what}: {text or f'HTTP status {status}'}")
+    made.retry_after = _seconds(retry_after)
+    return made
+
+
+def _is_busy(method: str, reason: str, text: str, only_that_object: bool) -> bool:
+    """Whether a 409 is not about the object: only AlreadyExists says that it is there."""
+    if reason == "AlreadyExists":
+        return False
+    return method == "POST" or "resourcequotas" in text or (method in ("PATCH", "PUT") and not only_that_object)
+
+
+def _seconds(header: str | None) -> float | None:
+    """What Retry-After says (RFC 9110, 10.2.3): seconds, or a date."""
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return None

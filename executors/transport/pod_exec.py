@@ -15,15 +15,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from http.client import HTTPConnection
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from executors.errors import ExecutorsError
-from executors.kube import Api, ApiError, ForbiddenError, connect
+from executors.kube import Api, ApiError, ForbiddenError, UnreachableError, connect
+from executors.kube.access import Credentials
 from executors.kube.api import end_connection
 from executors.kube.errors import error_of
 from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, stdin_message
+from executors.kube.patience import Patience
+from executors.kube.proxies import ProxyRefusedError
 from executors.transport.base import PodExecEndpoint, ProgramEnded
 from executors.transport.guard import Guard, wait_for
 
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds to connect and to be answered.
 _OPEN_LIMIT = 30.0
+#: Seconds for an API server that refuses or resets the handshake; after a cut the client tries again anyway.
+_AGAIN_LIMIT = 20.0
 #: Seconds that a send may make no progress at all before the stream counts as cut.
 _SEND_LIMIT = 60.0
 _PIECE = 256 * 1024
@@ -200,17 +204,16 @@ class StreamRefused(OSError):
     that was just restarted refuses what it allows, and credentials are renewed."""
 
 
-def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol, Sequence[object]]:
-    """Connect and shake hands: also the events that came with the answer. Raises OSError."""
+#: A connection that has shaken hands, the protocol on it, and the events that came with the answer.
+_Opened = tuple[socket.socket, "ClientProtocol", Sequence[object]]
+
+
+def _open(endpoint: PodExecEndpoint) -> _Opened:
+    """Connect and shake hands. Raises OSError."""
     try:
         api = connect(endpoint.access)
         try:
-            return _shake_hands(api, endpoint)
-        except ApiError as err:
-            if err.status != 401:
-                raise
-            api.renew()
-            return _shake_hands(api, endpoint)
+            return _patiently(api, endpoint)
         finally:
             api.close()
     except ForbiddenError as err:
@@ -219,25 +222,57 @@ def _open(endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol, Seq
         raise StreamRefused(str(err)) from err
 
 
-def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, ClientProtocol, Sequence[object]]:
+def _patiently(api: Api, endpoint: PodExecEndpoint) -> _Opened:
+    """As any request: what passes is waited out, and refused credentials are renewed once.
+
+    Raises ExecutorsError or OSError.
+    """
+    patience = Patience(_AGAIN_LIMIT)
+    renewed = False
+    while True:
+        credentials = api.credentials
+        try:
+            if credentials.expired:
+                credentials, _ = api.renew(credentials)
+            return _shake_hands(credentials, endpoint)
+        except ApiError as err:
+            if err.status != 401 or renewed:
+                patience.after(err)
+                continue
+            renewed = True
+        except ProxyRefusedError as err:
+            passing = err.status in (502, 503, 504)
+            patience.after(UnreachableError(f"exec: {err}", passing=passing))
+            continue
+        except ssl.SSLCertVerificationError:
+            raise
+        except (ConnectionError, ssl.SSLError) as err:
+            # Not as it is: the caller would take it for the agent's own end.
+            patience.after(UnreachableError(f"exec: {credentials.server} does not answer: {err}"))
+            continue
+        api.renew(credentials)
+
+
+def _shake_hands(credentials: Credentials, endpoint: PodExecEndpoint) -> _Opened:
     from websockets.client import ClientProtocol
     from websockets.exceptions import WebSocketException
     from websockets.http11 import Response
     from websockets.typing import Subprotocol
     from websockets.uri import parse_uri
 
-    url = _url(api.server, endpoint)
+    url = _url(credentials.server, endpoint)
     # Masking and fragmenting are the library's; lines are bounded by the wire protocol above.
     protocol = ClientProtocol(
         parse_uri(url), subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS], max_size=None, logger=_SILENT
     )
-    connection = _connect(api)
+    connection = _connect(credentials)
     try:
         request = protocol.connect()
-        for name, value in api.credentials.headers().items():
-            request.headers[name] = value
+        for name, value in credentials.headers():
+            request.headers[name] = value  # adds, where the name is there already
         protocol.send_request(request)
         connection.sendall(b"".join(protocol.data_to_send()))
+        said = False
         while True:
             events = protocol.events_received()
             if events:
@@ -245,15 +280,17 @@ def _shake_hands(api: Api, endpoint: PodExecEndpoint) -> tuple[socket.socket, Cl
             data = connection.recv(_PIECE)
             if not data:
                 protocol.receive_eof()
-                if not protocol.handshake_exc:
-                    raise StreamRefused("the API server closed the connection during the handshake")
+                if not (said and protocol.handshake_exc):
+                    raise ConnectionResetError("it closed the connection during the handshake")
                 events = protocol.events_received()
                 break
+            said = True
             protocol.receive_data(data)
         answer = events[0] if events else None
         if isinstance(answer, Response) and answer.status_code != 101:
             what = f"exec in pod {endpoint.namespace}/{endpoint.pod}"
-            raise error_of(answer.status_code, bytes(answer.body or b""), what)
+            wait = answer.headers.get("Retry-After")
+            raise error_of(answer.status_code, bytes(answer.body or b""), what, retry_after=wait)
         if protocol.handshake_exc is not None:
             raise StreamRefused(f"the API server does not speak websockets here: {protocol.handshake_exc}")
         if protocol.subprotocol is None:
@@ -275,29 +312,15 @@ def _url(server: str, endpoint: PodExecEndpoint) -> str:
     return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{path}?{urlencode(query)}"
 
 
-def _connect(api: Api) -> socket.socket:
+def _connect(credentials: Credentials) -> socket.socket:
     """A socket to the API server, through a proxy where there is one, in TLS where the server wants it."""
-    target = urlsplit(api.server)
-    host, port = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
-    proxy = api.credentials.proxy
-    if proxy is None:
-        plain = socket.create_connection((host, port), timeout=_OPEN_LIMIT)
-    else:
-        through = urlsplit(proxy)
-        if through.scheme != "http":
-            raise StreamRefused(f"proxy {proxy}: exec streams go through http proxies only")
-        tunnel = HTTPConnection(through.hostname or "", through.port or 80, timeout=_OPEN_LIMIT)
-        tunnel.set_tunnel(host, port)
-        tunnel.connect()
-        plain = tunnel.sock
+    plain = credentials.open_connection(_OPEN_LIMIT)
     try:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        context = api.credentials.tls()
+        context = credentials.tls()
         if context is None:
             return plain
         plain.getpeername()  # raises for one that was reset, which the next line would leave open (CPython 3.11)
-        return context.wrap_socket(plain, server_hostname=api.credentials.server_name)
+        return context.wrap_socket(plain, server_hostname=credentials.server_name)
     except BaseException:
         plain.close()
         raise
