@@ -396,6 +396,11 @@ class ClusterProvisioner:
         except NotFoundError:
             return None
         metadata = owner["metadata"]
+        mine = metadata.get("annotations", {}).get(ATTEMPT_ANNOTATION) == self._attempt
+        if mine and not metadata.get("deletionTimestamp"):
+            # This very attempt has made it, and the answer was lost.
+            self._created, self._adopted = True, False
+            return owner
         if not LABELS.items() <= metadata.get("labels", {}).items():
             raise ProvisionError(f"{self._where()} was not made by this program; remove it, or name another run")
         if metadata.get("deletionTimestamp"):

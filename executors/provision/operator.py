@@ -11,7 +11,7 @@ from executors.errors import ExecutorsError, ProvisionError
 from executors.kube import ConflictError, Kind, NotFoundError
 from executors.kube.api import CONFIG_MAPS, JOBS, MINICLUSTERS, PODS
 from executors.provision import diagnosis
-from executors.provision.cluster import DELETE_LIMIT, ClusterProvisioner
+from executors.provision.cluster import ATTEMPT_ANNOTATION, DELETE_LIMIT, ClusterProvisioner
 from executors.provision.watching import Change, Follower, Listed, Wanted
 from executors.render import owned_by, render_resource
 from executors.render.resource import OPERATOR_AGENT
@@ -97,6 +97,7 @@ class OperatorProvisioner(ClusterProvisioner):
     def _create_before(self) -> None:
         self._wait_for_leftovers()
         agent = self._agent()
+        agent["metadata"]["annotations"] = {ATTEMPT_ANNOTATION: self._attempt}
         name = agent["metadata"]["name"]
         for _ in range(_ATTEMPTS):
             try:
@@ -106,6 +107,9 @@ class OperatorProvisioner(ClusterProvisioner):
                 pass
             try:
                 there = self.api.get(CONFIG_MAPS, self._namespace, name)
+                if there["metadata"].get("annotations", {}).get(ATTEMPT_ANNOTATION) == self._attempt:
+                    self._made = there["metadata"]["uid"]  # by a request whose answer was lost
+                    return
                 if self._is_of_use(there, agent):
                     return
                 self.api.delete(CONFIG_MAPS, self._namespace, name, uid=there["metadata"]["uid"], policy="Background")

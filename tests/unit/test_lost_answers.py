@@ -1,0 +1,102 @@
+"""Creations whose answer was lost: what is there afterwards is our own, and is taken and removed as such."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from executors.config import RunConfig, RunSection
+from executors.provision.direct import DirectProvisioner
+from executors.provision.operator import OperatorProvisioner
+from tests.unit.servers import LOSE, Answer, ApiServer, Asked, kubeconfig, refusal
+
+
+class Store:
+    """Objects by path, as an API server without controllers keeps them."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._version = 0
+
+    def answer(self, asked: Asked) -> Answer:
+        with self._lock:
+            return self._answer(asked, urlsplit(asked.path).path)
+
+    def _answer(self, asked: Asked, path: str) -> Answer:
+        if path == "/version":
+            return Answer(200, {"major": "1", "minor": "34"})
+        if asked.method == "POST":
+            path += "/" + asked.body["metadata"]["name"]
+            if path in self.objects:
+                return refusal(409, "AlreadyExists", f"{path} already exists")
+            self.objects[path] = self._changed(asked.body, uid=f"uid-{len(self.objects)}")
+            return Answer(201, self.objects[path])
+        if path not in self.objects:
+            if asked.method == "GET" and "watch=1" not in asked.path and path.endswith("s"):
+                items = [one for key, one in self.objects.items() if key.rpartition("/")[0] == path]
+                return Answer(200, {"metadata": {"resourceVersion": "1"}, "items": items})
+            return Answer(200, b"") if "watch=1" in asked.path else refusal(404, "NotFound")
+        if asked.method == "DELETE":
+            return Answer(200, self.objects.pop(path))
+        if asked.method == "PATCH":
+            self.objects[path] = self._changed(_merged(self.objects[path], asked.body))
+        return Answer(200, self.objects[path])
+
+    def _changed(self, document: Any, **metadata: str) -> Any:
+        self._version += 1
+        metadata["resourceVersion"] = str(self._version)
+        return {**document, "metadata": {**document["metadata"], **metadata}}
+
+    def kinds(self) -> list[str]:
+        return sorted(one["kind"] for one in self.objects.values())
+
+
+def _merged(there: Any, change: Any) -> Any:
+    if not isinstance(there, dict) or not isinstance(change, dict):
+        return change
+    return {**there, **{name: _merged(there.get(name), inner) for name, inner in change.items()}}
+
+
+def _config(directory: Path, server: ApiServer) -> RunConfig:
+    path = str(kubeconfig(directory, server.url))
+    return RunConfig(replace(RunSection(), kubeconfig=path, namespace="ns", start_timeout=1))
+
+
+class _Lossy(Store):
+    """Does what it is asked, and loses the first answer to each creation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: set[str] = set()
+        self.server = ApiServer(self.answer)
+        handle = self.server._handle
+
+        def lose(request: Any) -> None:
+            if request.command == "POST" and request.path not in self.lost:
+                self.lost.add(request.path)
+                self.server.first.append(LOSE)
+            handle(request)
+
+        self.server._handle = lose  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("mode", "owner"), [(DirectProvisioner, "Job"), (OperatorProvisioner, "MiniCluster")])
+def test_what_was_made_by_a_request_without_an_answer_is_ours_to_use_and_to_remove(
+    tmp_path: Path, mode: type[DirectProvisioner | OperatorProvisioner], owner: str
+) -> None:
+    store = _Lossy()
+    with store.server as server:
+        provisioner = mode("run-1234", _config(tmp_path, server), "asked for")
+        provisioner.ensure()
+        assert not provisioner.adopted()
+        assert owner in store.kinds() and len(set(store.kinds())) == len(store.kinds())
+        [made] = [one for one in store.objects.values() if one["kind"] == owner]
+        assert "flux-operator-executors/adopted" not in made["metadata"]["annotations"]
+        provisioner.abandon()
+    assert owner not in store.kinds()
