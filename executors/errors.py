@@ -13,6 +13,7 @@
     |   `-- ProtocolError    the other side does not speak this protocol, or not this version of it
     |-- AgentError           the agent answered a request with an error; ``code`` tells which
     `-- SessionClosedError   the session was closed or its agent is gone
+        `-- ForkedError      a forked child uses a session that belongs to its parent
 
 A job that fails is not an error of this kind: it is a `JobResult` whose outcome says so.
 """
@@ -103,3 +104,7 @@ class AgentError(ExecutorsError):
 
 class SessionClosedError(ExecutorsError):
     """A session was used after it was closed, or after its agent was lost."""
+
+
+class ForkedError(SessionClosedError):
+    """A session belongs to the process that has opened it; a forked child has to open or join one of its own."""

@@ -166,6 +166,8 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
     problems = list(_problems(request))
     if problems:
         raise RequestError(problems, f"job {request.name}" if request.name else "job request")
+    if not (request.cwd or base_cwd):
+        raise RequestError(["cwd: is not given, and the client's own working directory is gone"], request.name)
     environment = environments.of(request, defaults.env)
     system: dict[str, JSONValue] = {
         "duration": float(defaults.duration if request.duration is None else request.duration),

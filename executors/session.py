@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,10 +20,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Self
 
+from executors import forks
 from executors.agent.wire import MAX_LINE, Cursor, JobEvent
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
-from executors.errors import AgentError, RequestError, SessionClosedError
+from executors.errors import AgentError, ProvisionError, RequestError, SessionClosedError
 from executors.handle import JobHandle
 from executors.history import History
 from executors.job import Defaults, Environments, Item, JobRequest, make_item
@@ -49,11 +51,12 @@ def open_session(
 
     ``announce`` is told in one line each which instance is used. With ``auto_acknowledge`` a result counts as
     acknowledged once callbacks have run or `JobHandle.result` has given it; without, call `JobHandle.acknowledge`.
+    A session belongs to the process that has opened it: in a forked child its methods raise SessionClosedError.
     Raises ProvisionError, TransportError, ConfigError or RunNameError; nothing is left behind then.
     """
     environment = dict(os.environ if environ is None else environ)
     lifecycle = Lifecycle(run_name(run), config, environment)
-    return Session(lifecycle, lifecycle.acquire, config, environment, announce, max_in_flight, auto_acknowledge)
+    return Session(lifecycle, lifecycle.acquire, config, environment, announce, max_in_flight, auto_acknowledge, True)
 
 
 def join_session(
@@ -65,11 +68,12 @@ def join_session(
 ) -> Session:
     """Connect to an instance that is there, by its name (`Session.run_name`), and never make one.
 
-    Leave it by ``close(release=False)``. Raises ProvisionError when it is not there, and what `open_session` does.
+    The end of the session (`Session.close`, or of a ``with`` block) leaves the instance as it is; `Session.release`
+    ends it. Raises ProvisionError when it is not there or has just ended, and what `open_session` does.
     """
     environment = dict(os.environ if environ is None else environ)
     lifecycle = Lifecycle(name, config, environment)
-    return Session(lifecycle, lifecycle.join, config, environment, announce, MAX_IN_FLIGHT, auto_acknowledge=False)
+    return Session(lifecycle, lifecycle.join, config, environment, announce, MAX_IN_FLIGHT, False, False)
 
 
 def end_run(name: str, config: RunConfig, *, environ: Mapping[str, str] | None = None) -> None:
@@ -81,7 +85,10 @@ def end_run(name: str, config: RunConfig, *, environ: Mapping[str, str] | None =
 
 
 class Session:
-    """A run's instance in use. A context manager: leaving it releases the instance."""
+    """A run's instance in use.
+
+    A context manager: at its end the instance that was opened is released, one that was joined is left as it is.
+    """
 
     def __init__(
         self,
@@ -92,13 +99,18 @@ class Session:
         announce: Callable[[str], None],
         max_in_flight: int,
         auto_acknowledge: bool,
+        opened: bool,
     ) -> None:
+        """``opened``: rather than joined."""
         self._lifecycle = lifecycle
         self._auto_acknowledge = auto_acknowledge
-        self._environments = Environments(_encodable(environ) if lifecycle.inherits_environment else None)
+        self._opened = opened
+        self._pid = os.getpid()
+        inherited = _passable(environ) if lifecycle.inherits_environment else None
+        self._environments = Environments(inherited)
         self._making = threading.Lock()
         self._acking = threading.Lock()
-        self._base_cwd = os.getcwd() if lifecycle.inherits_environment else "/"
+        self._base_cwd = _working_directory(opened) if lifecycle.inherits_environment else "/"
         # Brokers in several pods on one node would each bind their tasks to the node's first cores.
         self._defaults = _defaults(config, {} if lifecycle.inherits_environment else {"cpu-affinity": "off"})
         self._changed = threading.Condition()
@@ -114,18 +126,26 @@ class Session:
         self._client: Client = acquire(self, announce)
         assert self._client.hello is not None  # a connected client has been greeted
         self.hello: Hello = self._client.hello
+        if self.hello.engine == "flux" and (without := _unnameable(inherited or {})):
+            announce(
+                f"environment: {', '.join(map(repr, without))}: not UTF-8, nor a name that a shell "
+                "can set, so jobs under Flux do not have it"
+            )
         self._threads = [
             threading.Thread(target=self._dispatch, name="session-dispatcher", daemon=True),
             threading.Thread(target=self._submit_forever, name="session-submitter", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
+        forks.bind(self, "_client", "_changed", "_making", "_acking", "_inbox", "_history", "_outbox")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What ends a forked child (SystemExit as a rule) is to end it, and to reach nothing of its parent's.
+        if kind is None or self._pid == os.getpid():
+            self.close()
 
     # -- public
 
@@ -302,27 +322,43 @@ class Session:
         """
         return self._history.after(after, lambda: self._closed or self._lost is not None)
 
-    def close(self, *, release: bool = True) -> None:
-        """Release the instance: jobs that are still active end as CANCELLED, and it ends unless others use it.
+    def release(self) -> None:
+        """End the session and its instance, unless others use that: jobs that are still active end as CANCELLED.
 
-        With ``release=False`` only disconnect: the instance and its jobs go on until its own time-outs.
+        Returns when the instance is gone. Interrupted (Ctrl-C), it does not wait, and the instance ends all the same.
         """
+        self.close(release=True)
+
+    def leave(self) -> None:
+        """End the session only: the instance and its jobs go on until its own time-outs."""
+        self.close(release=False)
+
+    def close(self, *, release: bool | None = None) -> None:
+        """`release` the instance if this session has opened it, `leave` it if it was joined; or as ``release`` says."""
+        if release is None:
+            release = self._opened
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             self._changed.notify_all()
-        self._flush_acks()
-        self._cancel_unsent("the session was closed")
         dispatcher, submitter = self._threads
-        _join(submitter)
-        if release:
-            self._lifecycle.release(self._client)
-        else:
-            self._lifecycle.detach()
-        self._client.close()
-        self._inbox.put(lambda: self._end_all("the session was closed"))
-        self._inbox.put(None)
+        try:
+            self._flush_acks()
+            self._cancel_unsent("the session was closed")
+            _join(submitter)
+            if release:
+                self._lifecycle.release(self._client)
+            else:
+                self._lifecycle.detach()
+        except BaseException:  # a Ctrl-C above all
+            if release:
+                self._lifecycle.release_soon(self._client)
+            raise
+        finally:
+            self._client.close()
+            self._inbox.put(lambda: self._end_all("the session was closed"))
+            self._inbox.put(None)
         _join(dispatcher)
 
     # -- Handler: called on the client's reader
@@ -614,14 +650,39 @@ def _encode(item: Item, key: str) -> bytes:
     return line
 
 
-def _encodable(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of an environment that a jobspec can hold: JSON has no bytes that are not text."""
+def _working_directory(needed: bool) -> str:
+    """This process's own. Raises ProvisionError where it is gone and ``needed``; else jobs have to name theirs."""
+    try:
+        return os.getcwd()
+    except OSError as err:
+        if not needed:
+            return ""
+        raise ProvisionError(
+            f"the working directory of this process cannot be told ({err.strerror}), as after its removal; jobs begin "
+            "there unless told otherwise, so change to one that is there"
+        ) from err
+
+
+def _passable(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that a process can have: names and values that were bytes, or can be."""
     kept = {}
     for name, value in environ.items():
         with contextlib.suppress(UnicodeEncodeError):
-            (name + value).encode("utf-8")
+            os.fsencode(name + value)
             kept[name] = value
     return kept
+
+
+def _unnameable(environ: Mapping[str, str]) -> list[str]:
+    """Variables that jobs under Flux cannot have: not UTF-8, so not in a jobspec; nor to be set by a shell."""
+    found = []
+    for name, value in environ.items():
+        try:
+            (name + value).encode("utf-8")
+        except UnicodeEncodeError:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                found.append(name)
+    return found
 
 
 def _placeholder(session: Session, job_id: str) -> JobHandle:

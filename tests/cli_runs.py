@@ -63,7 +63,7 @@ class Cli:
 def environment(runtime: Path, **more: str) -> dict[str, str]:
     """This machine's, without an instance that the tests may run in; ``runtime`` is where instances are."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLUX_", "KUBECONFIG"))}
-    return {**kept, "XDG_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(Path(__file__).parents[1]), **more}
+    return {**kept, "FLUX_OPERATOR_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(Path(__file__).parents[1]), **more}
 
 
 def read_line(process: subprocess.Popen[str], stream: str, holds: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 def main(argv: Optional[List[str]] = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["supervise"]:  # with what `serve` takes, which checks it
-        from . import supervisor
+        from . import holding, supervisor
 
+        if "--directory" in words:
+            holding.hold(words[words.index("--directory") + 1])
         return supervisor.supervise(supervisor.agent_command(["serve", *words[1:]]), "--guest" in words)
     import argparse
 
@@ -58,6 +60,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         return load(arguments.base, arguments.argv)
     if arguments.command == "sweep":
+        from .sweeping import sweep
+
         return sweep(arguments.directory)
     return serve(arguments)
 
@@ -67,11 +71,13 @@ def serve(arguments: Any) -> int:
     import fcntl
     import logging
 
+    from . import holding
     from .engine import EngineError
     from .supervisor import REFUSED
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s agent[%(process)d] %(message)s")
     os.makedirs(arguments.directory, mode=0o700, exist_ok=True)
+    holding.hold(arguments.directory)
     lock = os.open(os.path.join(arguments.directory, "agent.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)  # one agent at a time: the kernel frees it when the other is gone
     try:
@@ -108,7 +114,8 @@ async def _serve(arguments: Any) -> int:
     socket_path = os.path.join(arguments.directory, "agent.sock")
     await server.start(socket_path)
     logging.info("listening as %s engine, instance %s", server.engine.name, server.instance)
-    _notify(arguments.notify, {"ready": True})
+    if not _notify(arguments.notify, {"ready": True}) and (arguments.first or arguments.engine == "embedded"):
+        server.unwanted()
     await server.done.wait()
     try:
         os.unlink(socket_path)
@@ -151,46 +158,22 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
     return EmbeddedEngine(gpus=gpus, spool=spool)
 
 
-def sweep(directory: str) -> int:
-    """End what an instance that died has left: TERM, a grace, KILL. 1 if something remains."""
-    import signal
-    import time
-
-    from . import process_tree
-
-    try:
-        with open(os.path.join(directory, "epoch"), encoding="ascii") as mark:
-            epoch = mark.read()
-    except OSError:
-        return 0  # it had not begun
-    told: Set[int] = set()
-    for attempt in range(60):
-        left = process_tree.marked(epoch)
-        if not left:
-            return 0
-        if attempt < 30:
-            process_tree.send([process for process in left if process.pid not in told], signal.SIGTERM)
-            told.update(process.pid for process in left)
-        else:
-            process_tree.send(left, signal.SIGKILL)
-        time.sleep(0.1)  # they are nobody's children, so that nothing tells of their end
-    return 1
-
-
-def _notify(path: str, notice: Dict[str, Any]) -> None:
-    """Tell whoever started this agent how it went. After a restart nobody listens there any more."""
+def _notify(path: str, notice: Dict[str, Any]) -> bool:
+    """Tell whoever started this agent how it went. False: nobody listens there (any more, after a restart)."""
     import json
     import logging
     import socket
 
     if not path:
-        return
+        return True
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(path)
             connection.sendall(json.dumps(notice).encode() + b"\n")
         except OSError:
             logging.info("nobody waits for this agent at %s", path)
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import socket
+import sys
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional
 
-from . import wire
+from . import process_tree, wire
 from .engine import EngineError
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._halted: Dict[int, Callable[[], None]] = {}
         self._next_sub = 1
         self._heard = 0.0
+        self._peer = 0
         self._keepalive: Optional[asyncio.TimerHandle] = None
 
     # -- asyncio.Protocol
@@ -60,6 +63,7 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._loop = asyncio.get_event_loop()
         self._heard = self._loop.time()
+        self._peer = _peer(transport)
         self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)
         self._server.connected(self)
 
@@ -257,7 +261,18 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def _is_stopped(self) -> bool:
+        """Whether the process that has connected is stopped, or held by a debugger."""
+        if self._transport is None or self._loop.time() - self._heard < wire.PING_INTERVAL:
+            return False
+        peer = process_tree.read(self._peer)
+        return peer is not None and peer.state in ("T", "t")
+
     def _keep_alive(self) -> None:
+        if self._is_stopped():  # as by Ctrl-Z: it is silent, and still there
+            self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)
+            self._heard = self._loop.time()  # when it goes on, its time begins anew
+            return
         if self._loop.time() - self._heard > wire.SILENCE_LIMIT:
             log.info("a client was silent for %g s and is cut", wire.SILENCE_LIMIT)
             if self._transport is not None:
@@ -265,3 +280,10 @@ class Connection(asyncio.Protocol):
             return
         self.send({"ping": 0})
         self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)
+
+
+def _peer(transport: asyncio.Transport) -> int:
+    """The pid of the process that has connected; 0 where this one cannot see it."""
+    sock = transport.get_extra_info("socket")
+    ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
+    return int.from_bytes(ucred[:4], sys.byteorder)

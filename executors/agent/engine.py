@@ -25,17 +25,34 @@ class EngineError(Exception):
 class Environment:
     """An environment that jobs of one request share, so that it travels and is encoded once."""
 
-    __slots__ = ("_text", "values")
+    __slots__ = ("_halves", "_text", "values")
 
     def __init__(self, values: Dict[str, str]) -> None:
         self.values = values
         self._text: Optional[str] = None
+        self._halves: Optional[Tuple[Environment, Dict[str, str]]] = None
+
+    def halves(self) -> Tuple[Environment, Dict[str, str]]:
+        """The part that is text, all of it as a rule; and what is not UTF-8, which Flux's JSON cannot hold."""
+        if self._halves is None:
+            rest = {name: value for name, value in self.values.items() if not _is_text(name + value)}
+            text = {name: value for name, value in self.values.items() if name not in rest}
+            self._halves = (Environment(text) if rest else self), rest
+        return self._halves
 
     def text(self) -> str:
         """Its JSON form."""
         if self._text is None:
             self._text = json.dumps(self.values)
         return self._text
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Submission:

@@ -375,15 +375,19 @@ class FluxEngine(Engine):
         task = spec["tasks"][0]
         if submission.measure and self._measures:
             task["command"] = launch.with_meter(task["command"], self._usage_path)
-        if submission.secret_env:
+        shared, secret_env = submission.environment, submission.secret_env
+        if shared is not None:
+            shared, not_text = shared.halves()
+            # As a secret, by a shell, which takes names of its own kind only (the client has said so).
+            secret_env = {**{k: v for k, v in not_text.items() if not launch.bad_names([k])}, **(secret_env or {})}
+        if secret_env:
             self._secret_count += 1
             name = "env-%d-%d-%s" % (os.getpid(), self._secret_count, os.urandom(16).hex())
             base = os.path.join(self._state_dir, name)
-            launch.write_secrets(base, submission.secret_env, mark["tasks"], secrets)
+            launch.write_secrets(base, secret_env, mark["tasks"], secrets)
             mark["secret"] = name
             bring = launch.with_sent_secrets if self._everywhere else launch.with_secrets
             task["command"] = bring(task["command"], base)
-        shared = submission.environment
         if self._mark:
             # If the broker is killed, its job shells go and leave the tasks behind, with nothing else to know them by.
             values = shared.values if shared is not None else spec["attributes"]["system"].setdefault("environment", {})

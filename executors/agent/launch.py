@@ -61,9 +61,9 @@ exit($status & 127 ? 128 + ($status & 127) : $status >> 8);
 """
 
 
-def bad_names(env: Dict[str, str]) -> List[str]:
-    """Names in ``env`` that no shell accepts."""
-    return [name for name in env if not _NAME.match(name)]
+def bad_names(names: Iterable[str]) -> List[str]:
+    """Those of ``names`` that no shell accepts."""
+    return [name for name in names if not _NAME.match(name)]
 
 
 #: Tasks of a job with a secret environment: each has a file.

@@ -3,7 +3,7 @@
 A job's processes are the descendants of its tasks. One that is orphaned (double fork, setsid) would be adopted by
 init and leave that tree, so the agent becomes a *child subreaper* (prctl(2)): orphans become its own children, and are
 known by their session or by two variables in their environment. Not found: an orphan with a session of its own and
-an emptied environment.
+an emptied environment. That belongs to no job, but to the instance still: it ends with it (see `Server` and `keeper`).
 """
 
 from __future__ import annotations
@@ -122,6 +122,16 @@ def marked(epoch: str) -> List[Process]:
             found += [processes[member] for member in _descend(pid, children, seen)]
     me = os.getpid()
     return [process for process in found if process.state not in "ZX" and process.pid != me]
+
+
+def below(root: int) -> List[Process]:
+    """Live processes below a process, which is not among them."""
+    processes = snapshot()
+    children: Dict[int, List[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.ppid, []).append(process.pid)
+    found = (processes[pid] for pid in _descend(root, children, set()) if pid != root and pid in processes)
+    return [process for process in found if process.state not in "ZX"]
 
 
 def send(processes: Iterable[Process], signum: int) -> None:

@@ -21,6 +21,8 @@ log = logging.getLogger("agent")
 
 #: A file in the agent's directory: a client has been here.
 SERVED = "served"
+#: Seconds for a first client, where the one that has started the instance is gone already.
+UNWANTED = 10.0
 #: Characters of what `op_mark` keeps for a job.
 MAX_PLACE = 500
 
@@ -151,6 +153,11 @@ class Server:
         if self._watch_timer is not None:
             self._watch_timer.cancel()
         self._watch_timer = self._loop.call_later(max(0.05, moment - now), self._schedule_watchdog)
+
+    def unwanted(self) -> None:
+        """Who has started this instance did not live to see it: end it, unless somebody else comes to use it."""
+        self._quiet_since -= max(0.0, self.settings.idle_timeout - UNWANTED)
+        self._schedule_watchdog()
 
     def connected(self, connection: Connection) -> None:
         self.connections.add(connection)
@@ -456,7 +463,11 @@ class Server:
             await asyncio.wait([self._ended_job], timeout=min(left, 1.0))
 
     async def op_shutdown(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
-        """End the agent (and the instance that it belongs to). ``only_if_last``: not while others are connected."""
+        """End the agent (and the instance that it belongs to). ``only_if_last``: not while others are connected;
+        ``only_if_unused``: nor while there are jobs, and the one that asks stays as it is.
+        """
+        if request.get("only_if_unused") and (self.clients - {connection} or self.table.active or self._submitting):
+            return {"stopping": False}
         if request.get("only_if_last") and self.clients - {connection}:
             # Whoever asks so is leaving; the end of its stream may take a while to get here.
             self._left(connection)

@@ -18,7 +18,7 @@ from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
 from executors.kube.api import NAMESPACES, Kind
 from executors.provision.direct import OLDEST, version_of
 from executors.provision.rights import RIGHTS, missing_rights
-from executors.provision.rundir import base_directory
+from executors.provision.rundir import PLACE_VARIABLE, base_directory
 from executors.spec import default_document, parse_spec
 from executors.validation import direct_problems
 
@@ -60,7 +60,7 @@ def examine_machine(config: RunConfig, environ: Mapping[str, str]) -> Iterator[F
     try:
         yield Finding("private directory", True, str(base_directory(environ)))
     except ProvisionError as err:
-        yield Finding("private directory", False, str(err), "set XDG_RUNTIME_DIR to a short directory of your own")
+        yield Finding("private directory", False, str(err), f"set {PLACE_VARIABLE} to a short directory of your own")
     flux = shutil.which("flux", path=environ.get("PATH"))
     needed = attach or config.run.engine == "flux"
     install = "install Flux (docs/install.md), or put its bin directory on PATH"

@@ -128,7 +128,7 @@ def run(
     """Run one command as a Flux job; its output and its exit code are this command's own.
 
     The options of this command come before ARGV; -- may stand between them. The job's stdin is empty: this command's
-    own is not passed on. Ctrl-C cancels the job, a second one leaves at once.
+    own is not passed on. Ctrl-C cancels the job, a second one does not wait for it, a third one leaves at once.
 
     Exit codes: the job's own; 128+N after signal N; 124 at its time limit; 125 where it could not be run or was
     lost; 130 where it was cancelled.

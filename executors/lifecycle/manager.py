@@ -137,31 +137,43 @@ class Lifecycle:
 
     def end(self) -> None:
         """End an instance that is there, whoever uses it, and wait until it is gone; by force where need be."""
-        self._end(lambda _client: True)
+        self._end(only_if_unused=False, by_force=True)
 
-    def end_unused(self) -> bool:
-        """The same, unless its agent answers and has a client or a job. Whether it was ended."""
-        return self._end(_is_unused)
+    def end_unused(self, *, by_force: bool) -> bool:
+        """The same, unless its agent answers and has a client or a job. Whether it was ended.
 
-    def _end(self, may_end: Callable[[Client], bool]) -> bool:
+        Without ``by_force`` one whose agent does not answer is left alone: raises ProvisionError or TransportError.
+        """
+        return self._end(only_if_unused=True, by_force=by_force)
+
+    def _end(self, *, only_if_unused: bool, by_force: bool) -> bool:
         try:
             # What does not run yet has nothing to end in good order.
             client = self._client(_Deaf(), log.debug, observer=True, patience=1.0)
         except (ProvisionError, EndingError) as err:
+            if not by_force:
+                raise
             log.debug("ended without its agent: %s", err)
         else:
             try:
                 client.connect()
-                if not may_end(client):
+                # The agent decides: between a look of ours and its end somebody may come.
+                if not client.request("shutdown", only_if_unused=only_if_unused, reason="asked to end")["stopping"]:
                     self._provisioner.detach()
                     return False
-                client.request("shutdown", reason="asked to end")
             except (AgentError, SessionClosedError, TransportError) as err:
+                if not by_force:
+                    self._provisioner.detach()
+                    raise
                 log.debug("the agent of %s does not answer: %s", self.run_name, err)
             finally:
                 client.close()
         self._provisioner.delete()
         return True
+
+    def in_use(self) -> str | None:
+        """What of an instance whose agent does not answer is seen in use from outside; None: nothing."""
+        return self._provisioner.in_use()
 
     def resize(self, size: int, grace: float, announce: Callable[[str], None]) -> None:
         """Change the number of brokers of an instance that is there. Shrinking drains the highest ranks first and waits
@@ -240,14 +252,14 @@ class Lifecycle:
         self._provisioner.detach()
         return False
 
+    def release_soon(self, client: Client) -> None:
+        """Have the instance end unless another client uses it, without waiting for anything."""
+        client.request_later("shutdown", only_if_last=True, reason="released by its client")
+        self._provisioner.detach()
+
     def detach(self) -> None:
         """Leave the instance to itself."""
         self._provisioner.detach()
-
-
-def _is_unused(client: Client) -> bool:
-    info = client.request("info")
-    return not info["clients"] and not info["active"]
 
 
 class _Deaf:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from executors.config import RunConfig
-from executors.errors import AgentSilentError, AgentStartingError, EndingError, ExecutorsError
+from executors.errors import AgentSilentError, AgentStartingError, EndingError, ExecutorsError, ProvisionError
 from executors.lifecycle.manager import Lifecycle
 from executors.provision import Instance
 from executors.provision.inventory import instances, own_config
@@ -36,7 +36,8 @@ def reap(
     use.
 
     That is: ended ones that are kept until their ttl; those that did not start within ``run.startTimeout``; those whose
-    agent does not answer; those that had neither client nor job for longer than ``run.orphanTimeout``.
+    agent does not answer, unless a client or a job is seen from outside; those that had neither client nor job for
+    longer than ``run.orphanTimeout``.
     Raises ProvisionError when they cannot be listed.
     """
     for instance in instances(config, environ):
@@ -44,19 +45,18 @@ def reap(
             continue
         lifecycle = Lifecycle(instance.name, own_config(config, instance), environ)
         try:
-            useless = _useless(instance, lifecycle, config)
+            useless, silent = _useless(instance, lifecycle, config)
+            if useless is None:
+                yield Reaped(instance, False, instance.reason or "in use")
+            elif dry_run:
+                yield Reaped(instance, True, useless)
+            elif not _is_the_same(instance, config, environ) or not lifecycle.end_unused(by_force=silent):
+                yield Reaped(instance, False, "is in use by now")
+            else:
+                yield Reaped(instance, True, useless)
         except ExecutorsError as err:
             # That we cannot reach the agent says nothing of whether others do.
             yield Reaped(instance, False, f"cannot be told: {err}")
-            continue
-        if useless is None:
-            yield Reaped(instance, False, instance.reason or "in use")
-        elif dry_run:
-            yield Reaped(instance, True, useless)
-        elif not _is_the_same(instance, config, environ) or not lifecycle.end_unused():
-            yield Reaped(instance, False, "is in use by now")
-        else:
-            yield Reaped(instance, True, useless)
 
 
 def _is_the_same(instance: Instance, config: RunConfig, environ: Mapping[str, str]) -> bool:
@@ -67,22 +67,31 @@ def _is_the_same(instance: Instance, config: RunConfig, environ: Mapping[str, st
     )
 
 
-def _useless(instance: Instance, lifecycle: Lifecycle, config: RunConfig) -> str | None:
-    """Why an instance can go; None: it is in use. Raises ExecutorsError where that cannot be told."""
+def _useless(instance: Instance, lifecycle: Lifecycle, config: RunConfig) -> tuple[str | None, bool]:
+    """Why an instance can go (None: it is in use), and whether there is no agent that could be asked again.
+
+    Raises ExecutorsError where that cannot be told.
+    """
     age = max(0.0, time.time() - (instance.begun or instance.created))
     limit = config.run.start_timeout
+    late = bool(limit and age > limit)
     if instance.state == "ended":
-        return instance.reason
+        return instance.reason, True
     if instance.state in ("ending", "suspended"):
-        return None  # whoever has queued it waits for it; if nobody does, it ends by its time-outs when it has begun
+        # Whoever has queued it waits for it; if nobody does, it ends by its time-outs when it has begun.
+        return None, True
     if instance.state == "starting":
-        return f"not up after {age:.0f} s: {instance.reason}" if limit and age > limit else None
+        return f"not up after {age:.0f} s: {instance.reason}" if late else None, True
     try:
         [info] = lifecycle.observe("info")
     except AgentStartingError as err:
-        return f"not up after {age:.0f} s: {err}" if limit and age > limit else None
-    except (AgentSilentError, EndingError) as err:
-        return f"its agent does not answer: {err}"
+        return f"not up after {age:.0f} s: {err}" if late else None, True
+    except EndingError:
+        return None, True  # by itself: it may be ending jobs in good order
+    except AgentSilentError as err:
+        if (used := lifecycle.in_use()) is not None:
+            raise ProvisionError(f"its agent does not answer, but {used}") from err
+        return f"its agent does not answer: {err}", True
     limit = config.run.orphan_timeout
     quiet = float(info["quiet"])
-    return f"neither client nor job for {quiet:.0f} s" if limit and quiet > limit else None
+    return f"neither client nor job for {quiet:.0f} s" if limit and quiet > limit else None, False

@@ -48,6 +48,11 @@ class Provisioner(Protocol):
     def gone(self) -> str | None:
         """Why the agent can never come back; None while it may."""
 
+    def in_use(self) -> str | None:
+        """Whether an instance whose agent does not answer has a client or a job all the same, as far as can be seen
+        from outside: what is seen, in words; None: nothing.
+        """
+
     def detach(self) -> None:
         """Leave the instance to itself: it ends by its own time-outs."""
 

@@ -252,6 +252,9 @@ class ClusterProvisioner:
         # So long it waits for us; an API server that is being upgraded, or a laptop's network, may take minutes.
         return self._config.run.orphan_timeout or self._config.run.max_lifetime or _A_WEEK
 
+    def in_use(self) -> str | None:
+        return None  # nothing of it is seen from here
+
     def adopted(self) -> bool:
         return self._adopted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import shutil
@@ -13,32 +14,25 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
+from executors.agent.sweeping import sweep
 from executors.agent.wire import MARK, mark_value
 from executors.config import RunConfig
-from executors.errors import GuestError, ProvisionError
+from executors.errors import EndingError, GuestError, ProvisionError
+from executors.provision import usage
 from executors.provision.package import agent_archive
-from executors.provision.rundir import RunDirectory, base_directory, prune, scratch_directory
+from executors.provision.rundir import RunDirectory, find_place, prune
 from executors.transport import Endpoint, UnixEndpoint
+
+log = logging.getLogger(__name__)
 
 #: Seconds for an instance on this machine to come up, and to go.
 START_LIMIT = 60.0
 STOP_LIMIT = 90.0
+#: Seconds for its keeper to end it by force (`executors.agent.keeper`: its limit, and what it gives what is left).
+KEEPER_LIMIT = 45.0
 #: Seconds for its keeper to tidy up after it was swept.
 SWEEP_LIMIT = 20.0
-
-#: The outermost process of an instance: it outlives its client, and tidies up when there is no client any more.
-#: Its standard input is the instance's lock, which is nobody else's to hold. The directory is renamed first: while it
-#: is being removed, the next instance of the same run may make it anew.
-_KEEPER = """
-dir=$1; log=$2; python=$3; shift 3
-"$@" </dev/null; code=$?
-[ $code = 0 ] || [ -z "$python" ] || "$python" "$dir/agent.pyz" sweep --directory "$dir" </dev/null
-mv "$dir" "$dir.$$" && rm -rf "$dir.$$"
-[ $code = 0 ] && rm -f "$log"
-exit $code
-"""
 
 #: Of the client's environment, what would make a new instance or Flux's Python something else than it is.
 _NOT_FOR_FLUX = ("FLUX_URI", "FLUX_JOB_ID", "FLUX_KVS_NAMESPACE", "PYTHONPATH", "PYTHONHOME")
@@ -52,13 +46,15 @@ class _AgentHere:
         self._config = config
         self._environ = dict(environ)
         self._reason = reason
-        base = base_directory(environ)
-        prune(base)
-        self._directory = RunDirectory(base, self._directory_name())
+        self._place = find_place(environ)
+        prune(self._place.path)
+        self._directory = RunDirectory(self._place.path, self._directory_name())
         self._process: subprocess.Popen[bytes] | None = None
         self._adopted = False
+        #: Seconds for an instance that is only to be found, not to be made; None: it may be made.
+        self._found: float | None = None
+        self._which: tuple[int, int] | None = None
         self._epoch = os.urandom(6).hex()
-        self._scratch: Path | None = None
         self._listener: socket.socket | None = None
 
     # -- for the two kinds
@@ -69,45 +65,42 @@ class _AgentHere:
     def _directory_name(self) -> str:
         return self._name
 
-    def _sweeper(self) -> str:
-        """The Python that ends what a dead instance has left; "" for an instance that is not ours."""
-        return ""
-
     def _after_create(self) -> None:
         """Put more into the new directory."""
 
     def _process_environment(self) -> dict[str, str]:
-        return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX}
+        """The instance's own. A Flux broker does not start with a variable that is not UTF-8; jobs have it from us."""
+        return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX and _is_text(k + v)}
 
     def _agent_arguments(self, engine: str, command: str) -> list[str]:
         run = self._config.run
-        arguments = [
+        return [
             str(self._directory.agent), command,
             "--directory", str(self._directory.path),
             "--run", self._name,
             "--engine", engine,
             "--idle-timeout", str(run.idle_timeout),
             "--orphan-timeout", str(run.orphan_timeout),
+            "--notify", str(self._directory.notice),
         ]  # fmt: skip
-        if self._scratch is not None:
-            arguments += ["--notify", str(self._scratch / "ready")]
-        return arguments
 
     # -- Provisioner
 
     def early(self) -> bool:
         # One that ends takes its socket away before it gives up its directory; `wait_ready` waits for what comes next.
-        return self._adopted and self._directory.alive() and not self._answers()
+        return self._adopted and self._found is None and self._directory.alive() and not self._answers()
 
     def inherits_environment(self) -> bool:
         return True
 
     def ensure(self) -> None:
+        self._found = None
         with self._directory.locked():
             if self._process is not None:
                 raise ProvisionError(f"the instance ended as soon as it had begun{self._log_text()}")
             self._adopted = self._directory.alive()
             if self._adopted:
+                self._which = self._directory.which()
                 return
             try:
                 self._start()
@@ -119,24 +112,17 @@ class _AgentHere:
                 raise ProvisionError(f"no instance could be started in {self._directory.path}: {err}") from err
 
     def _start(self) -> None:
-        self._scratch = scratch_directory()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._scratch / "ready"))
-        self._listener.listen(1)
         command = self._command()
         lock = self._directory.create(agent_archive())
-        argv = [
-            "/bin/sh",
-            "-c",
-            _KEEPER,
-            "sh",
-            str(self._directory.path),
-            str(self._directory.log),
-            self._sweeper(),
-            *command,
-        ]
+        self._which = self._directory.which()
+        # The keeper is of this Python, and of nothing that a user can have put into its way.
+        argv = [sys.executable, "-I", "-S", str(self._directory.agent), "keep"]
+        argv += [str(self._directory.path), str(self._directory.log), *command]
         with open(lock, "rb") as held, self._directory.log.open("wb") as log:
             self._after_create()
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(self._directory.notice))
+            self._listener.listen(1)
             self._process = subprocess.Popen(
                 argv,
                 stdin=held,
@@ -150,7 +136,9 @@ class _AgentHere:
     def find(self, patience: float) -> None:
         if not self._directory.alive():
             raise ProvisionError(f"there is no instance {self._name} on this machine")
+        self._which = self._directory.which()
         self._adopted = True
+        self._found = patience
 
     def wait_ready(self, announce: Callable[[str], None]) -> Endpoint:
         try:
@@ -194,18 +182,23 @@ class _AgentHere:
 
     def _wait_adopted(self) -> None:
         """An agent holds the directory: it is up, or its supervisor is starting it again, or it is ending."""
-        deadline = time.monotonic() + START_LIMIT
-        while time.monotonic() < deadline:
-            if self._answers():
-                return
+        limit = START_LIMIT if self._found is None else self._found
+        deadline = time.monotonic() + limit
+        while not self._answers():
             if not self._directory.alive():
+                if self._found is not None:
+                    raise ProvisionError(f"the instance {self._name} has just ended")
                 self.ensure()
                 if not self._adopted:
                     self._wait_started()
                     return
+            if time.monotonic() > deadline:
+                if self._found is not None and self._directory.socket.exists():
+                    raise EndingError(f"the agent of {self._name} takes nobody any more")
+                text = f"the agent in {self._directory.path} does not answer within {limit:g} s; "
+                raise ProvisionError(text + "end it, or use another run")
             # Another client's start or an ending agent: nothing tells us of either, so look again shortly.
             time.sleep(0.1)
-        raise ProvisionError(f"the agent in {self._directory.path} does not answer; end it, or use another run")
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
@@ -221,7 +214,13 @@ class _AgentHere:
         if self._process is not None:
             code = self._process.poll()
             return None if code is None else f"the instance ended (exit code {code}){self._log_text()}"
-        return None if self._directory.alive() else "the instance has ended"
+        try:
+            return None if self._directory.alive() else "the instance has ended"
+        except ProvisionError:  # it may be there, then
+            return None
+
+    def in_use(self) -> str | None:
+        return usage.seen(self._directory.socket)
 
     def detach(self) -> None:
         if self._process is not None:
@@ -234,13 +233,12 @@ class _AgentHere:
         self._tidy()
 
     def delete(self) -> None:
-        if self._process is not None:
-            if not self._wait_end(STOP_LIMIT):
-                self._kill()
-            self._directory.remove()  # gone already, unless the keeper was killed
-            self._directory.remove_log()
-        elif not self._directory.wait_gone(STOP_LIMIT):
+        if self._process is not None and not self._wait_end(STOP_LIMIT):
+            self._kill()
+        elif not self._directory.wait_gone(self._which, STOP_LIMIT):
             self._sweep()
+        if self._process is not None and not self._directory.path.exists():
+            self._directory.remove_log()
         self._tidy()
 
     # -- small parts
@@ -254,37 +252,37 @@ class _AgentHere:
         return True
 
     def _kill(self) -> None:
+        """The keeper ends all that is its instance, also when nobody waits for it any more."""
         assert self._process is not None
-        group = self._process.pid
-        for signum, limit in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-            deadline = time.monotonic() + limit
-            try:
-                os.killpg(group, signum)
-                while time.monotonic() < deadline:
-                    self._process.poll()
-                    os.killpg(group, 0)  # the keeper ends at once, the broker may need a while
-                    time.sleep(0.05)
-            except (ProcessLookupError, PermissionError):
-                break
-        self._wait_end(1.0)
-        self._directory.remove()
+        self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
+        if not self._wait_end(KEEPER_LIMIT):
+            self._process.kill()
+            self._wait_end(1.0)
+            self._sweep()
+        self._directory.wait_gone(self._which, 1.0)
 
     def _sweep(self) -> None:
-        """End an instance that another client started, by its mark; of one that was attached to, nothing has it."""
-        argv = [sys.executable, str(self._directory.agent), "sweep", "--directory", str(self._directory.path)]
-        subprocess.run(argv, stdin=subprocess.DEVNULL, check=False)
-        self._directory.wait_gone(SWEEP_LIMIT)
+        """End an instance whose keeper does not, by its mark; of one that was attached to, nothing has it."""
+        try:
+            with self._directory.locked():
+                if self._which is not None and self._directory.which() == self._which:
+                    sweep(str(self._directory.path))
+        except ProvisionError as err:
+            log.warning("%s may not have ended: %s", self._name, err)
+        self._directory.wait_gone(self._which, SWEEP_LIMIT)
 
     def _tidy(self) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
 
     def _flux(self) -> str | None:
         return shutil.which("flux", path=self._environ.get("PATH"))
+
+    def _where(self) -> str:
+        """Where its files are, where they are not in the usual place."""
+        return f"; its files are in {self._place.path}, since {self._place.reason}" if self._place.reason else ""
 
     def _log_text(self) -> str:
         tail = self._directory.log_tail()
@@ -296,7 +294,7 @@ class LocalProvisioner(_AgentHere):
 
     def describe(self) -> str:
         what = "the run's own instance, running already" if self._adopted else self._kind()
-        return f"provisioner: local ({self._reason}): {what}"
+        return f"provisioner: local ({self._reason}): {what}{self._where()}"
 
     def _engine(self) -> str:
         return self._config.run.engine or ("flux" if self._flux() else "embedded")
@@ -306,9 +304,6 @@ class LocalProvisioner(_AgentHere):
             return f"the embedded engine, {'asked for' if self._config.run.engine else 'since no flux is on PATH'}"
         count = self._config.run.brokers
         return f"flux start with {count} broker{'s' if count > 1 else ''}"
-
-    def _sweeper(self) -> str:
-        return sys.executable
 
     def _after_create(self) -> None:
         (self._directory.path / "epoch").write_text(self._epoch)
@@ -337,7 +332,8 @@ class AttachProvisioner(_AgentHere):
     """An agent beside the instance that FLUX_URI names: it never ends, drains or times out that instance."""
 
     def describe(self) -> str:
-        return f"provisioner: attach ({self._reason}): {self._environ.get('FLUX_URI', '(FLUX_URI is not set)')}"
+        uri = self._environ.get("FLUX_URI", "(FLUX_URI is not set)")
+        return f"provisioner: attach ({self._reason}): {uri}{self._where()}"
 
     def ensure(self) -> None:
         if not self._environ.get("FLUX_URI"):
@@ -360,3 +356,11 @@ class AttachProvisioner(_AgentHere):
 
     def _process_environment(self) -> dict[str, str]:
         return {**super()._process_environment(), "FLUX_URI": self._environ["FLUX_URI"]}
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

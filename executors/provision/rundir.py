@@ -10,35 +10,126 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from executors.agent.sweeping import sweep
 from executors.errors import ProvisionError
 
+#: Names a directory of the user's own for `Place`, where /tmp does not do.
+PLACE_VARIABLE = "FLUX_OPERATOR_RUNTIME_DIR"
+#: Where that directory is made, the first that is possible. They outlast a login session and hold short paths: neither
+#: XDG_RUNTIME_DIR (removed at the user's last logout) nor TMPDIR (long, and of one job, in batch systems) does both.
+_ROOTS = ("/tmp", "/var/tmp")
 #: A unix socket's path is at most 107 bytes on Linux; the longest that we or Flux make below the run's directory.
 _SOCKET_PATH = 107
 _LONGEST = len("/agent.sock.new")
-#: Held by an instance's outermost process as long as it lives.
+#: Held by all that keep an instance alive: its keeper, the broker, the agent's supervisor, the agent.
 INSTANCE_LOCK = "instance.lock"
+#: Seconds to wait for the client that creates or removes an instance, which takes milliseconds.
+LOCK_LIMIT = 10.0
 #: Seconds after which the log of a failed instance is removed.
 _KEEP_LOGS = 7 * 86400.0
 
 
+@dataclass(frozen=True)
+class Place:
+    """The directory that holds all runs of this user."""
+
+    path: Path
+    #: Why it is not the usual one; "" where it is.
+    reason: str
+
+
 def base_directory(environ: Mapping[str, str]) -> Path:
     """The directory that holds all runs of this user. Raises ProvisionError if it cannot be private."""
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.access(runtime, os.W_OK | os.X_OK) and len(runtime) < 40:
-        base = Path(runtime) / "fluxop"
-    else:
-        # Not TMPDIR: batch systems make that long, and a path over 107 bytes cannot hold a socket.
-        base = Path("/tmp") / f"fluxop-{os.getuid()}"
+    return find_place(environ).path
+
+
+def find_place(environ: Mapping[str, str]) -> Place:
+    """The same with its reason. All clients of a user on this machine find the same one, whatever login they belong to.
+
+    Anybody may make any name in /tmp, and nobody but its owner can remove it then. So where ours is taken, a name with
+    random digits is made; and one of ours that is there is always preferred to making another.
+    Raises ProvisionError if there is none.
+    """
+    given = environ.get(PLACE_VARIABLE)
+    if given:
+        path = Path(given) / "fluxop"
+        if not path.is_absolute():
+            raise ProvisionError(f"{PLACE_VARIABLE}: {given!r} is not an absolute path; give one")
+        problem = _make(path)
+        if problem:
+            raise ProvisionError(f"{PLACE_VARIABLE}: {path} {problem}; name a directory of your own that is there")
+        return Place(path, f"{PLACE_VARIABLE} is set")
+    name = f"fluxop-{os.getuid()}"
+    usual = Path(_ROOTS[0]) / name
+    if not _problem(usual):
+        return Place(usual, "")
+    roots = [Path(root) for root in _ROOTS]
+    with _alone_in(roots[0]):
+        others = [path for root in roots for path in sorted(root.glob(f"{name}-*")) if not _problem(path)]
+        problem = _problem(usual) if others else _make(usual)
+        if not problem:
+            return Place(usual, "")
+        reason = f"{usual} {problem}"
+        if others:
+            return Place(others[0], reason)
+        for root in roots:
+            # mkdtemp tries other digits where the name is taken; what it makes is ours alone.
+            with contextlib.suppress(OSError):
+                return Place(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root)), reason)
+    raise ProvisionError(
+        f"no private directory for sockets can be made: {reason}, nor is there another one to be made in "
+        f"{' or '.join(_ROOTS)}; set {PLACE_VARIABLE} to a short directory of your own"
+    )
+
+
+def _make(path: Path) -> str:
+    """Make a directory that only we can use, unless it is there; why there is none, "" if there is."""
     try:
-        base.mkdir(mode=0o700, exist_ok=True)
-        status = base.lstat()
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            # Only others could look into it so far: nobody can have left anything in it.
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022:
+                path.chmod(0o700)
     except OSError as err:
-        raise ProvisionError(f"no private directory for sockets can be made: {err}") from err
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise ProvisionError(f"{base} is not a directory that only you can use; remove it and try again")
-    return base
+        return f"cannot be made ({err.strerror})"
+    return _problem(path)
+
+
+def _problem(path: Path) -> str:
+    """Why a directory is not one that only we can use, "" if it is. A link is none: its owner may change it."""
+    try:
+        status = path.lstat()
+    except OSError as err:
+        return f"cannot be used ({err.strerror})"
+    if not stat.S_ISDIR(status.st_mode):
+        return "is not a directory"
+    if status.st_uid != os.getuid():
+        return f"belongs to the user with id {status.st_uid}"
+    if status.st_mode & 0o077:
+        return f"can be used by others (mode {stat.S_IMODE(status.st_mode):04o})"
+    if not os.access(path, os.W_OK | os.X_OK):
+        return "cannot be written to"
+    return ""
+
+
+@contextlib.contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    """Two clients of one user do not make two directories at once; but who else holds this lock cannot stop us."""
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        _lock(fd, 1.0)
+        yield
+    finally:
+        os.close(fd)
 
 
 class RunDirectory:
@@ -48,51 +139,95 @@ class RunDirectory:
         self.base = base
         self.path = base / name
         if len(os.fsencode(self.path)) + _LONGEST > _SOCKET_PATH:
-            raise ProvisionError(f"{self.path} is too long for a socket; set XDG_RUNTIME_DIR to a shorter directory")
+            raise ProvisionError(f"{self.path} is too long for a socket; set {PLACE_VARIABLE} to a shorter directory")
         self.socket = self.path / "agent.sock"
         self.agent = self.path / "agent.pyz"
+        #: On which a starting agent reports to the client that has started it.
+        self.notice = self.path / "ready"
         self.log = base / f"{name}.log"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one client at a time creates or removes instances; it takes milliseconds, so one lock does for all."""
-        fd = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Only one client at a time creates or removes instances; it takes milliseconds, so one lock does for all.
+
+        Raises ProvisionError, which names the holder, where it takes longer than `LOCK_LIMIT`.
+        """
+        path = self.base / "lock"
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as err:
+            raise ProvisionError(f"the lock of all runs cannot be opened: {err}") from err
+        try:
+            if not _lock(fd, LOCK_LIMIT):
+                raise ProvisionError(
+                    f"{path} has been held for {LOCK_LIMIT:g} s, by {_holder(fd)}, and no instance can be started or "
+                    "removed meanwhile; let that go on (`kill -CONT`), or end it"
+                )
             yield
         finally:
             os.close(fd)
 
     def alive(self) -> bool:
-        """Whether this run has an instance, also one whose agent is being started again, or that is ending."""
-        return _is_locked(self.path / INSTANCE_LOCK)
+        """Whether this run has an instance, also one whose agent is being started again, or that is ending.
+
+        Raises ProvisionError where that cannot be told: it may have one then.
+        """
+        try:
+            return _is_locked(self.path / INSTANCE_LOCK)
+        except OSError as err:
+            raise ProvisionError(f"it cannot be told whether {self.path} belongs to a living instance: {err}") from err
+
+    def which(self) -> tuple[int, int] | None:
+        """Tells the instance that has the directory now from others that have it before or after; None: there is none.
+
+        Raises ProvisionError where that cannot be told.
+        """
+        try:
+            status = (self.path / INSTANCE_LOCK).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as err:
+            raise ProvisionError(f"it cannot be told which instance has {self.path}: {err}") from err
+        return status.st_ino, status.st_mtime_ns  # nobody writes to it
 
     def create(self, agent: bytes) -> int:
         """Make the directory anew, with the agent in it. The descriptor of the instance's lock, held. Raises OSError.
 
-        The lock is free when all that have inherited the descriptor have closed it.
+        The lock is free when all that have inherited the descriptor, or have locked the file for themselves (shared
+        too), have closed it.
         """
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            shutil.rmtree(self.path)
         self.path.mkdir(mode=0o700)
-        self.agent.write_bytes(agent)
         fd = os.open(self.path / INSTANCE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            self.agent.write_bytes(agent)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
     def remove(self) -> None:
         """Remove the directory of an instance that has ended. Never raises."""
-        with contextlib.suppress(OSError), self.locked():
+        with contextlib.suppress(OSError, ProvisionError), self.locked():
             if not self.alive():
                 shutil.rmtree(self.path, ignore_errors=True)
 
-    def wait_gone(self, limit: float) -> bool:
-        """Wait until an instance that another client started has ended and tidied up, ``limit`` seconds at most."""
+    def wait_gone(self, instance: tuple[int, int] | None, limit: float) -> bool:
+        """Wait until that instance has ended, ``limit`` seconds at most, and see to it that its directory is gone."""
         deadline = time.monotonic() + limit
-        while self.path.exists():
+        while True:
+            with contextlib.suppress(ProvisionError):  # not told this time
+                if instance is None or self.which() != instance:
+                    return True
+                if not self.alive():
+                    # Its keeper holds the lock for longer than the directory is there, unless it was killed.
+                    self.remove()
+                    return self.which() != instance
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)  # its processes are not our children, so nothing tells us of their end
-        return True
 
     def log_tail(self, lines: int = 15) -> str:
         try:
@@ -105,29 +240,39 @@ class RunDirectory:
 
 
 def prune(base: Path) -> None:
-    """Remove what runs that were killed have left: directories without an agent, old logs. Never raises."""
-    for entry in _entries(base):
-        with contextlib.suppress(OSError):
-            if entry.is_dir() and not entry.is_symlink():
-                # A directory is young while it is being made, and has no lock yet.
-                young = time.time() - entry.stat().st_mtime < 600
-                if not young and not _is_locked(entry / INSTANCE_LOCK) and not _is_locked(entry / "agent.lock"):
-                    shutil.rmtree(entry, ignore_errors=True)
-            elif entry.suffix == ".log" and time.time() - entry.stat().st_mtime > _KEEP_LOGS:
-                entry.unlink()
+    """Remove what runs that were killed have left: directories without an instance, old logs. Never raises, nor waits.
+
+    What cannot be looked at is left alone.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not _lock(fd, 0.0):
+                return  # whoever makes or removes an instance now has pruned
+            for entry in base.iterdir():
+                with contextlib.suppress(OSError):
+                    _prune(entry)
+        finally:
+            os.close(fd)
 
 
-def _entries(base: Path) -> list[Path]:
-    try:
-        return list(base.iterdir())
-    except OSError:
-        return []
+def _prune(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        # What a keeper is removing is renamed, and its lock goes with the rest.
+        leaving = entry.suffix[1:].isdigit() and Path("/proc", entry.suffix[1:]).exists()
+        if not leaving and not _is_locked(entry / INSTANCE_LOCK) and not _is_locked(entry / "agent.lock"):
+            # All that kept it alive was killed at once, the keeper too; what its jobs have left goes by its mark.
+            sweep(str(entry))
+            shutil.rmtree(entry, ignore_errors=True)
+    elif entry.suffix == ".log" and time.time() - entry.stat().st_mtime > _KEEP_LOGS:
+        entry.unlink()
 
 
 def _is_locked(path: Path) -> bool:
+    """Whether anybody holds a lock; only one that is not there is free without a look. Raises OSError."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,6 +283,40 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def scratch_directory() -> Path:
-    """A short-lived private directory for the socket on which a starting agent reports."""
-    return Path(tempfile.mkdtemp(prefix="fluxop-", dir="/tmp"))
+def _lock(fd: int, limit: float) -> bool:
+    """Hold a lock alone; whether it was to be had within ``limit`` seconds."""
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)  # the kernel tells of it only by a wait without a limit
+        else:
+            return True
+
+
+def _holder(fd: int) -> str:
+    """Who holds a lock, in words, as far as the kernel tells."""
+    status = os.fstat(fd)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            # 3: FLOCK  ADVISORY  WRITE 30892 fe:00:10035225 0 EOF
+            if words[1:2] == ["FLOCK"] and place in words:
+                return _process_text(words[4])
+    return "a process that cannot be told"
+
+
+def _process_text(pid: str) -> str:
+    text = f"process {pid}"
+    with contextlib.suppress(OSError, IndexError):
+        command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        if command:
+            text += f" ({command[:80]})"
+        state = Path("/proc", pid, "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        if state in "Tt":
+            text += ", which is stopped"
+    return text

@@ -68,7 +68,8 @@ def test_a_full_state_directory_is_an_error_and_not_a_wait(engine: str, small: P
     link = Path("/tmp") / f"fxo-small-{engine}"
     link.symlink_to(small)
     try:
-        run = run_snakemake(tmp_path / "work", TEXT, "--config", "at=.", engine=engine, XDG_RUNTIME_DIR=str(link))
+        place = {"FLUX_OPERATOR_RUNTIME_DIR": str(link)}
+        run = run_snakemake(tmp_path / "work", TEXT, "--config", "at=.", engine=engine, **place)
     finally:
         link.unlink()
     assert run.returncode == 1

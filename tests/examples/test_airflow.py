@@ -40,7 +40,7 @@ class Demo:
         self.process = subprocess.Popen(
             [sys.executable, str(DAGS / "demo.py")],
             cwd=directory,
-            env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "FXO_TEST_DEMO": self._mark},
+            env={**os.environ, "FLUX_OPERATOR_RUNTIME_DIR": str(runtime), "FXO_TEST_DEMO": self._mark},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from executors.agent import connection
+from executors.agent import connection, wire
 from executors.agent.connection import Connection
 from executors.agent.jobs import JobTable
 
@@ -87,3 +90,40 @@ def test_output_that_a_client_does_not_read_does_not_fill_the_agents_memory_and_
 
     assert asyncio.run(serve()) == OUTPUT
     assert 0 < server.most < connection.MAX_HELD + 2 * PIECE
+
+
+def _stop(client: subprocess.Popen[bytes]) -> None:
+    client.send_signal(signal.SIGSTOP)
+    os.waitpid(client.pid, os.WUNTRACED)
+
+
+def _go_on(client: subprocess.Popen[bytes]) -> None:
+    client.send_signal(signal.SIGCONT)
+    os.waitpid(client.pid, os.WCONTINUED)
+
+
+def test_a_stopped_client_is_not_taken_for_gone() -> None:
+    async def serve(client: subprocess.Popen[bytes]) -> None:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_connection(lambda: Connection(Server()), sock=ours)  # type: ignore[arg-type]
+        assert made._transport is not None
+        made._peer = client.pid  # that of a pair is this process
+        _stop(client)
+        made._heard = loop.time() - 10 * wire.SILENCE_LIMIT
+        made._keep_alive()
+        assert not made._transport.is_closing()
+        # It goes on, and has its time to say something; then it is silent indeed.
+        _go_on(client)
+        made._keep_alive()
+        assert not made._transport.is_closing()
+        made._heard = loop.time() - 10 * wire.SILENCE_LIMIT
+        made._keep_alive()
+        assert made._transport.is_closing()
+        theirs.close()
+
+    with subprocess.Popen(["sleep", "600"]) as client:
+        try:
+            asyncio.run(serve(client))
+        finally:
+            client.kill()
