@@ -13,6 +13,7 @@ mappings have none. Everything wrong is said at once, each problem with its fiel
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executors.errors import ConfigError, SpecError
-from executors.schema import MINICLUSTER_API_VERSION, Type, unknown
+from executors.schema import MINICLUSTER_API_VERSION, POD_PATCH, Type, pod_patch_problems, unknown
 
 if TYPE_CHECKING:
     from executors.spec import MiniClusterSpec  # 6 ms, and most runs have no MiniCluster
@@ -55,6 +56,8 @@ class RunSection:
     schedule_timeout: float = 30.0
     max_lifetime: float = 604800.0
     ttl: float = 600.0
+    #: A strategic merge patch for the pod template, for the provisioner direct.
+    pod_patch: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,13 @@ def _env(value: object) -> Mapping[str, str]:
     return dict(value)
 
 
+def _pod_patch(value: object) -> Mapping[str, Any]:
+    found = pod_patch_problems(value)
+    if found:
+        raise _Bad(*found)
+    return copy.deepcopy(dict(value)) if isinstance(value, Mapping) else {}
+
+
 class Key(NamedTuple):
     """One key of the config."""
 
@@ -172,6 +182,7 @@ KEYS: dict[str, Key] = {
     "run.scheduleTimeout": Key("schedule_timeout", _seconds, _SECONDS),
     "run.maxLifetime": Key("max_lifetime", _seconds, _SECONDS),
     "run.ttl": Key("ttl", _seconds, _SECONDS),
+    "run.podPatch": Key("pod_patch", _pod_patch, POD_PATCH),
     "jobDefaults.queue": Key("queue", _text, _TEXT),
     "jobDefaults.bank": Key("bank", _text, _TEXT),
     "jobDefaults.coresPerTask": Key("cores_per_task", _whole(1), Type(kind="integer", low=1)),
@@ -180,6 +191,8 @@ KEYS: dict[str, Key] = {
     "jobDefaults.urgency": Key("urgency", _whole(0, 31), Type(kind="integer", low=0, high=31)),
     "jobDefaults.env": Key("env", _env, Type(kind="map", item=Type(kind="string"))),
 }
+#: Keys that have no environment variable, and whose values may hold secrets.
+_MAPPINGS = ("jobDefaults.env", "run.podPatch")
 _SECTIONS = ("run", "jobDefaults")
 _TOP = ("apiVersion", "kind", *_SECTIONS, "minicluster")
 
@@ -222,7 +235,7 @@ def load_config(
         try:
             values[key.split(".")[0]][name] = parse(raw)
         except _Bad as err:
-            problems.append(f"{key}: {raw!r} ({origin}) {err}")
+            problems += err.args if key == "run.podPatch" else [f"{key}: {raw!r} ({origin}) {err}"]
     spec = None
     if isinstance(minicluster, dict):
         from executors.spec import parse_spec  # see above
@@ -244,7 +257,7 @@ def describe(config: RunConfig) -> list[str]:
         section = config.run if key.startswith("run.") else config.job_defaults
         value = getattr(section, name)
         # Values of env may be secrets that somebody put in the wrong place.
-        shown = sorted(value) if key == "jobDefaults.env" else value
+        shown = sorted(value) if key in _MAPPINGS else value
         lines.append(f"{key} = {shown} ({config.origins.get(key, 'default')})")
     return lines
 
@@ -273,7 +286,7 @@ def _given(
                 given[key] = (f"file {source}" if source != "config" else "config", value)
     for key in KEYS:
         variable = variable_of(key)
-        if environ.get(variable) and key != "jobDefaults.env":
+        if environ.get(variable) and key not in _MAPPINGS:
             given[key] = (f"environment {variable}", environ[variable])
         if options.get(key) is not None:
             given[key] = ("option", options[key])

@@ -29,7 +29,7 @@ class Type:
     """What one field may hold.
 
     ``kind``: string (``low``: its least length), boolean, integer, number, quantity, object (``fields``), map (names to
-    ``item``) or list (of ``item``).
+    ``item``), list (of ``item``) or any (of what JSON knows).
     """
 
     kind: str
@@ -220,6 +220,80 @@ _POD = _object(
     ),
 )
 
+_ANY = Type(kind="any")
+_NAMED = _list(_object(name=_needed(_TEXT)))
+#: ``run.podPatch``, a strategic merge patch for the Job's pod template: what of a PodTemplateSpec may be in it.
+#: What is below that is Kubernetes' to judge, and `executors.render.patch`'s where brokers need it.
+POD_PATCH = _object(
+    metadata=_object(annotations=_map(_TEXT), labels=_map(_TEXT)),
+    spec=_object(
+        affinity=_ANY,
+        automountServiceAccountToken=_FLAG,
+        containers=_list(_ANY),
+        dnsConfig=_ANY,
+        dnsPolicy=_text(None, "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
+        enableServiceLinks=_FLAG,
+        hostAliases=_list(_ANY),
+        hostIPC=_FLAG,
+        hostNetwork=_FLAG,
+        hostPID=_FLAG,
+        hostUsers=_FLAG,
+        imagePullSecrets=_NAMED,
+        initContainers=_list(_ANY),
+        nodeName=_TEXT,
+        nodeSelector=_map(_TEXT),
+        os=_ANY,
+        overhead=_map(_QUANTITY),
+        preemptionPolicy=_text(None, "PreemptLowerPriority", "Never"),
+        priority=_whole(-(2**31)),
+        priorityClassName=_TEXT,
+        readinessGates=_list(_ANY),
+        resourceClaims=_list(_ANY),
+        resources=_ANY,
+        runtimeClassName=_TEXT,
+        schedulerName=_TEXT,
+        schedulingGates=_NAMED,
+        securityContext=_ANY,
+        serviceAccountName=_TEXT,
+        terminationGracePeriodSeconds=_whole(0, _INT64),
+        tolerations=_list(
+            _object(
+                effect=_text(None, "NoSchedule", "PreferNoSchedule", "NoExecute"),
+                key=_TEXT,
+                operator=_text(None, "Exists", "Equal"),
+                tolerationSeconds=_whole(-_INT64, _INT64),
+                value=_TEXT,
+            )
+        ),
+        topologySpreadConstraints=_list(_ANY),
+        volumes=_list(_ANY),
+    ),
+)
+#: Fields of a pod that a patch may not have, and why.
+_NOT_IN_A_PATCH = {
+    "activeDeadlineSeconds": "it would end the brokers' pods one by one; give run.maxLifetime",
+    "ephemeralContainers": "Kubernetes takes none in a template",
+    "hostname": "brokers find each other by their host names",
+    "hostnameOverride": "brokers find each other by their host names",
+    "restartPolicy": "the Job itself replaces pods that fail, which needs Never",
+    "setHostnameAsFQDN": "brokers find each other by their host names",
+    "shareProcessNamespace": "give it in minicluster",
+    "subdomain": "brokers find each other by it; give minicluster.network.headlessName",
+}
+
+
+def pod_patch_problems(value: JSONValue, path: str = "run.podPatch") -> list[str]:
+    """Every field of a patch that is unknown, refused, or of a wrong type or value: one text each."""
+    given = value.get("spec") if isinstance(value, Mapping) else None
+    if not isinstance(given, Mapping):
+        return shape_problems(value, path, POD_PATCH)
+    found = [
+        f"{path}.spec.{name}: cannot be changed: {_NOT_IN_A_PATCH[name]}" for name in given if name in _NOT_IN_A_PATCH
+    ]
+    rest = {name: inner for name, inner in given.items() if name not in _NOT_IN_A_PATCH}
+    return found + shape_problems({**value, "spec": rest}, path, POD_PATCH)
+
+
 #: The whole ``spec`` of a v1alpha2 MiniCluster.
 SPEC = _object(
     archive=_object(path=_TEXT),
@@ -259,6 +333,8 @@ _QUANTITY_RE = re.compile(_QUANTITY_PATTERN + r"\Z")
 
 def shape_problems(value: JSONValue, path: str, kind: Type = SPEC) -> list[str]:
     """Every field below ``path`` that is unknown, missing, or of a wrong type or value: one text each."""
+    if kind.kind == "any":
+        return _json_problems(value, path)
     if value is None:
         return [f"{path}: is empty (null); give {_allowed(kind)}, or leave the field out"]
     if kind.kind == "object":
@@ -270,6 +346,21 @@ def shape_problems(value: JSONValue, path: str, kind: Type = SPEC) -> list[str]:
         shown = f"a value of type {type(value).__name__}" if kind.hidden else _shown(value)
         return [f"{path}: {shown} must be {_allowed(kind)}{'; put it in quotes' if plain else ''}"]
     return []
+
+
+def _json_problems(value: JSONValue, path: str) -> list[str]:
+    """What YAML can hold and JSON cannot: dates, sets, names that are no strings, infinities."""
+    if isinstance(value, Mapping):
+        strange = [
+            f"{path}: the name {name!r} must be a string; put it in quotes" for name in value if type(name) is not str
+        ]
+        return strange + [one for name, inner in value.items() for one in _json_problems(inner, f"{path}.{name}")]
+    if isinstance(value, list):
+        return [one for at, inner in enumerate(value) for one in _json_problems(inner, f"{path}[{at}]")]
+    finite = not isinstance(value, float) or value - value == 0
+    if value is None or (isinstance(value, str | int | float) and finite):
+        return []
+    return [f"{path}: {_shown(value)} is nothing that JSON knows; put it in quotes"]
 
 
 def _object_problems(value: JSONValue, path: str, kind: Type) -> list[str]:
@@ -379,6 +470,8 @@ def json_schema(kind: Type = SPEC) -> dict[str, JSONValue]:
             if kind.kind == "map"
             else {"type": "array", "items": inner}
         )
+    elif kind.kind == "any":
+        made = {}
     elif kind.kind == "quantity":
         made = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": f"^{_QUANTITY_PATTERN}$"}]}
     else:

@@ -190,6 +190,8 @@ class MiniClusterSpec:
     flux: FluxOptions = FluxOptions()
     pod: Pod = Pod()
     services: tuple[Container, ...] = ()
+    #: ``run.podPatch``, which stands beside the document (direct mode).
+    pod_patch: Mapping[str, JSONValue] = field(default_factory=dict, repr=False)
 
     @property
     def public_document(self) -> dict[str, JSONValue]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from executors.config import describe, load_config
 from executors.errors import ConfigError
 from executors.names import RunId, run_name
 from executors.provision.certificate import make_certificate
-from executors.render import MiniCluster, render_direct
+from executors.render import MiniCluster, pod_patch_problems, render_direct
 from executors.spec import default_document, parse_spec
 from executors.validation import direct_problems, name_problems, replaced_by_program
 
@@ -31,12 +32,15 @@ def render(file: Path, name: str | None, namespace: str, as_json: bool) -> None:
     """
     import yaml
 
-    spec = load_config(file, environ={}).minicluster or parse_spec(default_document())
+    config = load_config(file, environ={})
+    spec = replace(config.minicluster or parse_spec(default_document()), pod_patch=config.run.pod_patch)
     name = name or name_of(file)
+    cluster = MiniCluster(name, namespace, spec)
     problems = [*direct_problems(spec, program=False), *name_problems(name, spec)]
+    problems = problems or pod_patch_problems(cluster, None)
     if problems:
         raise ConfigError(problems, str(file))
-    objects = render_direct(MiniCluster(name, namespace, spec), None, make_certificate(name))
+    objects = render_direct(cluster, None, make_certificate(name))
     if as_json:
         print_json({"apiVersion": "v1", "kind": "List", "items": objects})
     else:
@@ -60,6 +64,9 @@ def validate(file: Path, verbose: bool, as_json: bool) -> None:
     spec = config.minicluster
     name = run_name(RunId("cli", name_of(file)))
     refused = [*direct_problems(spec), *name_problems(name, spec)] if spec is not None else []
+    if not refused and config.run.pod_patch:
+        patched = replace(spec or parse_spec(default_document()), pod_patch=config.run.pod_patch)
+        refused = pod_patch_problems(MiniCluster(name, "default", patched), None)
     replaced = replaced_by_program(spec) if spec is not None else []
     if as_json:
         found = {"not_in_direct_mode": refused, "not_used": replaced, "values": describe(config)}

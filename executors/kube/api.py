@@ -141,9 +141,10 @@ class Api:
         """The whole list object: its ``metadata.resourceVersion`` is where a watch goes on."""
         return self.request("GET", kind.path(namespace), query=_selectors(labels, fields))
 
-    def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
-        """Raises ConflictError where it exists, InvalidError where it is refused."""
-        return self.request("POST", kind.path(namespace), body=manifest)
+    def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any], *, strict: bool = False) -> Object:
+        """Raises ConflictError where it exists, InvalidError where it is refused (``strict``: for an unknown field)."""
+        query = {"fieldValidation": "Strict"} if strict else {}
+        return self.request("POST", kind.path(namespace), query=query, body=manifest)
 
     def patch(
         self, kind: Kind, namespace: str | None, name: str, change: Mapping[str, Any], *, subresource: str | None = None

@@ -386,7 +386,9 @@ class ClusterProvisioner:
             self._creating = True
             self._attempt = os.urandom(8).hex()
             self._create_before()
-            owner = api.create(self.owner_kind, self._namespace, self._owner_manifest())
+            # Of a podPatch, Kubernetes would leave out a field that it does not know.
+            strict = bool(self._config.run.pod_patch)
+            owner = api.create(self.owner_kind, self._namespace, self._owner_manifest(), strict=strict)
         except ConflictError:
             pass
         except NotFoundError as err:
@@ -443,7 +445,9 @@ class ClusterProvisioner:
                 f"minicluster.{path}: {mine!r} is asked for, but {theirs!r} is running"
                 for path, theirs, mine in differences
             ]
-            or ["run: its limits, or the version of this program, are not those with which it was created"],
+            or [
+                "run: its limits, its podPatch, or the version of this program, are not those with which it was created"
+            ],
             f"{self._where()} runs with another spec; use that, or end it (flux-minicluster down) first",
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
 from executors.kube import ApiError, ConflictError, NotFoundError
 from executors.kube.api import JOBS, kind_of
@@ -15,7 +16,7 @@ from executors.provision import diagnosis
 from executors.provision.certificate import make_certificate
 from executors.provision.cluster import ATTEMPT_ANNOTATION, ClusterProvisioner
 from executors.provision.picture import Picture
-from executors.render import owned_by, places_of, render_direct
+from executors.render import owned_by, places_of, pod_patch_problems, render_direct
 from executors.render.entry import relay_command
 from executors.validation import direct_problems, name_problems
 
@@ -45,8 +46,14 @@ class DirectProvisioner(ClusterProvisioner):
     owner_kind = JOBS
     mode = "direct"
 
+    def __init__(self, run_name: str, config: RunConfig, reason: str) -> None:
+        super().__init__(run_name, config, reason)
+        self._spec = replace(self._spec, pod_patch=config.run.pod_patch)
+
     def ensure(self) -> None:
         problems = [*direct_problems(self._spec), *name_problems(self._name, self._spec)]
+        if not problems:
+            problems = pod_patch_problems(self._minicluster(), self._program())
         if problems:
             raise ConfigError(problems)
         self._check_version()

@@ -7,7 +7,7 @@ import math
 import time
 from typing import Any
 
-from executors.errors import ExecutorsError, ProvisionError
+from executors.errors import ConfigError, ExecutorsError, ProvisionError
 from executors.kube import ConflictError, Kind, NotFoundError
 from executors.kube.api import CONFIG_MAPS, JOBS, MINICLUSTERS, PODS
 from executors.provision import diagnosis
@@ -45,6 +45,12 @@ class OperatorProvisioner(ClusterProvisioner):
     deletion_policy = "Background"
     #: Of the agent's ConfigMap, when this object has created it and nothing owns it yet.
     _made = ""
+
+    def ensure(self) -> None:
+        if self._config.run.pod_patch:
+            cure = "the Flux Operator makes the pods, and its v1alpha2 has no place for it; use the provisioner direct"
+            raise ConfigError([f"run.podPatch: cannot be honoured by the provisioner operator: {cure}"])
+        super().ensure()
 
     def _agent_directory(self) -> str:
         return _AGENT_DIRECTORY

@@ -5,7 +5,7 @@ for a Flux Operator. What must not live here: any I/O, the API client, waiting, 
 and rules about what is allowed (`executors.validation`).
 """
 
-from executors.render.direct import owned_by, render_direct, spec_hash
+from executors.render.direct import owned_by, pod_patch_problems, render_direct, spec_hash
 from executors.render.minicluster import MiniCluster, Program
 from executors.render.names import (
     HASH_ANNOTATION,
@@ -21,6 +21,7 @@ __all__ = [
     "Program",
     "owned_by",
     "places_of",
+    "pod_patch_problems",
     "render_direct",
     "render_resource",
     "spec_hash",

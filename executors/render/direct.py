@@ -20,7 +20,8 @@ from executors.render.objects import (
     secret,
     without_metadata,
 )
-from executors.render.pod import services_pod
+from executors.render.patch import patch_problems
+from executors.render.pod import GRACE_PERIOD, services_pod, unpatched_template
 
 
 def render_direct(cluster: MiniCluster, program: Program | None, certificate: str) -> list[Manifest]:
@@ -61,6 +62,12 @@ def owned_by(manifests: Sequence[Manifest], owner: Mapping[str, Any]) -> list[Ma
         for one in manifests
         if (one["kind"], one["metadata"]["name"]) != (reference["kind"], reference["name"])
     ]
+
+
+def pod_patch_problems(cluster: MiniCluster, program: Program | None) -> list[str]:
+    """What ``run.podPatch`` would take from the brokers; its shape is right by now (`executors.schema.POD_PATCH`)."""
+    template = unpatched_template(cluster, program, labels_of(cluster))
+    return patch_problems(template, cluster.spec.pod_patch, GRACE_PERIOD)
 
 
 def _render(cluster: MiniCluster, program: Program | None, certificate: str) -> list[Manifest]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from executors.render.names import CERTIFICATE_KEY
+from executors.render.patch import needs_mounts
 from executors.spec import Commands, MiniClusterSpec
 
 #: Bytes of a user's part of broker.toml. Linux takes 128 KiB as one variable, and each byte may become six in it.
@@ -80,7 +81,7 @@ UNMOUNTED = Places("/var/tmp")
 
 def places_of(spec: MiniClusterSpec, *, agent: bool) -> Places:
     """``agent``: our agent is what the lead runs, not a command of the spec's."""
-    return UNMOUNTED if agent and _needs_no_volume(spec) else MOUNTED
+    return UNMOUNTED if agent and _needs_no_volume(spec) and not needs_mounts(spec.pod_patch) else MOUNTED
 
 
 def _needs_no_volume(spec: MiniClusterSpec) -> bool:

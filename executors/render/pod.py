@@ -9,6 +9,7 @@ from executors.render import entry, names
 from executors.render.broker import broker_command
 from executors.render.command import command_words
 from executors.render.minicluster import MiniCluster, Program
+from executors.render.patch import patched
 from executors.render.places import MOUNTED, Places, has_texts, places_of
 from executors.render.security import container_security, pod_security
 from executors.render.volumes import mounts_of, volumes_of
@@ -36,6 +37,12 @@ _FAILURES_FIELD = "metadata.annotations['batch.kubernetes.io/job-index-failure-c
 
 def pod_template(cluster: MiniCluster, program: Program | None, labels: Mapping[str, str]) -> dict[str, Any]:
     """The Job's pod template. ``labels`` are those of every object."""
+    made = patched(unpatched_template(cluster, program, labels), cluster.spec.pod_patch)
+    return _with_host_network(cluster, program, made) if made["spec"].get("hostNetwork") else made
+
+
+def unpatched_template(cluster: MiniCluster, program: Program | None, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The same before ``run.podPatch``."""
     spec = cluster.spec
     main = spec.flux_container
     sidecars = [_sidecar(cluster, at, one) for at, one in enumerate(spec.containers) if one is not main]
@@ -63,6 +70,20 @@ def pod_template(cluster: MiniCluster, program: Program | None, labels: Mapping[
         "annotations": {**_STAY, **spec.pod.annotations},
     }
     return {"metadata": metadata, "spec": made}
+
+
+def _with_host_network(cluster: MiniCluster, program: Program | None, template: dict[str, Any]) -> dict[str, Any]:
+    """What a patch with hostNetwork needs besides: Services' names, brokers that are not called as their nodes are, and
+    never two of them, which have one port, on one node."""
+    spec = template["spec"]
+    [main] = spec["containers"]
+    command = list(main["command"])
+    config = places_of(cluster.spec, agent=program is not None).broker_config
+    # Kubernetes puts the variable's value in its place.
+    command.insert(command.index(config) + 1, f"-Shostname={cluster.name}-$(JOB_COMPLETION_INDEX)")
+    ports = [*main.get("ports", []), {"containerPort": names.BROKER_PORT, "protocol": "TCP"}]
+    main = {**main, "command": command, "ports": list({one["containerPort"]: one for one in ports}.values())}
+    return {**template, "spec": {"dnsPolicy": "ClusterFirstWithHostNet", **spec, "containers": [main]}}
 
 
 def services_pod(cluster: MiniCluster, labels: Mapping[str, str]) -> dict[str, Any] | None:
