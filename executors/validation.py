@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from executors.api_rules import api_problems
 from executors.errors import SpecError
 from executors.schema import JSONValue, quantity
 from executors.spec import Container, MiniClusterSpec, Volume, parse_spec
@@ -122,6 +123,7 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
             f"{path}.pod.restartPolicy: {policy!r} cannot be honoured by direct mode: the Job itself replaces "
             "pods that fail, which needs Never; leave it out"
         )
+    found += api_problems(spec, path)
     found += [*_flux_problems(spec, f"{path}.flux"), *_variable_problems(spec.flux.environment, f"{path}.flux")]
     for at, container in enumerate(spec.containers):
         found += _container_problems(container, f"{path}.containers[{at}]")
@@ -233,10 +235,6 @@ def _container_problems(container: Container, path: str) -> Iterator[str]:
         yield f"{path}.secrets.{name}: is given in environment too; leave out one of them"
     if container.working_dir and not container.working_dir.startswith("/"):
         yield f"{path}.workingDir: {container.working_dir!r} must be an absolute path"
-    for name, request in container.resources.requests.items():
-        limit = container.resources.limits.get(name)
-        if quantity(request) < 0 or (limit is not None and quantity(request) > quantity(limit)):
-            yield f"{path}.resources.requests.{name}: {request} must be from 0 to the limit, {limit}"
     for volume in container.volumes:
         yield from _volume_problems(volume, f"{path}.volumes.{volume.name}")
 

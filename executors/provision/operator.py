@@ -7,6 +7,7 @@ import math
 import time
 from typing import Any
 
+from executors.api_rules import api_problems
 from executors.errors import ConfigError, ExecutorsError, ProvisionError
 from executors.kube import ConflictError, Kind, NotFoundError
 from executors.kube.api import CONFIG_MAPS, JOBS, MINICLUSTERS, PODS
@@ -50,6 +51,9 @@ class OperatorProvisioner(ClusterProvisioner):
         if self._config.run.pod_patch:
             cure = "the Flux Operator makes the pods, and its v1alpha2 has no place for it; use the provisioner direct"
             raise ConfigError([f"run.podPatch: cannot be honoured by the provisioner operator: {cure}"])
+        problems = api_problems(self._spec)
+        if problems:  # the operator would say so in its own log, where few look
+            raise ConfigError(problems)
         super().ensure()
 
     def _agent_directory(self) -> str:

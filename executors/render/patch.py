@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from executors.api_rules import annotation_problems, label_problems, toleration_problems
+
 Object = dict[str, Any]
 
 _CONTAINER = {"env": "name", "ports": "containerPort", "volumeMounts": "mountPath", "volumeDevices": "devicePath"}
@@ -104,6 +106,11 @@ def patch_problems(template: Object, patch: Mapping[str, Any], grace: int, path:
         if one["name"] in taken or one["name"].endswith("-entrypoint"):
             where = f"{path}.spec.volumes[{at}].name"
             found.append(f"{where}: {one['name']!r} is a volume of the pods already; choose another name")
+    metadata = patch.get("metadata", {})
+    found += label_problems(metadata.get("labels", {}), f"{path}.metadata.labels")
+    found += annotation_problems(metadata.get("annotations", {}), f"{path}.metadata.annotations")
+    found += label_problems(spec.get("nodeSelector", {}), f"{path}.spec.nodeSelector")
+    found += toleration_problems(spec.get("tolerations", []), f"{path}.spec.tolerations")
     given = spec.get("terminationGracePeriodSeconds", grace)
     if given < grace:
         found.append(
