@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
+from executors.api_rules import api_problems
 from executors.cli.common import FAILED, cluster_options, config_of, guarded, json_option, print_json
 from executors.cli.image_check import Finding, examine_image
+from executors.cli.room import room_problems
 from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
@@ -19,10 +21,13 @@ from executors.kube.api import NAMESPACES, Kind
 from executors.provision.direct import OLDEST, version_of
 from executors.provision.rights import RIGHTS, missing_rights
 from executors.provision.rundir import PLACE_VARIABLE, base_directory
+from executors.render import MiniCluster, Program, pod_patch_problems, render_direct
 from executors.spec import default_document, parse_spec
 from executors.validation import direct_problems
 
 _QUOTAS = Kind("v1", "resourcequotas")
+_LIMIT_RANGES = Kind("v1", "limitranges")
+_MORE_ROOM = "end what uses it, ask for more, or want less: minicluster.size, resources of containers"
 _CRDS = "/apis/flux-framework.org/v1alpha2"
 
 
@@ -34,8 +39,9 @@ _CRDS = "/apis/flux-framework.org/v1alpha2"
 def doctor(as_json: bool, image_check: bool, **options: Any) -> None:
     """Check what an instance needs, and say how to mend what is missing; exit code 1 where something is.
 
-    On Kubernetes (the default here, mode direct): API server, version, namespace, rights one by one, CRD, quota, spec
-    and image. With --provisioner local or attach: this machine.
+    On Kubernetes (the default here, mode direct): API server, version, namespace, rights one by one, CRD, room in
+    quotas and limit ranges for the size that is wanted, spec and image. With --provisioner local or attach: this
+    machine.
     """
     config = config_of(options)
     here = config.run.provisioner in ("local", "attach")
@@ -106,8 +112,13 @@ def _examine_cluster(api: Api, config: RunConfig, mode: str) -> Iterator[Finding
         yield _crd(api)
     yield _namespace(api, namespace)
     yield from _rights(api, namespace, mode)
-    yield _quota(api, namespace)
-    yield from _spec(config, mode)
+    spec = replace(config.minicluster or parse_spec(default_document()), pod_patch=config.run.pod_patch)
+    # Of a run whose name and agent do not matter here.
+    cluster, program = MiniCluster("run", namespace, spec), Program(b"", (), config.run.max_lifetime, config.run.ttl)
+    problems = _problems(cluster, program, config, mode)
+    if not problems:
+        yield from _room(api, namespace, cluster, program, mode)
+    yield from _spec(cluster, problems)
 
 
 def _version(found: dict[str, Any], mode: str) -> Finding:
@@ -156,25 +167,37 @@ def _rights(api: Api, namespace: str, mode: str) -> Iterator[Finding]:
             yield Finding(f"may {verb} {right.resource}", ok, f"in the namespace {namespace}", "" if ok else cure)
 
 
-def _quota(api: Api, namespace: str) -> Finding:
+def _room(api: Api, namespace: str, cluster: MiniCluster, program: Program, mode: str) -> Iterator[Finding]:
+    """Whether quotas and limit ranges leave room for the size that is wanted."""
     try:
         quotas = api.list(_QUOTAS, namespace)["items"]
+        ranges = api.list(_LIMIT_RANGES, namespace)["items"]
     except ApiError as err:
-        return Finding(
-            "quota", None, str(err), "only needed to see it beforehand; pods over a quota are refused with it"
-        )
-    full = []
-    for quota in quotas:
-        hard, used = quota.get("status", {}).get("hard", {}), quota.get("status", {}).get("used", {})
-        full += [f"{name} {used.get(name)} of {hard[name]}" for name in hard if used.get(name) == hard[name] != "0"]
-    if full:
-        return Finding("quota", False, f"used up: {', '.join(full)}", "end what uses it, or ask for more")
-    return Finding("quota", True, "no quota is used up" if quotas else "there is none")
+        cure = "only needed to see it beforehand; pods that do not fit are refused with the reason"
+        yield Finding("quota", None, str(err), cure)
+        return
+    if not quotas and not ranges:
+        yield Finding("quota", True, "there is none, and no limit range")
+        return
+    spec = cluster.spec
+    manifests = render_direct(cluster, program, "")
+    if mode == "operator":  # of it, the operator's own objects for the same pods
+        manifests = [*(one for one in manifests if one["kind"] != "Secret"), {"kind": "MiniCluster"}]
+    problems = room_problems(manifests, spec.size, quotas, ranges)
+    least = spec.min_size or spec.size
+    text = "; ".join(problems)
+    if problems and least < spec.size and not room_problems(manifests, least, quotas, ranges):
+        yield Finding("quota", None, f"room for minSize {least}, not for size {spec.size}: {text}", _MORE_ROOM)
+    elif problems:
+        yield Finding("quota", False, f"no room for {spec.size} pod{'s' * (spec.size > 1)}: {text}", _MORE_ROOM)
+    else:
+        more = room_problems(manifests, spec.max_size, quotas, ranges)
+        said = f"room for {spec.size} pod{'s' * (spec.size > 1)}"
+        yield Finding("quota", True, f"{said}; not for maxSize {spec.max_size}: {'; '.join(more)}" if more else said)
 
 
-def _spec(config: RunConfig, mode: str) -> Iterator[Finding]:
-    spec = config.minicluster or parse_spec(default_document())
-    problems = direct_problems(spec) if mode == "direct" else []
+def _spec(cluster: MiniCluster, problems: list[str]) -> Iterator[Finding]:
+    spec = cluster.spec
     said = (
         "; ".join(problems)
         or f"{spec.size} pod{'s' if spec.size > 1 else ''} of {spec.flux_container.image or 'the default image'}"
@@ -187,6 +210,13 @@ def _spec(config: RunConfig, mode: str) -> Iterator[Finding]:
         "brings its own Flux, which is only seen when a pod runs" if not uses_view else "Flux comes by the view",
         "flux-minicluster doctor --image-check runs one" if not uses_view else "",
     )
+
+
+def _problems(cluster: MiniCluster, program: Program, config: RunConfig, mode: str) -> list[str]:
+    if mode == "operator":
+        refused = ["run.podPatch: the provisioner operator cannot honour it"] if config.run.pod_patch else []
+        return [*api_problems(cluster.spec), *refused]
+    return direct_problems(cluster.spec) or pod_patch_problems(cluster, program)
 
 
 COMMANDS: Sequence[click.Command] = (doctor,)
