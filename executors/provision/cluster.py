@@ -20,6 +20,7 @@ from executors.errors import ConfigError, EndingError, ExecutorsError, Provision
 from executors.kube import Api, ApiError, ClusterAccess, ConflictError, Kind, NotFoundError, connect
 from executors.kube.api import EVENTS, JOBS, PODS, kind_of
 from executors.provision import diagnosis
+from executors.provision.creating import create
 from executors.provision.diagnosis import Fatal
 from executors.provision.package import agent_archive
 from executors.provision.picture import Picture
@@ -379,6 +380,11 @@ class ClusterProvisioner:
             ttl=run.ttl,
         )  # fmt: skip
 
+    def _create(self, kind: Kind, manifest: Object, *, strict: bool = False) -> Object:
+        limit = self._config.run.schedule_timeout
+        made: Object = create(self.api, kind, self._namespace, manifest, limit, strict=strict)
+        return made
+
     def _get_or_create(self) -> Object | None:
         """The owner, ours or made just now; None when one that was in the way has gone."""
         api = self.api
@@ -388,7 +394,7 @@ class ClusterProvisioner:
             self._create_before()
             # Of a podPatch, Kubernetes would leave out a field that it does not know.
             strict = bool(self._config.run.pod_patch)
-            owner = api.create(self.owner_kind, self._namespace, self._owner_manifest(), strict=strict)
+            owner = self._create(self.owner_kind, self._owner_manifest(), strict=strict)
         except ConflictError:
             pass
         except NotFoundError as err:

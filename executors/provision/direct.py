@@ -84,7 +84,7 @@ class DirectProvisioner(ClusterProvisioner):
             if manifest["kind"] == "Job":
                 continue
             try:
-                self.api.create(kind_of(manifest), self._namespace, manifest)
+                self._create(kind_of(manifest), manifest)
             except ConflictError:
                 pass  # another client completes the same MiniCluster; the first certificate counts
         if not queue:

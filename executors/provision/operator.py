@@ -111,7 +111,7 @@ class OperatorProvisioner(ClusterProvisioner):
         name = agent["metadata"]["name"]
         for _ in range(_ATTEMPTS):
             try:
-                self._made = self.api.create(CONFIG_MAPS, self._namespace, agent)["metadata"]["uid"]
+                self._made = self._create(CONFIG_MAPS, agent)["metadata"]["uid"]
                 return
             except ConflictError:  # of another client of this run, or of one that died before it made the rest
                 pass
@@ -192,7 +192,7 @@ class OperatorProvisioner(ClusterProvisioner):
             self.api.patch(CONFIG_MAPS, self._namespace, agent["metadata"]["name"], change)
         except NotFoundError:
             # It was that of the MiniCluster before, which went between the two. The pods wait for it.
-            self.api.create(CONFIG_MAPS, self._namespace, agent)
+            self._create(CONFIG_MAPS, agent)
         self._made = ""
 
     def _agent(self) -> Object:

@@ -1,4 +1,4 @@
-"""Creations whose answer was lost: what is there afterwards is our own, and is taken and removed as such."""
+"""Creations whose answer was lost, or which a quota refused for a moment: the start goes on, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from executors.config import RunConfig, RunSection
+from executors.kube import ForbiddenError
 from executors.provision.direct import DirectProvisioner
 from executors.provision.operator import OperatorProvisioner
 from tests.unit.servers import LOSE, Answer, ApiServer, Asked, kubeconfig, refusal
@@ -100,3 +101,28 @@ def test_what_was_made_by_a_request_without_an_answer_is_ours_to_use_and_to_remo
         assert "flux-operator-executors/adopted" not in made["metadata"]["annotations"]
         provisioner.abandon()
     assert owner not in store.kinds()
+
+
+def test_a_quota_that_was_full_a_moment_ago_delays_and_one_that_stays_full_is_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executors.provision.creating._PAUSE", 0.05)
+    store = Store()
+    full = 'secrets "x" is forbidden: exceeded quota: team, requested: count/secrets=1, used: 3, limited: 3'
+    left = [3]
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "POST" and asked.path.endswith("/secrets") and left[0]:
+            left[0] -= 1
+            return refusal(403, "Forbidden", full)
+        return store.answer(asked)
+
+    with ApiServer(answer) as server:
+        config = _config(tmp_path, server)
+        DirectProvisioner("run-1234", config, "asked for").ensure()
+        assert "Secret" in store.kinds() and left == [0]
+        store.objects.clear()
+        left[0] = 1_000_000
+        short = replace(config, run=replace(config.run, schedule_timeout=0.2))
+        with pytest.raises(ForbiddenError, match="exceeded quota: team"):
+            DirectProvisioner("run-1234", short, "asked for").ensure()
