@@ -322,6 +322,10 @@ class Session:
         """
         return self._history.after(after, lambda: self._closed or self._lost is not None)
 
+    def wait_for_brokers(self) -> None:
+        """Wait until all brokers of a MiniCluster are there, or it was announced which are not and why: 20 s or so."""
+        self._lifecycle.wait_for_brokers()
+
     def release(self) -> None:
         """End the session and its instance, unless others use that: jobs that are still active end as CANCELLED.
 

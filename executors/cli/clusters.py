@@ -26,6 +26,7 @@ from executors.cli.common import (
     say,
 )
 from executors.errors import ExecutorsError, ProvisionError
+from executors.lifecycle import Lifecycle
 from executors.lifecycle.reap import reap as reap_instances
 from executors.names import run_name
 from executors.provision import Instance
@@ -43,7 +44,10 @@ def up(name: str | None, as_json: bool, **options: Any) -> None:
     run_id = run_id_of(name, options["config_file"])
     session = open_session(run_id, config_of(options), announce=say)
     hello = session.hello
-    session.close(release=False)
+    try:
+        session.wait_for_brokers()
+    finally:
+        session.close(release=False)
     if as_json:
         version = hello.engine_version
         print_json({"name": hello.run, "instance": hello.instance, "engine": hello.engine, "version": version})
@@ -106,10 +110,13 @@ def status(instance: str, as_json: bool, **options: Any) -> None:
     info: dict[str, Any] = dataclasses.asdict(found)
     if found.state == "running":
         try:
-            info["agent"], resources = lifecycle_of(config, found).observe("info", "resources")
+            lifecycle = lifecycle_of(config, found)
+            info["agent"], resources = lifecycle.observe("info", "resources")
             info["nodes"] = resources["nodes"]
         except ExecutorsError as err:
             info["agent"] = {"error": str(err)}
+        else:
+            info["unconnected"] = _unconnected(lifecycle, info["nodes"])
     if as_json:
         print_json(info)
         return
@@ -120,6 +127,8 @@ def status(instance: str, as_json: bool, **options: Any) -> None:
         if not found.namespace and info["agent"]["uri"]:
             click.echo(f"FLUX_URI={info['agent']['uri']}")
         print_table(("RANK", "HOST", "CORES", "GPUS", "STATE"), [_node(one) for one in info["nodes"]])
+    for line in info.get("unconnected", []):
+        click.echo(line)
 
 
 @click.command()
@@ -165,6 +174,13 @@ def reap(dry_run: bool, as_json: bool, **options: Any) -> None:
             click.echo(f"{one.instance.name}: {what}: {one.reason}")
     if as_json:
         print_json([{"name": one.instance.name, "ended": one.ended, "reason": one.reason} for one in decided])
+
+
+def _unconnected(lifecycle: Lifecycle, nodes: list[dict[str, Any]]) -> list[str]:
+    try:
+        return lifecycle.unconnected(nodes)
+    except ExecutorsError as err:  # the table says which are down
+        return [f"why brokers are down cannot be told: {err}"]
 
 
 def _agent(info: dict[str, Any]) -> str:

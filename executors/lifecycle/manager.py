@@ -22,7 +22,9 @@ from executors.errors import (
     SessionClosedError,
     TransportError,
 )
+from executors.lifecycle.brokers import BrokerWatch, connected
 from executors.provision import Provisioner, Resizable, make_provisioner
+from executors.provision.base import Explaining
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Lifecycle:
         self._provisioner: Provisioner = make_provisioner(run_name, config, environ)
         self._start_limit = config.run.start_timeout
         self._config = config
+        self._brokers: BrokerWatch | None = None
 
     @property
     def inherits_environment(self) -> bool:
@@ -75,6 +78,7 @@ class Lifecycle:
                 else:
                     announce(_describe(hello))
                     self._check(hello, announce)
+                    self._watch_brokers(client, announce)
                     return client
         except BaseException:
             self._provisioner.abandon()
@@ -120,7 +124,22 @@ class Lifecycle:
         except BaseException:
             self._provisioner.detach()
             raise
+        self._watch_brokers(client, announce)
         return client
+
+    def _watch_brokers(self, client: Client, announce: Callable[[str], None]) -> None:
+        if isinstance(self._provisioner, Explaining):
+            self._brokers = BrokerWatch(self._provisioner, client, announce)
+            self._brokers.start()
+
+    def wait_for_brokers(self) -> None:
+        """After `acquire` or `join`: until all brokers are there, or it was announced which are not."""
+        if self._brokers is not None:
+            self._brokers.wait()
+
+    def unconnected(self, nodes: list[dict[str, Any]]) -> list[str]:
+        """After `observe`: what keeps brokers away, by the nodes that the agent has answered. Raises ProvisionError."""
+        return self._provisioner.unconnected(connected(nodes)) if isinstance(self._provisioner, Explaining) else []
 
     def observe(self, *ops: str) -> list[dict[str, Any]]:
         """What the agent of an instance that is there answers to requests, without keeping the instance alive.
@@ -235,11 +254,16 @@ class Lifecycle:
         waiting = self._provisioner.patience() if not observer else _ANSWER_LIMIT
         return Client(endpoint, handler, gone=self._provisioner.gone, patience=waiting, observer=observer)
 
+    def _stop_watching(self) -> None:
+        if self._brokers is not None:
+            self._brokers.stop()
+
     def release(self, client: Client) -> bool:
         """End the instance unless another client uses it; wait until it is gone. Whether it was ended.
 
         Jobs that are still active end as CANCELLED, and their events arrive before this returns.
         """
+        self._stop_watching()
         try:
             stopping = client.request("shutdown", only_if_last=True, reason="released by its client")["stopping"]
         except (AgentError, SessionClosedError, TransportError) as err:
@@ -259,6 +283,7 @@ class Lifecycle:
 
     def detach(self) -> None:
         """Leave the instance to itself."""
+        self._stop_watching()
         self._provisioner.detach()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -72,6 +72,20 @@ class Resizable(Protocol):
 
     def resize(self, size: int) -> None:
         """Want another number. Raises ConfigError for one that is not possible."""
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A provisioner that knows why brokers are not there."""
+
+    def lacks(self, ranks: Collection[int]) -> bool:
+        """Whether a broker that is wanted is not among these. Raises ProvisionError."""
+
+    def unconnected(self, ranks: Collection[int]) -> list[str]:
+        """What keeps the brokers away that are wanted and not among these, one line each; none: all are there.
+
+        Raises ProvisionError.
+        """
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from executors import flux_version
@@ -26,7 +26,7 @@ from executors.provision.package import agent_archive
 from executors.provision.picture import Picture
 from executors.provision.waiting import Waiting
 from executors.provision.watching import Change, Follower, Listed, Wanted
-from executors.render import HASH_ANNOTATION, LABELS, MiniCluster, Program
+from executors.render import BROKER_PORT, HASH_ANNOTATION, LABELS, MiniCluster, Program
 from executors.spec import MiniClusterSpec, default_document, parse_spec
 from executors.transport import Endpoint, PodExecEndpoint
 
@@ -45,6 +45,9 @@ _ANNOTATION_LIMIT = 100_000
 _HIDDEN = frozenset(["environment", "curveCert"])
 #: Seconds to wait for an object that is being deleted, or that we deleted, to be gone.
 DELETE_LIMIT = 120.0
+#: Brokers that are not there, of which each is explained, and lines of the log of each.
+_EXPLAINED = 4
+_LAST_WORDS = 3
 #: Seconds for an API server that refuses, or is away, to come to its senses.
 _RETRY_LIMIT = 20.0
 
@@ -169,6 +172,38 @@ class ClusterProvisioner:
         if self._uid != job["metadata"]["uid"] and not diagnosis.is_owned_by(job, self._uid):
             raise ProvisionError(f"{self._where()} has no Job yet")
         return int(job["spec"]["completions"]), self._spec.max_size
+
+    def lacks(self, ranks: Collection[int]) -> bool:
+        return not set(range(self.size()[0])) <= set(ranks)
+
+    def unconnected(self, ranks: Collection[int]) -> list[str]:
+        picture = Picture(self._container(), self._uid, self._spec.size)
+        picture.take_job(self.api.get(JOBS, self._namespace, self._name))
+        for pod in self.api.list(PODS, self._namespace, labels=f"job-name={self._name}")["items"]:
+            picture.take_pod(pod)
+        for event in self.api.list(EVENTS, self._namespace)["items"]:
+            picture.take_event(event)
+        missing = sorted(set(range(picture.wanted)) - set(ranks))
+        if not missing:
+            return []
+        lines = [
+            f"{len(missing)} of {picture.wanted} brokers of {self._namespace}/{self._name} are not connected to the "
+            "lead; jobs that need them wait:"
+        ]
+        for rank in missing[:_EXPLAINED]:
+            lines += [f"  rank {rank}: {line}" for line in self._why_unconnected(picture, rank)]
+        if len(missing) > _EXPLAINED:
+            lines.append(f"  and rank {', '.join(map(str, missing[_EXPLAINED:]))}")
+        return lines
+
+    def _why_unconnected(self, picture: Picture, rank: int) -> list[str]:
+        pod, keeps = picture.of_rank(rank)
+        if pod is None or keeps is not None:
+            return [keeps.reason if keeps is not None else "there is no pod"]
+        name = diagnosis.name_of(pod)
+        said = self._log_lines(name)[-_LAST_WORDS:] or [f"the log of {name} says nothing"]
+        cure = f"can it resolve the lead's name, and reach its port {BROKER_PORT} (NetworkPolicy)?"
+        return [f"pod {name} runs, but its broker does not reach the lead's; {cure}", *said]
 
     def resize(self, size: int) -> None:
         """Ask for another number of pods. Raises ConfigError for one that brokers have no place for."""

@@ -105,6 +105,19 @@ class Picture:
             found.append(diagnosis.of_jobs_events(self.job, events))
         return found
 
+    def of_rank(self, rank: int) -> tuple[Object | None, Pending | Fatal | None]:
+        """The pod of a broker, and what keeps it from running; None for one that runs."""
+        found = [pod for pod in diagnosis.youngest(self.pods) if diagnosis.index_of(pod) == rank]
+        if not found:
+            said = diagnosis.of_jobs_events(self.job, self.events) if self.job is not None else None
+            return None, said or Pending("no pod has been created yet")
+        [pod] = found
+        if diagnosis.is_running(pod, self._container):
+            return pod, None
+        said_of_it = [diagnosis.of_pod(pod, self._container), *diagnosis.of_pods_events(pod, self.events)]
+        fatal = [one for one in said_of_it if isinstance(one, Fatal)]
+        return pod, fatal[0] if fatal else reason_of(said_of_it)
+
 
 def _pending(finding: Finding) -> Finding:
     return Pending(finding.reason) if isinstance(finding, Fatal) else finding

@@ -8,6 +8,7 @@ and rules about what is allowed (`executors.validation`).
 from executors.render.direct import owned_by, pod_patch_problems, render_direct, spec_hash
 from executors.render.minicluster import MiniCluster, Program
 from executors.render.names import (
+    BROKER_PORT,
     HASH_ANNOTATION,
     LABELS,
 )
@@ -15,6 +16,7 @@ from executors.render.places import places_of
 from executors.render.resource import render_resource
 
 __all__ = [
+    "BROKER_PORT",
     "HASH_ANNOTATION",
     "LABELS",
     "MiniCluster",

@@ -1,0 +1,70 @@
+"""Watches whether all brokers of a new connection's instance are there, and says once which are not, and why.
+
+An instance is up with its lead broker: jobs run on what there is. A broker that never reaches the lead would leave a
+job that needs it waiting without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from executors.client import Client
+from executors.errors import ExecutorsError
+from executors.provision.base import Explaining
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks. Nothing tells a client of brokers that come; a look costs one answer of the agent, and as a
+#: rule the first or the second is the last.
+_LOOKS = (0.3, 0.7, 1.0, 2.0, 4.0, 12.0)
+
+
+class BrokerWatch:
+    """A thread of its own, which ends by itself after some 20 s at most; `stop` ends it sooner."""
+
+    def __init__(self, provisioner: Explaining, client: Client, announce: Callable[[str], None]) -> None:
+        self._provisioner = provisioner
+        self._client = client
+        self._announce = announce
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="brokers-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until all brokers are there, or it has been said which are not."""
+        self._thread.join()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        begun = time.monotonic()
+        try:
+            for seconds in _LOOKS:
+                if self._stopped.wait(seconds) or self._is_whole():
+                    return
+            lines = self._provisioner.unconnected(self._connected())
+        except ExecutorsError as err:  # whoever uses the session hears of it
+            log.debug("cannot tell which brokers are there: %s", err)
+            return
+        if lines and not self._stopped.is_set():
+            self._announce(f"warning: after {time.monotonic() - begun:.0f} s " + "\n".join(lines))
+
+    def _connected(self) -> set[int]:
+        return connected(self._client.request("resources")["nodes"])
+
+    def _is_whole(self) -> bool:
+        nodes = self._client.request("resources")["nodes"]
+        there = connected(nodes)
+        # A MiniCluster that may grow has ranks for pods that nobody wants yet.
+        return len(there) == len(nodes) or not self._provisioner.lacks(there)
+
+
+def connected(nodes: list[dict[str, object]]) -> set[int]:
+    """The ranks of an answer's nodes whose brokers are there."""
+    return {int(str(node["rank"])) for node in nodes if node["up"]}
