@@ -311,6 +311,17 @@ class Session:
         kinds: list[str | None] = self._client.request("stat", paths=list(paths))["kinds"]
         return kinds
 
+    def unwritable(self, directories: Sequence[str]) -> list[str]:
+        """What is wrong with each directory that is on the instance's lead node and that jobs cannot write to."""
+        found = self._client.request("stat", paths=list(directories))
+        uid, gid = found["user"]
+        return [
+            f"{directory} belongs to user {owner[0]}, group {owner[1]} (mode {owner[2]:o}), and jobs, which are user "
+            f"{uid}, group {gid} there, cannot write to it"
+            for directory, writable, owner in zip(directories, found["writable"], found["owners"], strict=True)
+            if writable is False and owner is not None
+        ]
+
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Any other request of the agent (put, get, drain, info ...). Raises AgentError."""
         return self._client.request(op, **fields)

@@ -135,6 +135,8 @@ class Executor(RemoteExecutor):
             remote=self._session.remote,
             files_shared=SharedFSUsage.INPUT_OUTPUT in shared,
             software_shared=SharedFSUsage.SOFTWARE_DEPLOYMENT in shared,
+            unwritable=self._session.unwritable,
+            logs=str(self._logdir),
         )
 
     def _find_survivors(self) -> dict[str, list[dict[str, Any]]]:

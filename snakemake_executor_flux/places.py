@@ -35,6 +35,16 @@ class NotShared(Exception):
     """Something that is said to be shared is not; the text has the cure."""
 
 
+def _check_writable(unwritable: Callable[[Sequence[str]], list[str]], cwd: str, logs: str) -> None:
+    for what, directory in (("working", cwd), ("log", logs)):
+        for problem in unwritable([directory] if directory else []):
+            owner = os.stat(directory)
+            raise NotShared(
+                f"the jobs' {what} directory: {problem}; run the pods as its owner (minicluster.pod.securityContext: "
+                f"{{runAsUser: {owner.st_uid}, runAsGroup: {owner.st_gid}}}), or let that user write there"
+            )
+
+
 def find_places(
     kinds: Callable[[Sequence[str]], list[str | None]],
     cwd: str,
@@ -42,8 +52,12 @@ def find_places(
     remote: bool,
     files_shared: bool,
     software_shared: bool,
+    unwritable: Callable[[Sequence[str]], list[str]] = lambda _: [],
+    logs: str = "",
 ) -> Places:
-    """``kinds`` tells what paths are on the instance's lead node. Raises NotShared."""
+    """``kinds`` tells what paths are on the instance's lead node, ``unwritable`` what is wrong with directories there
+    that jobs cannot write to; ``logs`` is the jobs' log directory. Raises NotShared.
+    """
     if not remote:
         return Places(files=True, python=sys.executable if software_shared else "python", package=software_shared)
     directory, interpreter = kinds([cwd, sys.executable])
@@ -53,6 +67,13 @@ def find_places(
             "(minicluster.containers[0].volumes), or share no files: --shared-fs-usage none, with a storage provider "
             "(--default-storage-provider) that the pods can reach"
         )
+    if files_shared:
+        if logs and kinds([logs]) != ["directory"]:
+            raise NotShared(
+                f"the jobs' log directory {logs} is not in the pods; give one in the working directory "
+                "(--flux-operator-logdir), or mount the volume that holds it"
+            )
+        _check_writable(unwritable, cwd, logs)
     if software_shared and interpreter == "file" and not _by_pythonpath():
         return Places(files=files_shared, python=sys.executable, package=True)
     # Debian and its kin have no program of the name python.

@@ -410,8 +410,17 @@ class Server:
         return {"path": path, "size": offset + written}
 
     async def op_stat(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
-        """What each path is on the agent's node: "file", "directory", "other" or null."""
-        return {"kinds": [_kind_of(path) for path in _list_of(request, "paths", str)]}
+        """What each path is on the agent's node ("file", "directory", "other" or null), whose it is, and whether jobs
+        may write there: they are the agent's own user."""
+        paths = _list_of(request, "paths", str)
+        return {
+            "kinds": [_kind_of(path) for path in paths],
+            "writable": [
+                os.access(path, os.W_OK | os.X_OK) if _kind_of(path) == "directory" else None for path in paths
+            ],
+            "owners": [_owner_of(path) for path in paths],
+            "user": [os.getuid(), os.getgid()],
+        }
 
     async def op_get(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         path = self._path(request)
@@ -583,6 +592,15 @@ def _kind_of(path: str) -> Optional[str]:
     except (OSError, ValueError):
         return None
     return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def _owner_of(path: str) -> Optional[List[int]]:
+    """User, group and permissions."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)]
 
 
 def _note_served(directory: str) -> None:

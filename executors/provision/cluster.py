@@ -24,6 +24,7 @@ from executors.provision.creating import create
 from executors.provision.diagnosis import Fatal
 from executors.provision.package import agent_archive
 from executors.provision.picture import Picture
+from executors.provision.user import user_of
 from executors.provision.waiting import Waiting
 from executors.provision.watching import Change, Follower, Listed, Wanted
 from executors.render import BROKER_PORT, HASH_ANNOTATION, LABELS, MiniCluster, Program
@@ -396,6 +397,7 @@ class ClusterProvisioner:
                 SPEC_ANNOTATION: spec if len(spec) < _ANNOTATION_LIMIT else "{}",
                 ATTEMPT_ANNOTATION: self._attempt,
             },
+            user=user_of(self._spec),
         )
 
     def _program(self) -> Program:

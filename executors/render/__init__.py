@@ -6,7 +6,7 @@ and rules about what is allowed (`executors.validation`).
 """
 
 from executors.render.direct import owned_by, pod_patch_problems, render_direct, spec_hash
-from executors.render.minicluster import MiniCluster, Program
+from executors.render.minicluster import MiniCluster, PodUser, Program
 from executors.render.names import (
     BROKER_PORT,
     HASH_ANNOTATION,
@@ -20,6 +20,7 @@ __all__ = [
     "HASH_ANNOTATION",
     "LABELS",
     "MiniCluster",
+    "PodUser",
     "Program",
     "owned_by",
     "places_of",

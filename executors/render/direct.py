@@ -38,9 +38,9 @@ def render_direct(cluster: MiniCluster, program: Program | None, certificate: st
 def spec_hash(cluster: MiniCluster, program: Program | None) -> str:
     """32 hex digits that differ when anything rendered does, but for the certificate and whose it is.
 
-    (The caller's labels, annotations and token say whose it is.)
+    (The caller's labels, annotations, token and user say whose it is.)
     """
-    plain = dataclasses.replace(cluster, labels={}, annotations={}, token="")
+    plain = dataclasses.replace(cluster, labels={}, annotations={}, token="", user=None)
     rest = [without_metadata(one) for one in _render(plain, program, "") if one["kind"] != "Secret"]
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -9,6 +9,16 @@ from executors.spec import MiniClusterSpec
 
 
 @dataclass(frozen=True)
+class PodUser:
+    """As whom pods run."""
+
+    uid: int
+    gid: int
+    #: Supplemental ones.
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class MiniCluster:
     """A spec with a name in a namespace. ``labels`` go on every object and pod (cost reports group by them)."""
 
@@ -21,6 +31,8 @@ class MiniCluster:
     #: At the end of the names of what the owner owns: what an earlier owner of the same name has left, and is being
     #: removed, is then neither in the way nor taken for this one's.
     token: str = ""
+    #: Of pods whose spec names none; None: `executors.render.security.DEFAULT_UID`.
+    user: PodUser | None = None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def _pod_spec(cluster: MiniCluster) -> dict[str, Any]:
     pod = cluster.spec.pod
     made: dict[str, Any] = {
         "automountServiceAccountToken": pod.automount_service_account_token,
-        "securityContext": pod_security(pod.security_context),
+        "securityContext": pod_security(pod.security_context, cluster.user),
         "terminationGracePeriodSeconds": GRACE_PERIOD,
     }
     wishes: dict[str, Any] = {

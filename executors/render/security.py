@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from executors.render.minicluster import PodUser
+
 #: The user that pods run as unless the spec says otherwise.
 DEFAULT_UID = 1000
 
 
-def pod_security(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A pod's securityContext."""
+def pod_security(given: Mapping[str, Any], user: PodUser | None = None) -> dict[str, Any]:
+    """A pod's securityContext; ``user``: whose it is where the spec does not say."""
     made: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
     if "runAsUser" not in given:
-        made["runAsUser"] = DEFAULT_UID
-        made["runAsGroup"] = DEFAULT_UID
+        made["runAsUser"] = user.uid if user is not None else DEFAULT_UID
+        made["runAsGroup"] = user.gid if user is not None else DEFAULT_UID
+        if user is not None and user.groups:
+            made["supplementalGroups"] = list(user.groups)
     made["runAsNonRoot"] = given.get("runAsUser") != 0
     return {**made, **given}
 
