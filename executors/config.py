@@ -19,13 +19,15 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executors.errors import ConfigError, SpecError
 from executors.schema import MINICLUSTER_API_VERSION, POD_PATCH, Type, pod_patch_problems, unknown
+from executors.yaml_text import MAX_SIZE, YamlTextError, read_mapping, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from executors.spec import MiniClusterSpec  # 6 ms, and most runs have no MiniCluster
 
 API_VERSION = "flux-operator-executors/v1"
@@ -141,7 +143,7 @@ def _env(value: object) -> Mapping[str, str]:
         raise _Bad("must be a mapping of names to strings")
     for name, text in value.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise _Bad(f"{name!r} cannot be the name of an environment variable")
+            raise _Bad(f"{shown(name)} cannot be the name of an environment variable")
         if not isinstance(text, str) or "\0" in text:
             raise _Bad(f"{name}: must be a string without null bytes; put it in quotes")
     return dict(value)
@@ -203,6 +205,14 @@ def variable_of(key: str) -> str:
     return ENV_PREFIX + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
 
 
+def config_of_text(text: str) -> dict[str, Any]:
+    """The content of a config that is given as text, for `load_config`. Raises ConfigError."""
+    try:
+        return read_mapping(text)
+    except YamlTextError as err:
+        raise ConfigError([f"config: {err}"]) from None
+
+
 def load_config(
     path: Path | str | Mapping[str, Any] | None = None,
     *,
@@ -217,7 +227,7 @@ def load_config(
     if path is None or isinstance(path, Mapping):
         source, document = ("", {}) if path is None else ("config", dict(path))
     else:
-        source, document = str(path), _read(Path(path), problems)
+        source, document = str(path), _read(str(path), problems)
     minicluster: Mapping[str, Any] | None = None
     bare = document.get("kind") == "MiniCluster"
     if bare:
@@ -227,7 +237,7 @@ def load_config(
         _check_top(document, problems)
         minicluster = document.get("minicluster")
         if minicluster is not None and not isinstance(minicluster, dict):
-            problems.append(f"minicluster: {minicluster!r} must be a mapping, a v1alpha2 MiniCluster spec")
+            problems.append(f"minicluster: {shown(minicluster)} must be a mapping, a v1alpha2 MiniCluster spec")
     given = _given(document, source, os.environ if environ is None else environ, options or {}, problems)
     values: dict[str, dict[str, Any]] = {"run": {}, "jobDefaults": {}}
     for key, (origin, raw) in given.items():
@@ -235,7 +245,7 @@ def load_config(
         try:
             values[key.split(".")[0]][name] = parse(raw)
         except _Bad as err:
-            problems += err.args if key == "run.podPatch" else [f"{key}: {raw!r} ({origin}) {err}"]
+            problems += err.args if key == "run.podPatch" else [f"{key}: {shown(raw)} ({origin}) {err}"]
     spec = None
     if isinstance(minicluster, dict):
         from executors.spec import parse_spec  # see above
@@ -276,7 +286,7 @@ def _given(
         if content is None:
             continue
         if not isinstance(content, dict):
-            problems.append(f"{section}: {content!r} must be a mapping")
+            problems.append(f"{section}: {shown(content)} must be a mapping")
             continue
         for name, value in content.items():
             key = f"{section}.{name}"
@@ -296,18 +306,18 @@ def _given(
 
 def _check_top(document: Mapping[str, Any], problems: list[str]) -> None:
     if document.get("kind") != "FluxRun":
-        problems.append(f"kind: {document.get('kind')!r} must be FluxRun (or MiniCluster, for a bare one)")
+        problems.append(f"kind: {shown(document.get('kind'))} must be FluxRun (or MiniCluster, for a bare one)")
     if document.get("apiVersion") != API_VERSION:
-        problems.append(f"apiVersion: {document.get('apiVersion')!r} must be {API_VERSION}")
+        problems.append(f"apiVersion: {shown(document.get('apiVersion'))} must be {API_VERSION}")
     problems += [unknown(str(name), name, _TOP) for name in document if name not in _TOP]
 
 
 def _bare_minicluster(document: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any] | None:
     if document.get("apiVersion") != MINICLUSTER_API_VERSION:
-        problems.append(f"apiVersion: {document.get('apiVersion')!r} must be {MINICLUSTER_API_VERSION}")
+        problems.append(f"apiVersion: {shown(document.get('apiVersion'))} must be {MINICLUSTER_API_VERSION}")
     spec = document.get("spec")
     if not isinstance(spec, dict):
-        problems.append(f"spec: {spec!r} must be a mapping, a v1alpha2 MiniCluster spec")
+        problems.append(f"spec: {shown(spec)} must be a mapping, a v1alpha2 MiniCluster spec")
         return None
     return spec
 
@@ -319,39 +329,14 @@ def _run_of_bare(document: Mapping[str, Any]) -> dict[str, Any]:
     return {} if namespace is None else {"run": {"namespace": namespace}}
 
 
-def _read(path: Path, problems: list[str]) -> dict[str, Any]:
-    import yaml  # here, since most runs have no file and the import costs 15 ms
-
-    class UniqueKeys(yaml.SafeLoader):
-        """Refuses a key that is given twice: the first value would be lost without a word."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                text = repr(key)
-                if text in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice", problem_mark=key_node.start_mark)
-                seen.add(text)
-            return super().construct_mapping(node, deep)
-
+def _read(path: str, problems: list[str]) -> dict[str, Any]:
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+        with open(path, "rb") as file:
+            return read_mapping(file.read(MAX_SIZE + 1))
     except OSError as err:
         problems.append(f"cannot be read: {err.strerror or err}")
-        return {}
-    except UnicodeDecodeError as err:
-        problems.append(f"is not UTF-8 text: {err.reason} at byte {err.start}")
-        return {}
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        problems.append(f"is not valid YAML{where}: {getattr(err, 'problem', None) or err}")
-        return {}
-    except (ValueError, TypeError, RecursionError) as err:
-        problems.append(f"is not valid YAML: {err}")
-        return {}
-    if not isinstance(document, dict):
-        problems.append("holds no mapping; the smallest config is apiVersion and kind")
-        return {}
-    return document
+    except YamlTextError as err:
+        problems.append(str(err))
+    except ValueError as err:  # a path with a null character
+        problems.append(f"cannot be read: {err}")
+    return {}

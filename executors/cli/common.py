@@ -22,6 +22,7 @@ from executors.lifecycle import Lifecycle
 from executors.names import RunId, run_name
 from executors.provision import Instance
 from executors.provision.inventory import instances, own_config
+from executors.yaml_text import read_mapping
 
 #: Exit codes, besides 0 and those of a job that ``run`` passes through (docs/cli.md).
 FAILED = 1
@@ -94,14 +95,12 @@ def run_id_of(name: str | None, config_file: Path | None) -> RunId:
 
 def name_of(path: Path) -> str:
     """``metadata.name`` of a file, else its own name; also of one that cannot be read (`load_config` says why)."""
-    import yaml
-
     try:
-        document: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        document = None
-    metadata = document.get("metadata") if isinstance(document, dict) else None
-    return str((metadata.get("name") if isinstance(metadata, dict) else None) or path.stem)
+        metadata = read_mapping(path.read_bytes()).get("metadata")
+    except (OSError, ValueError):
+        metadata = None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if name and isinstance(name, str) else path.stem
 
 
 def find(config: RunConfig, given: str) -> Instance:

@@ -1,0 +1,154 @@
+"""Configs as people write them: what YAML has and they use works, the rest is refused by line, name and cure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executors import ConfigError, load_config
+from executors.config import config_of_text
+from executors.yaml_text import MAX_SIZE, YamlTextError, read_mapping
+
+HEAD = "apiVersion: flux-operator-executors/v1\nkind: FluxRun\n"
+
+
+def test_merge_keys_anchors_and_aliases_work_and_what_is_written_out_wins() -> None:
+    found = read_mapping("""
+base: &base {cpu: "1", memory: 1Gi}
+more: &more {<<: *base, gpu: 2}
+one: {memory: 2Gi, <<: *base}
+several: {<<: [{cpu: mine}, *more]}
+list: &list [1, 2]
+again: *list
+""")
+    assert found["one"] == {"cpu": "1", "memory": "2Gi"}
+    assert found["more"] == {"cpu": "1", "memory": "1Gi", "gpu": 2}
+    assert found["several"] == {"cpu": "mine", "memory": "1Gi", "gpu": 2}
+    assert found["again"] == [1, 2]
+
+
+def test_dates_and_times_are_texts() -> None:
+    found = read_mapping("a: 2026-01-01\nb: 2026-01-01T10:00:00Z\nc: 12:30\nd: 1:30.5\ne: 0x10\nf: 1_000\n")
+    assert found == {"a": "2026-01-01", "b": "2026-01-01T10:00:00Z", "c": "12:30", "d": "1:30.5", "e": 16, "f": 1000}
+
+
+def test_a_byte_order_mark_and_line_ends_of_other_systems_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + (HEAD + "run: {brokers: 2}\n").replace("\n", "\r\n").encode())
+    assert load_config(path, environ={}).run.brokers == 2
+    assert config_of_text("\ufeffa: 1\n") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\nb: {x: 1, x: 2}\n", "in line 2: 'x' is given twice, in line 2 too"),
+        ("a: 1\nb: 2\na: 3\n", "in line 3: 'a' is given twice, in line 1 too"),
+        ("a: {<<: {b: 1}, <<: {c: 2}}\n", "'<<' is given twice"),
+        ("a: {<<: 3}\n", "<<: takes a mapping, or a list of mappings"),
+        ("a: 1\n---\nb: 1\n", "a second document begins"),
+        ("a:\n  1: x\n", "in line 2: the key '1' is no text; put it in quotes"),
+        ("on: x\n", "the key 'on' is no text; put it in quotes"),
+        ("? [a]\n: x\n", "the key a list or a mapping is no text"),
+        ("a:\n\tb: 1\n", "in line 2: found character '\\t' that cannot start any token; indent with spaces"),
+        ("a: !!python/name:os.system x\n", "the tag !!python/name:os.system is not known here"),
+        ("a: !mine {b: 1}\n", "the tag !mine is not known here"),
+        ("a: !!set {b}\n", "the tag !!set is not known here"),
+        ("a: !!int x\n", "'x' is no int"),
+        ("a: !!binary eA==\n", "the tag !!binary is not known here"),
+        ("a: *b\n", "found undefined alias 'b'"),
+        ("a: &a [*a]\n", "an alias (*name) stands within what it names"),
+        ("a: &a {<<: *a}\n", "an alias (*name) stands within what it names"),
+        ("a: " + "9" * 5000 + "\n", "is no int"),
+        ("a: " + "[" * 60 + "]" * 60, "it is nested more than 50 deep"),
+        ("a: " + "[" * 5000 + "]" * 5000, "is nested more than 50 deep"),
+        ("a: \0", "is not valid YAML"),
+        ("a: " + "x" * MAX_SIZE, "is larger than"),
+        ("? " + "k" * 1100 + "\n: 1\n", "a key is longer than 1000 characters"),
+        ("", "holds no mapping"),
+        ("- a", "holds no mapping"),
+    ],
+)
+def test_what_is_refused_is_told_once_and_in_a_line(text: str, words: str) -> None:
+    with pytest.raises(YamlTextError) as told:
+        read_mapping(text)
+    assert words in str(told.value)
+    assert len(str(told.value)) < 700 and "\n" not in str(told.value)
+
+
+def test_bytes_that_are_no_text_are_told() -> None:
+    with pytest.raises(YamlTextError, match=r"is not UTF-8 text: .* at byte 3"):
+        read_mapping(b"a: \xff\n")
+
+
+LAUGHS = HEAD + "x0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n"
+for _level in range(1, 9):
+    LAUGHS += f"x{_level}: &a{_level} [{', '.join([f'*a{_level - 1}'] * 9)}]\n"
+MERGES = HEAD + "x0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(9)) + "}\n"
+for _level in range(1, 9):
+    MERGES += f"x{_level}: &a{_level} {{<<: [{', '.join([f'*a{_level - 1}'] * 9)}]}}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS + "run: {namespace: *a8}\n",
+        LAUGHS + "run:\n  ? *a8\n  : 1\n",
+        LAUGHS + "minicluster: *a8\n",
+        LAUGHS + "*a8 : 1\n",
+        MERGES + "run: *a8\n",
+        HEAD + f"x: &x {'y' * 5000}\nrun: {{env: [{', '.join(['*x'] * 5000)}]}}\n",
+        HEAD + "".join(f"x{n}: &x{n} {'[' * 40}{f'*x{n - 1}' if n else ''}{']' * 40}\n" for n in range(200)),
+    ],
+    ids=["value", "key", "minicluster", "top key", "merge", "text", "depth"],
+)
+def test_aliases_cannot_fill_the_memory(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    code = """
+        import resource, sys
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        from executors import ConfigError, load_config
+        from executors.config import config_of_text
+        for read in (load_config, lambda path: config_of_text(open(path).read())):
+            try:
+                read(sys.argv[1])
+            except ConfigError as err:
+                print(len(str(err)), err)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    told = done.stdout.splitlines()
+    assert len(told) == 2 and all(int(line.split()[0]) < 1000 for line in told)
+
+
+def test_a_message_shows_the_beginning_of_a_large_value_only(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(HEAD + f"run: {{provisioner: {'x' * 100_000}, brokers: [{', '.join(['lol'] * 10_000)}]}}\n")
+    with pytest.raises(ConfigError) as told:
+        load_config(path, environ={})
+    assert len(told.value.problems) == 2 and len(str(told.value)) < 1500
+
+
+_KEYS = st.text(max_size=5)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(_KEYS, _VALUES, max_size=4), st.booleans())
+def test_what_was_written_is_read(value: dict[str, object], flow: bool) -> None:
+    assert read_mapping(yaml.safe_dump(value, default_flow_style=flow, allow_unicode=True)) == value
