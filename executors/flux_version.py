@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from executors.spec import MiniClusterSpec
+if TYPE_CHECKING:
+    from executors.spec import MiniClusterSpec  # a quarter of our own part of `import executors`
 
 #: The agent follows the job manager's journal by ``flux.job.JournalConsumer``, which came with it.
 AGENT_NEEDS = (0, 68)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from executors.errors import RequestError
@@ -277,7 +277,7 @@ def _problems(request: JobRequest) -> Sequence[str]:
     found += _env_problems(request)
     for name in ("stdout", "stderr", "cwd"):
         path = getattr(request, name)
-        if path is not None and (not path or "\0" in path or not Path(path).is_absolute()):
+        if path is not None and (not path or "\0" in path or not os.path.isabs(path)):
             found.append(f"{name}: {path!r} is not an absolute path")
     for path in request.attributes:
         if path.split(".")[0] not in ("system", "user") or not all(path.split(".")) or "." not in path:

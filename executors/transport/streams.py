@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 
 from executors.transport.base import Endpoint, PodExecEndpoint, ProcessEndpoint, Stream, UnixEndpoint
 from executors.transport.guard import Guard, wait_for
@@ -32,6 +31,8 @@ class SocketStream(Guard):
     """The agent's unix socket."""
 
     def __init__(self, path: str) -> None:
+        import socket  # here, since not everybody who imports this package opens a stream
+
         super().__init__()
         self._socket = socket.socket(socket.AF_UNIX)
         try:
@@ -54,6 +55,8 @@ class SocketStream(Guard):
             return self._socket.recv(_PIECE) if wait_for(self._socket.fileno(), select.POLLIN, timeout) else None
 
     def wake(self) -> None:
+        import socket  # see above
+
         with contextlib.suppress(OSError):  # not connected any more
             self._socket.shutdown(socket.SHUT_RDWR)
 
