@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from executors import RunConfig, Session
+    from executors.memory_file import MemoryFile
 
 #: Executors whose tasks all run on the machine of the scheduler.
 _ONE_HOST = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
@@ -152,11 +152,13 @@ def joinable(config: RunConfig) -> dict[str, object]:
     """The part of a config by which an instance is found again, without secrets and without the DAG's files."""
     from executors.config import KEYS
 
-    return {
+    found = {
         key: getattr(config.run, KEYS[key].field)
         for key in KEYS
         if key.startswith("run.") and config.origins.get(key, "default") != "default"
     }
+    own = [file.path for file in _files.values()]
+    return {key: value for key, value in found.items() if key != "run.kubeconfig" or value not in own}
 
 
 def _settings(conn_id: str, connection: Connection | None) -> Settings:
@@ -212,17 +214,9 @@ def _content(config: str | Mapping[str, Any] | None, folder: str | None) -> str 
     if not isinstance(config, str):
         return config
     if "\n" in config or config.lstrip().startswith("{"):
-        import yaml
+        from executors.config import config_of_text
 
-        from executors import ConfigError
-
-        try:
-            content = yaml.safe_load(config)
-        except yaml.YAMLError as err:
-            raise ConfigError([f"config: is not valid YAML: {err}"]) from None
-        if not isinstance(content, dict):
-            raise ConfigError(["config: holds no mapping; give a FluxRun or a MiniCluster, or the path of a file"])
-        return content
+        return config_of_text(config)
     path = os.path.expanduser(config)
     return path if os.path.isabs(path) or folder is None else os.path.join(folder, path)
 
@@ -250,22 +244,14 @@ def _remote(config: RunConfig) -> bool:
 
 
 def _private_file(content: str) -> str:
-    """A kubeconfig that a connection holds as text, as a file that goes with this process."""
-    import atexit
-    import contextlib
+    """A path at which this process can read a kubeconfig that a connection holds as text."""
+    from executors.memory_file import MemoryFile
 
-    if not os.path.exists(_files.get(content, "")):  # those who tidy up temporary files do not know of it
-        handle, path = tempfile.mkstemp(prefix="fluxop-kubeconfig-")  # 0600
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        _files[content] = path
-
-        def remove() -> None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
-        atexit.register(remove)
-    return _files[content]
+    file = _files.get(content)
+    if file is None or not file.there:
+        file = _files[content] = MemoryFile(content)
+    return file.path
 
 
-_files: dict[str, str] = {}
+#: Kept, since sessions read them again when credentials expire.
+_files: dict[str, MemoryFile] = {}

@@ -7,8 +7,12 @@ restart logs no line twice and none is missing.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from airflow_provider_flux.masking import Masker
 
 STREAMS = ("stdout", "stderr")
 #: Longer lines are logged in pieces.
@@ -30,28 +34,33 @@ class _Stream:
 
 @dataclass(frozen=True)
 class Result:
-    """The line that becomes the XCom. ``length`` in bytes is more than ``text`` has where the line is too long."""
+    """The line that becomes the XCom. ``length`` in bytes is more than ``text`` has where the line is too long.
+
+    ``masked``: it holds a secret, which is not in ``text``.
+    """
 
     text: str
     length: int
+    masked: bool = False
 
 
 class OutputLog:
     """Takes what a job writes; gives lines to log.
 
     ``limit``: bytes of the result's line that are kept. ``marker``: where set, what follows it in a line of stdout is
-    the result, and is not logged; else the last line of stdout that is not blank.
+    the result, and is not logged; else the last line of stdout that is not blank. ``masker``: for all that leaves here.
     """
 
-    def __init__(self, limit: int, marker: str = "", place: str | None = None) -> None:
+    def __init__(self, limit: int, marker: str = "", place: str | None = None, masker: Masker | None = None) -> None:
         self._limit = limit
+        self._masker = masker or Masker()
         self._marker = marker.encode()
         self._streams = {name: _Stream() for name in STREAMS}
         self._result: Result | None = None
         self._result_at = 0
         #: The last piece of stdout ended in the middle of a line.
         self._open = False
-        self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._tails: dict[str, deque[str]] = {name: deque(maxlen=_TAIL) for name in STREAMS}
         if place is not None:
             stdout_logged, stdout_from, stderr_logged = (int(part) for part in place.split(","))
             self._streams["stdout"] = _Stream(logged=stdout_logged, start=stdout_from)
@@ -72,7 +81,8 @@ class OutputLog:
 
     @property
     def tail(self) -> list[str]:
-        return list(self._tail)
+        """The last lines of each stream."""
+        return [line for name in STREAMS for line in self._tails[name]]
 
     @property
     def result(self) -> Result | None:
@@ -101,18 +111,21 @@ class OutputLog:
         """Take what continues the current line; gives what is too long to be kept."""
         at.rest += more
         most = max(MAX_LOGGED, self._limit + len(self._marker))
-        if len(at.rest) <= most:
-            return []
-        if stream == "stdout" and self._marker and self._marker in at.rest[:most]:
-            at.dropped += len(at.rest) - most
-            del at.rest[most:]
-            return []
-        return self._complete(stream, at, is_open=True)
+        found = []
+        while len(at.rest) > most:
+            begin = at.rest.find(self._marker) if stream == "stdout" and self._marker else -1
+            if 0 <= begin < most:
+                at.dropped += len(at.rest) - most
+                del at.rest[most:]
+                break
+            until = begin if begin > 0 else self._masker.cut(bytes(at.rest), most)
+            found += self._complete(stream, at, is_open=True, until=until)
+        return found
 
-    def _complete(self, stream: str, at: _Stream, is_open: bool) -> list[str]:
-        """Log the current line (``is_open``: what there is of it) and begin the next."""
-        line, dropped = bytes(at.rest), at.dropped
-        at.rest, at.dropped = bytearray(), 0
+    def _complete(self, stream: str, at: _Stream, is_open: bool, until: int | None = None) -> list[str]:
+        """Log the current line (``is_open``: what there is of it, ``until`` a place in it) and begin the next."""
+        line, dropped = bytes(at.rest[:until]), at.dropped
+        at.rest, at.dropped = bytearray() if until is None else at.rest[until:], 0
         length = len(line) + dropped + (0 if is_open else 1)
         shown: bytes | None = line
         if stream == "stdout":
@@ -121,16 +134,17 @@ class OutputLog:
         at.start += length
         if shown is None or not fresh:
             return []
-        text = shown.rstrip(b"\r").decode("utf-8", "replace").replace("\0", "\ufffd")
-        self._tail.append(text[:500])
+        text = _text(self._masker.line(shown.rstrip(b"\r")))
+        self._tails[stream].append(text[:500])
         return [text[i : i + MAX_LOGGED] for i in range(0, len(text), MAX_LOGGED)] or [""]
 
     def _consider(self, line: bytes, dropped: int, start: int, is_open: bool) -> bytes | None:
         """What of a line of stdout is for the log (None: nothing); remembers what may be the result."""
         continues, self._open = self._open, is_open
-        if continues:
+        if continues and not (self._marker and self._marker in line):
             if self._result is not None and not self._marker:
-                self._result = Result(self._result.text, self._result.length + len(line))
+                # Only too long a line comes in pieces: there is no value of it.
+                self._result = replace(self._result, length=self._result.length + len(line))
             return line
         shown, value = line, line
         if self._marker:
@@ -139,10 +153,16 @@ class OutputLog:
                 return line
         elif not line.strip():
             return line
-        # Databases do not take null characters.
-        kept = value[: self._limit].strip().decode("utf-8", "replace").replace("\0", "\ufffd")
-        self._result, self._result_at = Result(kept, len(value) + dropped), start
+        value = value.strip()
+        kept = self._masker.line(value)
+        length = len(value) + dropped
+        self._result, self._result_at = Result(_text(kept[: self._limit]), length, kept != value), start
         return shown if shown or not self._marker else None
+
+
+def _text(line: bytes) -> str:
+    # Databases do not take null characters.
+    return line.decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
 class OutputError(ValueError):
@@ -165,9 +185,54 @@ def xcom_of(result: Result | None, kind: str, limit: int) -> object:
             f"result: the line has {result.length} bytes, more than the {limit} of [flux] max_xcom_bytes; "
             "write it to a file or an object store and give its path, or set result='none'"
         )
+    if result.masked:
+        # Not handed on masked: whatever works with it would take the mask for the value.
+        raise OutputError(
+            "result: the last line of stdout holds a value of secret_env, and XComs are stored in clear; let the "
+            f"command write another last line, or set result='none'. The line, masked: {result.text[:200]!r}"
+        )
     if kind == "last_line":
         return result.text
     try:
-        return json.loads(result.text)
-    except ValueError as err:
+        value = json.loads(result.text)
+    except (ValueError, RecursionError) as err:
         raise OutputError(f"result: the last line of stdout is not JSON ({err}): {result.text[:200]!r}") from None
+    for problem in _unstorable(value, "$", 0):
+        raise OutputError(f"result: Airflow cannot store this JSON: {problem}: {result.text[:200]!r}")
+    return value
+
+
+#: Lists and mappings within each other.
+_DEEPEST = 50
+#: Airflow's processes hand integers to each other in 64 bits.
+_INTEGERS = range(-(1 << 63), 1 << 64)
+#: Keys by which Airflow tells its own objects from plain mappings.
+_RESERVED = frozenset({"__classname__", "__version__", "__data__", "__type", "__var", "__id__"})
+
+
+def _unstorable(value: object, path: str, depth: int) -> Iterator[str]:
+    """What of a value that JSON can write has no place in an XCom: path, value, cure."""
+    if depth > _DEEPEST:
+        yield f"it is nested more than {_DEEPEST} deep"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path} is {value}, which JSON has not; write null or a string"
+    elif isinstance(value, int) and value not in _INTEGERS:
+        yield f"{path} is an integer of more than 64 bits; write it as a string"
+    elif isinstance(value, str):
+        yield from _unwritable(value, path)
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _unstorable(one, f"{path}[{index}]", depth + 1)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _unwritable(key, f"a key of {path}")
+            if key in _RESERVED:
+                yield f"{path} has the key {key!r}, which is Airflow's own; give it another name"
+            yield from _unstorable(one, f"{path}.{key}", depth + 1)
+
+
+def _unwritable(text: str, path: str) -> Iterator[str]:
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        yield f"{path} holds half of a surrogate pair, which is no character; write UTF-8"
+    if "\0" in text:
+        yield f"{path} holds a null character, which databases do not take"

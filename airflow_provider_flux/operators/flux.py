@@ -24,12 +24,14 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_flux import arguments, submission
 from airflow_provider_flux.hook import FluxHook, joinable
 from airflow_provider_flux.links import FluxJobLink, FluxMiniClusterLink, push_links
+from airflow_provider_flux.masking import Masker
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION, MiniCluster, minicluster_of
 from airflow_provider_flux.names import JobKeys, job_keys
 from airflow_provider_flux.operators.failures import clear_errors
 from airflow_provider_flux.operators.minicluster import folder_of
-from airflow_provider_flux.outcome import FluxJobCancelled, FluxRequestError, raise_for, timed_out
+from airflow_provider_flux.outcome import FluxJobCancelled, FluxJobLost, FluxRequestError, raise_for, timed_out
 from airflow_provider_flux.output import STREAMS, OutputError, OutputLog, Result, xcom_of
+from airflow_provider_flux.sealing import Kept, seal, unseal
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -41,7 +43,6 @@ _KILL_LIMIT = 3.0
 #: Seconds that the trigger has to cancel a job that is over its execution_timeout, before Airflow ends the trigger.
 _TIMEOUT_GRACE = 60
 _RESULTS = ("last_line", "json", "none")
-_SHELL = ("/bin/sh", "-c")
 
 
 class FluxOperator(BaseOperator):
@@ -54,8 +55,8 @@ class FluxOperator(BaseOperator):
     :param nodes, ntasks, cores_per_task, gpus_per_task, exclusive: what the job asks Flux for. (templated)
     :param time_limit: of the job, in seconds or as a timedelta. Queueing does not count. (templated)
     :param env: variables that are added to the job's environment. (templated)
-    :param secret_env: the same for secrets: masked in logs, in no jobspec, XCom or rendered template. Templates in its
-        values are rendered when the task runs, for instance ``{{ conn.s3.password }}``.
+    :param secret_env: the same for secrets: masked in logs (see `masking`), in no jobspec, XCom or rendered template.
+        Templates in its values are rendered when the task runs, for instance ``{{ conn.s3.password }}``.
     :param cwd: working directory of the job. Default: a directory for temporary files. (templated)
     :param cluster: a `FluxMiniCluster` or FluxCreateMiniClusterOperator. Default: the one around the task, else the
         DAG run's own.
@@ -68,7 +69,7 @@ class FluxOperator(BaseOperator):
     :param skip_on_exit_code: exit codes that mark the task skipped.
     :param deferrable: wait in the triggerer, not in a worker.
     :param durable: a retry takes over the job of a try whose worker was lost. False: each try has a job of its own.
-    :param get_logs: write the job's output into the task's log as it comes.
+    :param get_logs: write the job's output into the task's log as it comes. False: only the last lines of a failure.
     :param wait: False ends the task once the job is submitted; its XCom is for `FluxJobSensor`.
     """
 
@@ -160,10 +161,14 @@ class FluxOperator(BaseOperator):
                 ti, hook.settings(), name=session.run_name, instance=session.hello.instance, job=str(handle.id)
             )
             if self.wait and not self.deferrable:
-                output = OutputLog(self._limit(), self._marker())
-                result = self._follow(session, handle, output)
-                forget = partial(session.request, "ack", ids=[handle.id])
-                return self._finish(str(handle.id), result, output.result, output.tail, forget)
+                masker = Masker(request.secret_env.values())
+                output = OutputLog(self._limit(), self._marker(), masker=masker)
+                cut = self._follow(session, handle, output)
+                result = handle.result()
+                tail = output.tail if self.get_logs or result.ok else self._last_lines(session, handle, masker)
+                forget = partial(self._acknowledge, session, str(handle.id))
+                return self._finish(str(handle.id), result, output.result, tail, cut, forget)
+            sealed = self._sealed(session, handle, request, ti) if self.wait else ""
             job = {
                 "run_name": session.run_name,
                 "options": joinable(hook.run_config(minicluster.config, folder_of(self))),
@@ -178,7 +183,7 @@ class FluxOperator(BaseOperator):
             session.close(release=False)
             self._handle = None
         if self.wait:
-            self._defer(job, ti)
+            self._defer(job, ti, sealed)
         return job
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -189,33 +194,60 @@ class FluxOperator(BaseOperator):
         job_id, result = event["job_id"], JobResult.of(event["result"])
         if event["timed_out"]:
             raise timed_out(f"job {job_id}")
-        line, tail = event["result_line"], event["tail"]
+        line, tail, cut = event["result_line"], event["tail"], None
         found = None if line is None else Result(*line)
-        if not event["read"]:
-            found, tail = self._read_rest(event)
-        return self._finish(job_id, result, found, tail, partial(self._forget, event))
+        if not event["read"] or not (self.get_logs or result.ok):
+            found, tail, cut = self._read_rest(context, event, result)
+        return self._finish(job_id, result, found, tail, cut, partial(self._forget, event))
 
-    def _read_rest(self, event: Mapping[str, Any]) -> tuple[Result | None, Sequence[str]]:
-        """Log what the trigger has left of the output, and find the result in it."""
+    def _read_rest(
+        self, context: Context, event: Mapping[str, Any], result: JobResult
+    ) -> tuple[Result | None, Sequence[str], str | None]:
+        """Log what the trigger has left of the output, and find the result in it; the last says what is missing."""
         from executors import ExecutorsError
 
-        output = OutputLog(self._limit(), self._marker(), event["place"])
+        masker = Masker(self._secrets(context, []).values())
+        output = OutputLog(self._limit(), self._marker(), event["place"], masker)
         try:
             with self._joined(event) as session:
                 [handle] = session.attach([event["job_id"]])
-                self._follow(session, handle, output)
+                # What it was given then, where the templates give something else by now.
+                [job] = session.look_up([event["job_id"]]).result() or [{}]
+                kept = Kept.of(job.get("place"))
+                given = unseal(event.get("sealed", ""), kept.key if kept is not None else "") or []
+                masker = Masker([*masker.secrets, *given])
+                if not (self.get_logs or result.ok):
+                    return None, self._last_lines(session, handle, masker) or event["tail"], None
+                output = OutputLog(self._limit(), self._marker(), event["place"], masker)
+                cut = self._follow(session, handle, output)
         except ExecutorsError as err:
-            self.log.warning("the rest of the output is not to be had: %s", err)
-        return output.result, output.tail
+            cut = str(err)
+            self._warn_of_cut(cut)
+        return output.result, output.tail or event["tail"], cut
+
+    def _last_lines(self, session: Session, handle: JobHandle, masker: Masker) -> Sequence[str]:
+        """Of a job that has failed, and whose output no log shows."""
+        output = OutputLog(self._limit(), self._marker(), masker=masker)
+        self._read(session, handle, output, STREAMS, lambda _lines: None)
+        return output.tail
 
     def _forget(self, event: Mapping[str, Any]) -> None:
         from executors import ExecutorsError
 
         try:
             with self._joined(event) as session:
-                session.request("ack", ids=[event["job_id"]])
+                self._acknowledge(session, event["job_id"])
         except ExecutorsError as err:
             self.log.info("the instance is gone, and with it the job: %s", err)
+
+    def _acknowledge(self, session: Session, job_id: str) -> None:
+        """Make the job's key free: a retry is to run the command again."""
+        from executors import ExecutorsError
+
+        try:
+            session.request("ack", ids=[job_id])
+        except ExecutorsError as err:
+            self.log.info("job %s is not known any more: %s", job_id, err)
 
     @contextlib.contextmanager
     def _joined(self, job: Mapping[str, Any]) -> Iterator[Session]:
@@ -314,10 +346,11 @@ class FluxOperator(BaseOperator):
             return dict.fromkeys(given, "***")
         # Here and not as a template field, since Airflow stores and shows what those are rendered to.
         rendered = self.render_template(dict(given), context)
-        for value in rendered.values():
-            if value:
-                mask_secret(value)
-        return {name: str(value) for name, value in rendered.items()}
+        found = {name: str(value) for name, value in rendered.items()}
+        # Output is masked line by line; whatever else this process logs, exceptions too, by Airflow.
+        for text in Masker(found.values()).literals():
+            mask_secret(text)
+        return found
 
     def _minicluster(self) -> MiniCluster:
         try:
@@ -356,30 +389,47 @@ class FluxOperator(BaseOperator):
             handle.cancel("the Airflow task was killed")
         return handle
 
-    def _follow(self, session: Session, handle: JobHandle, output: OutputLog) -> JobResult:
-        """Log the job's output from where ``output`` stands until its end."""
+    def _follow(self, session: Session, handle: JobHandle, output: OutputLog) -> str | None:
+        """Log the job's output from where ``output`` stands until its end; why it is not whole, where it is not."""
+        streams = STREAMS if self.get_logs else STREAMS[:1] if self.result != "none" else ()
+        cut = self._read(session, handle, output, streams, self._log_lines)
+        handle.result()
+        return cut
+
+    def _read(
+        self,
+        session: Session,
+        handle: JobHandle,
+        output: OutputLog,
+        streams: Sequence[str],
+        show: Callable[[Sequence[str]], None],
+    ) -> str | None:
         assert handle.id is not None
-        if self.get_logs or self.result != "none":
-            pieces: queue.SimpleQueue[tuple[str, bytes | BaseException | None]] = queue.SimpleQueue()
-            stops = [
-                session.follow(handle.id, stream, output.offset(stream), partial(_put, pieces, stream))
-                for stream in self._streams()
-            ]
-            open_streams = len(stops)
-            try:
-                while open_streams:
-                    stream, piece = pieces.get()
-                    if isinstance(piece, bytes):
-                        self._log_lines(output.feed(stream, piece))
-                        continue
-                    open_streams -= 1
-                    if piece is not None:
-                        self.log.warning("the rest of %s is not to be had: %s", stream, piece)
-            finally:
-                for stop in stops:
-                    stop()
-            self._log_lines(output.end())
-        return handle.result()
+        pieces: queue.SimpleQueue[tuple[str, bytes | BaseException | None]] = queue.SimpleQueue()
+        stops = [
+            session.follow(handle.id, stream, output.offset(stream), partial(_put, pieces, stream))
+            for stream in streams
+        ]
+        open_streams = len(stops)
+        cut = None
+        try:
+            while open_streams:
+                stream, piece = pieces.get()
+                if isinstance(piece, bytes):
+                    show(output.feed(stream, piece))
+                    continue
+                open_streams -= 1
+                if piece is not None:
+                    cut = f"{stream}: {piece}"
+                    self._warn_of_cut(cut)
+        finally:
+            for stop in stops:
+                stop()
+        show(output.end())
+        return cut
+
+    def _warn_of_cut(self, cut: str) -> None:
+        self.log.error("the output above is not whole, the rest is not to be had: %s", cut)
 
     def _cancel_unfinished(self) -> None:
         handle = self._handle
@@ -389,15 +439,19 @@ class FluxOperator(BaseOperator):
         with contextlib.suppress(TimeoutError):
             handle.result(_KILL_LIMIT)
 
-    def _streams(self) -> Sequence[str]:
-        return STREAMS if self.get_logs else STREAMS[:1]
-
     def _log_lines(self, lines: Sequence[str]) -> None:
         if self.get_logs:
             for line in lines:
                 self.log.info("%s", line)
 
-    def _defer(self, job: Mapping[str, Any], ti: Any) -> None:
+    def _sealed(self, session: Session, handle: JobHandle, request: JobRequest, ti: Any) -> str:
+        """The secrets for the trigger, who comes by their key with the job."""
+        sealed, key = seal(list(request.secret_env.values()))
+        if sealed:
+            session.request("mark", job=handle.id, place=str(Kept(ti.try_number, key=key)))
+        return sealed
+
+    def _defer(self, job: Mapping[str, Any], ti: Any, sealed: str) -> None:
         from airflow_provider_flux.triggers.job import FluxJobTrigger
 
         limit = self.execution_timeout
@@ -410,24 +464,40 @@ class FluxOperator(BaseOperator):
             marker=self._marker(),
             want_result=self.result != "none",
             links=self.flux_links,
+            sealed=sealed,
         )
         # Airflow's own limit comes second: it ends the trigger without a word to the job.
         backup = None if limit is None else limit + timedelta(seconds=_TIMEOUT_GRACE)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=backup)
 
     def _finish(
-        self, job_id: str, result: JobResult, line: Result | None, tail: Sequence[str], forget: Callable[[], object]
+        self,
+        job_id: str,
+        result: JobResult,
+        line: Result | None,
+        tail: Sequence[str],
+        cut: str | None,
+        forget: Callable[[], object],
     ) -> Any:
-        """What the task gives, or the exception that tells how its job ended. ``forget`` makes its key free."""
+        """What the task gives, or the exception that tells how its job ended.
+
+        ``cut``: what of the output is missing. ``forget`` makes the job's key free.
+        """
         what = f"job {job_id}"
         if self._killed and not result.ok:
             raise FluxJobCancelled(f"{what} {result.describe()}")
         raise_for(result, what, skip_on=self.skip_on_exit_code, tail=() if self.get_logs else tail)
         self.log.info("%s %s", what, result.describe())
+        if cut is not None and self.result != "none":
+            forget()
+            raise FluxJobLost(
+                f"{what} completed, but its output is not to be had whole ({cut}), and the task's result is in it; "
+                "this is a loss of infrastructure, not a failure of the command"
+            )
         try:
             return self.xcom(line)
         except OutputError as err:
-            forget()  # a retry is to run the command again
+            forget()
             raise AirflowException(f"{what} completed, but {err}") from None
 
     def xcom(self, line: Result | None) -> Any:

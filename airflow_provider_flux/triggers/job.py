@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_flux.masking import Masker
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION
 from airflow_provider_flux.output import STREAMS, OutputLog
+from airflow_provider_flux.sealing import Kept, unseal
 from airflow_provider_flux.triggers.reading import Reader
 from airflow_provider_flux.triggers.watch import Watch, watching
 
@@ -32,8 +34,9 @@ class FluxJobTrigger(BaseTrigger):
     """Waits for a job of a run's instance. All triggers of a process share one stream per instance.
 
     Yields one event: {"job_id", "run_name", "options", "flux_conn_id", "links" (as given), "result" (see
-    `executors.JobResult`), "timed_out", "read" (whether all output was read and logged), "place" (how far it was),
-    "result_line" ([text, bytes] or None) and "tail", which are complete if all was read}.
+    `executors.JobResult`), "timed_out", "read" (whether all output that is wanted was read and logged), "place" (how
+    far it was), "result_line" ([text, bytes, masked] or None) and "tail", which are complete if all was read, "sealed"
+    (as given)}. It is stored in Airflow's database: nothing of it is secret.
 
     :param run_name: of the instance. :param options: by which it is found (`hook.joinable`).
     :param attempt: number of the try, whose log the output goes to.
@@ -41,6 +44,7 @@ class FluxJobTrigger(BaseTrigger):
     :param limit, marker: see `OutputLog`.
     :param want_result: whether the task needs stdout even if it is not logged.
     :param cancel_on_kill: whether the job is this task's own. :param links: for the task that goes on.
+    :param sealed: values to mask, see `sealing`. Without their key all output is left to the task that goes on.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class FluxJobTrigger(BaseTrigger):
         want_result: bool = True,
         cancel_on_kill: bool = True,
         links: Mapping[str, str] | None = None,
+        sealed: str = "",
     ) -> None:
         super().__init__()
         self.run_name = run_name
@@ -72,11 +77,13 @@ class FluxJobTrigger(BaseTrigger):
         self.want_result = want_result
         self.cancel_on_kill = cancel_on_kill
         self.links = dict(links or {})
+        self.sealed = sealed
+        self._key = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         names = (
             "run_name", "options", "job_id", "flux_conn_id", "attempt", "deadline", "get_logs", "limit", "marker",
-            "want_result", "cancel_on_kill", "links",
+            "want_result", "cancel_on_kill", "links", "sealed",
         )  # fmt: skip
         return (f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names})
 
@@ -89,8 +96,12 @@ class FluxJobTrigger(BaseTrigger):
             async with contextlib.AsyncExitStack() as stack:
                 watch = await self._reach(stack)
                 job = watch.job(self.job_id)
-                output = OutputLog(self.limit, self.marker, self._place(await job.place))
-                reading = asyncio.ensure_future(self._read(watch, output))
+                kept = Kept.of(await job.place)
+                self._key = kept.key if kept is not None else ""
+                # In a thread: the first one imports cryptography.
+                masker = await asyncio.to_thread(self._masker) if self.sealed else Masker()
+                output = OutputLog(self.limit, self.marker, self._place(kept), masker)
+                reading = asyncio.ensure_future(self._read(watch, output, known=masker is not None))
                 try:
                     timed_out = not await self._wait(job.result)
                     if timed_out:
@@ -99,7 +110,7 @@ class FluxJobTrigger(BaseTrigger):
                     result = job.result.result() if job.result.done() else _unknown("cancelled, it does not end")
                     # The last lines come with the end. Who is further behind leaves them to the worker.
                     await asyncio.wait([reading], timeout=_READ_GRACE)
-                    read = reading.done()
+                    read = reading.done() and reading.result()
                 finally:
                     reading.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
@@ -119,8 +130,9 @@ class FluxJobTrigger(BaseTrigger):
                 "timed_out": timed_out,
                 "read": read,
                 "place": output.place,
-                "result_line": None if line is None else [line.text, line.length],
+                "result_line": None if line is None else [line.text, line.length, line.masked],
                 "tail": output.tail,
+                "sealed": self.sealed,
             }
         )
 
@@ -173,20 +185,28 @@ class FluxJobTrigger(BaseTrigger):
         done, _ = await asyncio.wait([ended], timeout=left)
         return bool(done)
 
-    def _place(self, kept: str | None) -> str | None:
-        """From where an earlier triggerer of this try has left off."""
-        attempt, _, place = (kept or "").partition(":")
-        return place if place and attempt == str(self.attempt) else None
+    def _masker(self) -> Masker | None:
+        """None where it is not known what to mask."""
+        values = unseal(self.sealed, self._key)
+        return None if values is None else Masker(values)
 
-    async def _read(self, watch: Watch, output: OutputLog) -> None:
+    def _place(self, kept: Kept | None) -> str | None:
+        """From where an earlier triggerer of this try has left off."""
+        return kept.place or None if kept is not None and kept.attempt == self.attempt else None
+
+    async def _read(self, watch: Watch, output: OutputLog, known: bool) -> bool:
+        """Whether all that is wanted was read. ``known``: what is to be masked."""
         streams = STREAMS if self.get_logs else STREAMS[:1] if self.want_result else ()
+        if streams and not known:
+            self.log.info("its values of secret_env are not known here: the output is logged when the job has ended")
+            return False
         log = partial(self.log.info, "%s") if self.get_logs else None
         reader = Reader(watch, self.job_id, output, streams, log)
-        await reader.read(partial(self._mark, watch, output), self.log.warning)
+        return await reader.read(partial(self._mark, watch, output), self.log.warning)
 
     def _mark(self, watch: Watch, output: OutputLog) -> None:
         if watch.session.lost is None:
-            watch.session.mark(self.job_id, f"{self.attempt}:{output.place}")
+            watch.session.mark(self.job_id, str(Kept(self.attempt, output.place, self._key)))
 
 
 def _unknown(why: str) -> JobResult:

@@ -68,9 +68,10 @@ class Reader:
         #: Tells pieces of a subscription from those of the one before it.
         self._turn = dict.fromkeys(streams, 0)
 
-    async def read(self, mark: Callable[[], None], problem: Callable[[str], None]) -> None:
-        """``mark`` is called when a place should be kept, ``problem`` is told what is not to be had."""
+    async def read(self, mark: Callable[[], None], problem: Callable[[str], None]) -> bool:
+        """Whether all was read. ``mark`` is called when a place should be kept, ``problem`` is told what is missing."""
         marker = _Marker(mark)
+        whole = True
         open_streams = set(self._streams)
         for stream in self._streams:
             self._subscribe(stream)
@@ -83,13 +84,16 @@ class Reader:
                     continue
                 open_streams.discard(stream)
                 if piece is not None:
-                    problem(f"the rest of {stream} is not to be had: {piece}")
-            for line in self._output.end():
-                self._show(line)
+                    whole = False
+                    problem(f"the rest of {stream} is not to be had here: {piece}")
+            if whole:  # else a line that is cut off would be told as a whole one
+                for line in self._output.end():
+                    self._show(line)
         finally:
             for stop in self._stops.values():
                 stop()
             marker.finish()
+        return whole
 
     async def _take(self, stream: str, piece: bytes) -> None:
         for part in piece.splitlines(keepends=True) if self._log is not None else [piece]:

@@ -56,6 +56,52 @@ def test_a_kubernetes_connection_can_say_where(python: Python) -> None:
     assert found[:3] == ["direct", "science", "/etc/kube"]
 
 
+def test_a_kubeconfig_that_a_connection_holds_is_in_no_file(python: Python, tmp_path: Path) -> None:
+    """Also where a credential plugin is asked, which the kubernetes package starts."""
+    plugin = tmp_path / "plugin"
+    plugin.write_text("""#!/bin/sh
+echo '{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": {"token": "of-the-plugin"}}'
+""")
+    plugin.chmod(0o700)
+    interactive = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
+    users = {"plain": {"token": "in-clear"}, "asked": {"exec": {"command": str(plugin), **interactive}}}
+    kubeconfig = {
+        "current-context": "plain",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": name, "user": user} for name, user in users.items()],
+        "contexts": [{"name": name, "context": {"cluster": "c", "user": name}} for name in users],
+    }
+    found = python(
+        ASK
+        + """
+from executors.kube.access import ClusterAccess, load
+from airflow_provider_flux.hook import joinable
+config = FluxHook().run_config()
+tokens = [load(ClusterAccess(config.run.kubeconfig, name)).headers()["authorization"] for name in ("plain", "asked")]
+print(json.dumps([tokens, joinable(config)]))
+""",
+        AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", kubernetes_conn_id="kube"),
+        AIRFLOW_CONN_KUBE=connection("kubernetes", kube_config=kubeconfig),
+        TMPDIR=str(tmp_path / "temporary"),
+    )
+    assert found[0] == ["Bearer in-clear", "Bearer of-the-plugin"]
+    assert found[1] == {"run.provisioner": "direct"}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "in-clear" in path.read_text("latin-1")]
+
+
+def test_a_config_as_text_is_read_as_a_file_is(python: Python, tmp_path: Path) -> None:
+    texts = {
+        "merge": "apiVersion: flux-operator-executors/v1\nkind: FluxRun\nrun: {<<: {idleTimeout: 7}, ttl: 1}\n",
+        "twice": "kind: FluxRun\nrun: {ttl: 1, ttl: 2}\n",
+    }
+    asked = [told_of for name, text in texts.items() for told_of in (repr(text), repr(str(tmp_path / name)))]
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    found = python(ASK + f"print(json.dumps([told('flux_default', one) for one in [{', '.join(asked)}]]))")
+    assert [one[3] for one in found[:2]] == [7, 7]
+    assert all("in line 2: 'ttl' is given twice" in one for one in found[2:])
+
+
 @pytest.mark.parametrize(
     ("given", "environ", "words"),
     [

@@ -112,6 +112,33 @@ def test_a_secret_reaches_the_job_and_nothing_else(outcomes: Run) -> None:
     assert not [form for form in forms if form in dump]
 
 
+def test_a_secret_that_a_job_tells_is_masked_by_whoever_logs_it(outcomes: Run) -> None:
+    """Not in the log in any form is what the test before this one shows."""
+    assert outcomes.tasks["tells"]["state"] == "success"
+    assert outcomes.xcom("tells") == "the end"
+    lines = outcomes.log("tells").splitlines()
+    assert "token=***." in lines and "cut:***" in lines, lines
+    assert lines.count("***") == 1  # in base64
+    assert [line for line in lines if line.startswith("dXNlcj") and line.endswith("***")]
+
+
+def test_an_xcom_that_would_hold_a_secret_is_refused(outcomes: Run) -> None:
+    assert outcomes.tasks["gives"]["state"] == "failed"
+    assert "holds a value of secret_env" in outcomes.log("gives") and "it is ***" in outcomes.log("gives")
+
+
+def test_what_airflow_cannot_store_fails_with_the_reason_and_is_run_again(outcomes: Run) -> None:
+    assert tries(outcomes, "unstorable") == ("success", 2)
+    assert "$[1] is nan, which JSON has not" in outcomes.log("unstorable")
+    assert outcomes.xcom("unstorable") == [1, 2]
+
+
+def test_a_failure_without_logs_shows_its_last_lines(outcomes: Run) -> None:
+    assert outcomes.tasks["silent"]["state"] == "failed"
+    log = outcomes.log("silent")
+    assert "| said" in log and "| why" in log
+
+
 def test_mapped_tasks_share_one_minicluster_and_can_be_cleared_alone(airflow: AirflowStack, tmp_path: Path) -> None:
     first = run(airflow, "mapped", tmp_path)
     assert first.state == "success"

@@ -50,10 +50,24 @@ for mode in ("worker", "deferred"):
         FluxOperator(task_id="too_much", command="head -c 100000 /dev/zero | tr '\\0' x", deferrable=deferrable)
         FluxOperator(task_id="no_json", command=f"echo ran >> {DIR}/no_json; echo '{{'", result="json", **every)
         FluxOperator(
+            task_id="unstorable",
+            command=f"if mkdir {DIR}/unstorable; then echo '[1, NaN]'; else echo '[1, 2]'; fi",
+            result="json",
+            **every,
+        )
+        FluxOperator(task_id="silent", command="echo said; echo why >&2; exit 3", get_logs=False, deferrable=deferrable)
+        secrets: dict[str, Any] = {"secret_env": {"TOKEN": "{{ conn.hidden.password }}"}, "deferrable": deferrable}
+        FluxOperator(
+            task_id="tells",
+            command='echo "token=$TOKEN."; printf %s "$TOKEN" | base64; printf %s "user:$TOKEN" | base64 >&2; '
+            'printf "cut:${TOKEN%-more}"; sleep 0.3; echo "-more"; echo the end',
+            **secrets,
+        )
+        FluxOperator(task_id="gives", command='echo "it is $TOKEN"', **secrets)
+        FluxOperator(
             task_id="secret",
             command='printf %s "$TOKEN" | md5sum',
-            secret_env={"TOKEN": "{{ conn.hidden.password }}"},
-            deferrable=deferrable,
+            **secrets,
         )
 
 with flux_dag("mapped"), FluxMiniCluster():

@@ -1,0 +1,68 @@
+"""Output whole or an error: a task never gives what is only the beginning of its job's output."""
+
+from __future__ import annotations
+
+from tests.airflow.conftest import Python
+
+HEAD = """
+from dataclasses import asdict
+from executors import JobRequest, JobResult, Outcome, RunId, load_config, open_session
+from airflow_provider_flux.output import OutputLog
+
+def told(action):
+    try:
+        return ["gave", action()]
+    except Exception as err:
+        return [type(err).__name__, str(err)]
+"""
+
+
+def test_a_task_whose_instance_is_gone_with_the_rest_of_the_output_is_lost(python: Python) -> None:
+    found = python(
+        HEAD
+        + """
+config = load_config(options={"run.provisioner": "local", "run.engine": "embedded"})
+with open_session(RunId("airflow", "completeness"), config, auto_acknowledge=False) as session:
+    [handle] = session.submit([JobRequest(argv=["sh", "-c", "echo beginning; echo the end"])])
+    result, name, job = handle.result(60), session.run_name, handle.id
+event = {"job_id": job, "run_name": name, "options": {"run.provisioner": "local"}, "flux_conn_id": "flux_default",
+         "links": {}, "result": {**asdict(result), "outcome": str(result.outcome)}, "timed_out": False, "read": False,
+         "place": "10,0,0", "result_line": ["beginning", 9, False], "tail": [], "sealed": ""}
+answers = []
+for kind in ("last_line", "json", "none"):
+    task = FluxOperator(task_id="a", command="true", deferrable=True, result=kind)
+    answers.append(told(lambda: task.execute_complete({}, dict(event))))
+print(json.dumps(answers))
+"""
+    )
+    for name, text in found[:2]:
+        assert name == "FluxJobLost" and "its output is not to be had whole" in text
+    assert found[2] == ["gave", None]  # nothing that was asked for is missing
+
+
+def test_a_worker_that_reads_only_a_part_loses_the_task_and_makes_its_key_free(python: Python) -> None:
+    found = python(
+        HEAD
+        + """
+class Handle:
+    id = "f1"
+    def result(self): return JobResult(Outcome.COMPLETED, 0)
+class Session:
+    def follow(self, job, stream, offset, sink):
+        if stream == "stdout":
+            sink(b"beginning\\nhalf of")
+            sink(ConnectionError("the node is gone"))
+        else:
+            sink(None)
+        return lambda: None
+asked = []
+task = FluxOperator(task_id="a", command="true")
+output = OutputLog(1000)
+cut = task._follow(Session(), Handle(), output)
+end = [Handle().result(), output.result, [], cut, lambda: asked.append(1)]
+print(json.dumps([*told(lambda: task._finish("f1", *end)), asked]))
+"""
+    )
+    assert found[0] == "FluxJobLost"
+    assert "stdout: the node is gone" in found[1]
+    assert found[2] == [1]
