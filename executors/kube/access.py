@@ -12,7 +12,6 @@ import os
 import re
 import socket
 import ssl
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from executors.kube.connections import make_pool
 from executors.kube.kubeconfig import Section, Selected, select
 from executors.kube.plugin import ask_plugin
 from executors.kube.proxies import Proxy, open_connection, parse_proxy, proxy_of_environment
+from executors.memory_file import MemoryFile
 
 if TYPE_CHECKING:
     import urllib3
@@ -128,16 +128,15 @@ class Credentials:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.certificate:
-            # Python takes a key from a file only: 0600, and gone at once.
-            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-                file.write(f"{self.certificate}\n{self.key}\n")
-                file.flush()
-                try:
-                    # A password, or an encrypted key would ask at the terminal for one.
-                    context.load_cert_chain(file.name, password="")
-                except (ssl.SSLError, OSError) as err:
-                    text = f"the client certificate and key for {self.server} cannot be used: {err}"
-                    raise ConfigError([f"{text}; are they of one pair, and the key without a password?"]) from None
+            file = MemoryFile(f"{self.certificate}\n{self.key}\n")  # Python takes a key from a file only
+            try:
+                # A password, or an encrypted key would ask at the terminal for one.
+                context.load_cert_chain(file.path, password="")
+            except (ssl.SSLError, OSError) as err:
+                text = f"the client certificate and key for {self.server} cannot be used: {err}"
+                raise ConfigError([f"{text}; are they of one pair, and the key without a password?"]) from None
+            finally:
+                file.close()
         return context
 
     def _trust(self) -> ssl.SSLContext:

@@ -77,7 +77,8 @@ echo '{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1"
 from executors.kube.access import ClusterAccess, load
 from airflow_provider_flux.hook import joinable
 config = FluxHook().run_config()
-tokens = [load(ClusterAccess(config.run.kubeconfig, name)).headers()["authorization"] for name in ("plain", "asked")]
+accesses = [ClusterAccess(config.run.kubeconfig, name) for name in ("plain", "asked")]
+tokens = [dict(load(access).headers())["Authorization"] for access in accesses]
 print(json.dumps([tokens, joinable(config)]))
 """,
         AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", kubernetes_conn_id="kube"),
