@@ -13,7 +13,11 @@ import pytest
 
 _CURE = {
     "flux": "Flux is not installed (no flux on PATH); build flux-core into /usr/local, see docs/install.md",
+    "git": "git is not on PATH; install it: Snakemake deploys as sources what git knows (on Debian: apt install git)",
+    "openssl": "openssl is not on PATH; install it: it makes certificates (on Debian: apt install openssl)",
     "perl": "perl is not on PATH; install it to get CPU and memory of jobs under Flux",
+    "ps": "ps is not on PATH; install it: what other users see is looked at by it (on Debian: apt install procps)",
+    "rsync": "rsync is not on PATH; install it: Snakemake's storage plugin fs needs it (on Debian: apt install rsync)",
     "root": "this test mounts a small file system, which needs root",
 }
 

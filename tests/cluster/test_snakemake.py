@@ -21,7 +21,7 @@ from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.missing import Missing
 from tests.cluster.testbed.object_store import ObjectStore
 from tests.cluster.volumes import VOLUME, mounted, volume_of
-from tests.conftest import missing
+from tests.conftest import missing, require
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "snakemake" / "variant-calling"
@@ -117,6 +117,7 @@ def test_a_working_directory_that_is_not_in_the_pods_is_refused(runs: Runs, volu
 
 def prepared_checkout(work: Path) -> None:
     """A git checkout: Snakemake deploys as sources what git knows."""
+    require("git")
     shutil.copytree(EXAMPLE, work)
     identity = ["-c", "user.email=nobody@example.org", "-c", "user.name=Nobody"]
     for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "x"]):
@@ -130,6 +131,7 @@ def test_the_example_without_a_shared_file_system(
 
     Snakemake stores its archive of the sources for its own user alone, so the pods have to be that user's.
     """
+    require("rsync")
     assert runs.namespace == open_namespace
     work = tmp_path / "checkout"
     prepared_checkout(work)
@@ -232,6 +234,7 @@ def test_keys_that_the_storage_refuses_fail_the_run_with_its_words(
 
 
 def test_a_job_that_fails_without_a_shared_file_system_shows_its_log(runs: Runs, volume: Path, tmp_path: Path) -> None:
+    require("rsync")
     work = tmp_path / "checkout"
     work.mkdir()
     (work / "Snakefile").write_text("rule a:\n    output: 'a.txt'\n    shell: 'echo it broke >&2; exit 3'\n")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from executors import JobRequest, Session
 from executors.provision.rundir import base_directory
+from tests.conftest import require
 from tests.contract.conftest import environment
 from tests.contract.test_sessions import wait_for
 
@@ -34,6 +35,7 @@ def assert_clean(data: bytes, what: object) -> None:
 
 
 def test_a_secret_reaches_its_job_and_no_other_place(session: Session, engine: str, tmp_path: Path, out: Path) -> None:
+    require("ps")
     seen = tmp_path / "seen"
     seen.mkdir()
     looks = f"ps axww -o args > {seen}/ps; ls {base_directory(environment()) / session.run_name} > {seen}/ls"

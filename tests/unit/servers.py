@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import ssl
 import struct
@@ -18,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import missing
+from tests.conftest import require
 
 #: What a server does with a request besides answering it.
 RESET = "reset"
@@ -212,8 +211,7 @@ class Pki:
 
 def make_pki(directory: Path, *, key_identifiers: bool = True) -> Pki:
     """``key_identifiers``: as RFC 5280 wants them; some distributions' clusters have none."""
-    if shutil.which("openssl") is None:
-        missing("openssl", "no certificate can be made: openssl is not installed")
+    require("openssl")
     none = "" if key_identifiers else "subjectKeyIdentifier=none\nauthorityKeyIdentifier=none\n"
     (directory / "ca.cnf").write_text(
         "[req]\ndistinguished_name=dn\nx509_extensions=ca\n[dn]\n[ca]\nbasicConstraints=critical,CA:TRUE\n"
