@@ -167,7 +167,7 @@ class FluxOperator(BaseOperator):
                 result = handle.result()
                 tail = output.tail if self.get_logs or result.ok else self._last_lines(session, handle, masker)
                 forget = partial(self._acknowledge, session, str(handle.id))
-                return self._finish(str(handle.id), result, output.result, tail, cut, forget)
+                return self._finish(context, str(handle.id), result, output.result, tail, cut, forget)
             sealed = self._sealed(session, handle, request, ti) if self.wait else ""
             job = {
                 "run_name": session.run_name,
@@ -198,7 +198,7 @@ class FluxOperator(BaseOperator):
         found = None if line is None else Result(*line)
         if not event["read"] or not (self.get_logs or result.ok):
             found, tail, cut = self._read_rest(context, event, result)
-        return self._finish(job_id, result, found, tail, cut, partial(self._forget, event))
+        return self._finish(context, job_id, result, found, tail, cut, partial(self._forget, event))
 
     def _read_rest(
         self, context: Context, event: Mapping[str, Any], result: JobResult
@@ -472,6 +472,7 @@ class FluxOperator(BaseOperator):
 
     def _finish(
         self,
+        context: Context,
         job_id: str,
         result: JobResult,
         line: Result | None,
@@ -495,10 +496,33 @@ class FluxOperator(BaseOperator):
                 "this is a loss of infrastructure, not a failure of the command"
             )
         try:
-            return self.xcom(line)
+            value = self.xcom(line)
+            self._must_be_taken(value, context)
+            return value
         except OutputError as err:
             forget()
             raise AirflowException(f"{what} completed, but {err}") from None
+
+    def _must_be_taken(self, value: Any, context: Context) -> None:
+        """Raises OutputError for what Airflow refuses after `execute`: the next try would take over the same job, with
+        the same value.
+        """
+        from executors.yaml_text import shown
+
+        value = value if self.do_xcom_push else None
+        if value is not None and self.multiple_outputs and not isinstance(value, Mapping):
+            raise OutputError(f"result: multiple_outputs needs a JSON mapping: {shown(value)}")
+        if not self.has_dag() or ("ti" in context and _mapped(context)):
+            return
+        for task in self.iter_mapped_dependants():
+            most = conf.getint("core", "max_map_length", fallback=1024)
+            if not isinstance(value, list | Mapping):
+                raise OutputError(f"result: the task {task.task_id} is mapped over it, and {shown(value)} is no list")
+            if len(value) > most:
+                raise OutputError(
+                    f"result: the task {task.task_id} is mapped over it, and it has {len(value)} values, more than the "
+                    f"{most} of [core] max_map_length"
+                )
 
     def xcom(self, line: Result | None) -> Any:
         """What the task gives, of the line that its job has left. Raises OutputError."""

@@ -60,9 +60,38 @@ task = FluxOperator(task_id="a", command="true")
 output = OutputLog(1000)
 cut = task._follow(Session(), Handle(), output)
 end = [Handle().result(), output.result, [], cut, lambda: asked.append(1)]
-print(json.dumps([*told(lambda: task._finish("f1", *end)), asked]))
+print(json.dumps([*told(lambda: task._finish({}, "f1", *end)), asked]))
 """
     )
     assert found[0] == "FluxJobLost"
     assert "stdout: the node is gone" in found[1]
     assert found[2] == [1]
+
+
+def test_what_airflow_would_refuse_after_the_end_is_told_by_the_task(python: Python) -> None:
+    """Or the next try would take over the same job, with the same value."""
+    found = python(
+        HEAD
+        + """
+from airflow_provider_flux.output import Result
+with DAG("d", schedule=None):
+    lister = FluxOperator(task_id="lister", command="true", result="json")
+    FluxOperator.partial(task_id="each").expand(command=lister.output)
+    parts = FluxOperator(task_id="parts", command="true", result="json", multiple_outputs=True)
+    silent = FluxOperator(task_id="silent", command="true", result="json", do_xcom_push=False)
+answers = []
+for task, text in ((lister, "3"), (lister, "[3]"), (lister, str([1] * 2000)), (parts, "[3]"), (parts, '{"a": 1}'),
+                   (silent, "3")):
+    line = Result(text, len(text))
+    answers.append(told(lambda: task._finish({}, "f1", JobResult(Outcome.COMPLETED, 0), line, [], None, lambda: None)))
+print(json.dumps(answers))
+"""
+    )
+    assert found[1] == ["gave", [3]] and found[4] == ["gave", {"a": 1}] and found[5] == ["gave", 3]
+    refused = [text for name, text in (found[0], found[2], found[3]) if name == "AirflowException"]
+    for words, text in zip(
+        ("the task each is mapped over it, and 3 is no list", "more than the 1024 of", "needs a JSON mapping: [3]"),
+        refused,
+        strict=True,
+    ):
+        assert words in text
