@@ -95,3 +95,47 @@ print(json.dumps(answers))
         strict=True,
     ):
         assert words in text
+
+
+def test_a_trigger_without_the_key_leaves_the_whole_output_to_the_worker_who_masks_it(python: Python) -> None:
+    """The instance's agent keeps the key in memory: it may have been started again."""
+    found = python(
+        HEAD
+        + """
+import asyncio
+from types import SimpleNamespace
+from airflow_provider_flux.sealing import Kept, seal
+from airflow_provider_flux.triggers.job import FluxJobTrigger
+SECRET = "hunter2-and-more"
+context = {"ti": SimpleNamespace(map_index=-1)}
+config = load_config(options={"run.provisioner": "local", "run.engine": "embedded"})
+async def event_of(trigger):
+    async for event in trigger.run():
+        return event.payload
+found = []
+with open_session(RunId("airflow", "keyless"), config, auto_acknowledge=False) as session:
+    argv = ["sh", "-c", 'echo "it was $T"; echo the end']
+    [handle] = session.submit([JobRequest(argv=argv, secret_env={"T": SECRET})])
+    handle.result(60)
+    sealed, key = seal([SECRET])
+    for kept in (None, Kept(1, key=key)):
+        if kept is not None:
+            session.request("mark", job=handle.id, place=str(kept))
+        where = {"run_name": session.run_name, "options": {"run.provisioner": "local"}}
+        trigger = FluxJobTrigger(**where, job_id=handle.id, sealed=sealed)
+        event = asyncio.run(event_of(trigger))
+        # Other templates by now: the value that the job was given is known by the key only.
+        given = SECRET if kept is None else "another one"
+        task = FluxOperator(task_id="a", command="true", deferrable=True, secret_env={"T": given})
+        lines = []
+        task._log_lines = lines.extend
+        if kept is not None:
+            event |= {"read": False, "place": "0,0,0"}
+        found.append([event["read"], event["tail"], event["result_line"], task.execute_complete(context, event), lines])
+        assert SECRET not in str([trigger.serialize(), event])
+print(json.dumps(found))
+"""
+    )
+    keyless, keyed = found
+    assert keyless == [False, [], None, "the end", ["it was ***", "the end"]]
+    assert keyed == [False, ["it was ***", "the end"], ["the end", 7, False], "the end", ["it was ***", "the end"]]
