@@ -22,9 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with $(PYTHON) (once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		--config-settings editable_mode=compat -e '.[snakemake,airflow,examples,dev]'
+		-e '.[snakemake,airflow,examples,dev]'
 	@touch $@
 
 demo: $(STAMP)

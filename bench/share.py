@@ -1,4 +1,4 @@
-"""Share of a workflow's jobs that take the shell step, by reason: ``python -m bench.share SNAKEMAKE-ARGUMENTS``.
+"""Share of a workflow's jobs by the step they take, with the reasons: ``python -m bench.share SNAKEMAKE-ARGUMENTS``.
 
 It plans the workflow (with whatever options a run would have, ``--sdm conda`` for instance) and asks the executor's
 own choice for every job that would run. Nothing is executed. Jobs behind a checkpoint are not planned yet, so they
@@ -18,20 +18,22 @@ from snakemake.workflow import Workflow
 from snakemake_executor_flux.steps.choice import Choice, choose, facts_of
 
 
-def counts(workflow: Any) -> Counter[Choice]:
-    """Jobs by choice; rules that have nothing to run, and local rules, never reach an executor."""
+def counts(workflow: Any) -> Counter[str]:
+    """Jobs by step and reason; rules that have nothing to run, and local rules, never reach an executor."""
     jobs = [job for job in workflow.dag.jobs if workflow.dag.needrun(job)]
     remote = [job for job in jobs if not job.is_norun and not job.is_local]
-    facts = (facts_of(job, workflow, custom_jobscript=False, meter_missing=False) for job in remote)
-    return Counter(choose(one, "auto") for one in facts)
+    facts = (facts_of(job, workflow, custom_jobscript=False, no_package=False) for job in remote)
+    return Counter(_line(choose(one, "auto")) for one in facts)
 
 
-def report(found: Counter[Choice]) -> str:
+def _line(choice: Choice) -> str:
+    return f"{choice.step}{choice.why}"
+
+
+def report(found: Counter[str]) -> str:
     total = sum(found.values())
     lines = [f"{total} jobs for the executor"]
-    for choice, count in found.most_common():
-        why = f": {'; '.join(choice.reasons)}" if choice.reasons else ""
-        lines.append(f"{count:6d}  {count / total:4.0%}  {choice.step}{why}")
+    lines += [f"{count:6d}  {count / total:4.0%}  {line}" for line, count in found.most_common()]
     return "\n".join(lines)
 
 

@@ -22,35 +22,32 @@ from snakemake.exceptions import RuleException
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
-from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
-from executors import (
-    ExecutorsError,
-    JobHandle,
-    JobRequest,
-    JobResult,
-    Outcome,
-    RunId,
-    Session,
-    SessionClosedError,
-    load_config,
-    open_session,
+from executors import ExecutorsError, JobHandle, JobRequest, JobResult, Outcome, SessionClosedError
+from snakemake_executor_flux import groups, identity, leftovers, logs
+from snakemake_executor_flux.efficiency import Asked
+from snakemake_executor_flux.instance import INSIDE, Instance
+from snakemake_executor_flux.resources import Ask, ResourceError, ask_of, ignored
+from snakemake_executor_flux.settings import ExecutorSettings
+from snakemake_executor_flux.steps.base import StepCommand, remove_scratch
+from snakemake_executor_flux.steps.choice import Choice, choose, facts_of
+from snakemake_executor_flux.steps.pending import Unresolved, forget_params, resolve
+from snakemake_executor_flux.steps.script import script_command
+from snakemake_executor_flux.steps.shell import shell_command
+from snakemake_executor_flux.steps.snakemake import (
+    NO_IDLE_EXIT,
+    job_arguments,
+    python_program,
+    quoted_for_a_shell,
+    snakemake_command,
 )
-from executors.config import describe
-from snakemake_executor_flux import identity, logs
-from snakemake_executor_flux.efficiency import Asked, Efficiency
-from snakemake_executor_flux.places import NotShared, Places, find_places
-from snakemake_executor_flux.resources import Ask, NodeShape, ResourceError, ask_of
-from snakemake_executor_flux.runfile import RunFile
-from snakemake_executor_flux.steps.base import StepCommand
-from snakemake_executor_flux.steps.choice import choose, facts_of
-from snakemake_executor_flux.steps.shell import remove_scratch, resolve_resources, shell_command
-from snakemake_executor_flux.steps.snakemake import NO_IDLE_EXIT, snakemake_command
 
 #: Logs that are fetched at once, where files are not shared.
 _SAVERS = 4
 #: Seconds after which what has been prepared is sent, though more is being prepared: the first jobs start early.
 _BATCH_SECONDS = 0.05
+#: What makes one job fail, and no other.
+_PROBLEMS = (WorkflowError, RuleException, ResourceError, OSError, ExecutorsError, TimeoutError)
 #: Seconds to wait for the end of a job of an earlier Snakemake that must make room for a new one.
 _REPLACE_LIMIT = 120.0
 
@@ -63,7 +60,7 @@ class _Submitted:
     info: SubmittedJobInfo
     log: Path
     asked: Asked
-    command: StepCommand | None
+    command: StepCommand
     handle: JobHandle | None = None
 
 
@@ -71,93 +68,28 @@ class Executor(RemoteExecutor):
     """See the module. Snakemake's classes are untyped; the typing rules end at its calls."""
 
     def __post_init__(self) -> None:
-        self._settings = self.workflow.executor_settings
+        # None: used from Python without settings of ours.
+        self._settings = self.workflow.executor_settings or ExecutorSettings()
         self._settings.check()
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        #: Bring logs of ended jobs here, where files are not shared.
-        self._savers = ThreadPoolExecutor(_SAVERS, "flux-operator-logs")
         self._active: dict[JobHandle, _Submitted] = {}
         self._active_lock = threading.Lock()
         self._failed = False
         self._shut = False
         self._warned: set[str] = set()
-        self._cwd = os.getcwd()
-        self._run = RunFile()
-        self._logdir = self._make_logdir()
-        self._efficiency = Efficiency(self._logdir)
-        self._session = self._open()
-        try:
-            self._places = self._find_places()
-            self._survivors = self._find_survivors()
-            self._shape = self._largest_node()
-        except BaseException as err:
-            self._session.close()
-            self._forget_run()
-            if isinstance(err, ExecutorsError | NotShared):
-                raise WorkflowError(f"flux-operator: {err}") from err
-            raise
+        self._instance = Instance(self.workflow, self._settings, self.logger)
         self._reporter = threading.Thread(target=self._report_forever, name="flux-operator-reporter", daemon=True)
+
+    def _begin(self) -> None:
+        """Before the first job. Raises WorkflowError."""
+        if self._instance.is_open:
+            return
+        self._instance.open()
+        self._session = self._instance.session
+        self._places = self._instance.places
+        #: Bring logs of ended jobs here, where files are not shared.
+        self._savers = ThreadPoolExecutor(_SAVERS, "flux-operator-logs")
         self._reporter.start()
-
-    def _forget_run(self) -> None:
-        if not self._run.resumed:
-            self._run.remove()
-
-    def _make_logdir(self) -> Path:
-        try:
-            return logs.log_directory(self._settings.logdir, self._run.id)
-        except OSError as err:
-            self._forget_run()
-            where = "--flux-operator-logdir" if self._settings.logdir is not None else "the log directory"
-            raise WorkflowError(f"flux-operator: {where}: logs cannot be written there: {err}") from err
-
-    def _open(self) -> Session:
-        try:
-            config = load_config(self._settings.config, options=self._settings.config_options())
-            for line in describe(config):
-                self.logger.debug(f"flux-operator: {line}")
-            # A secret reaches jobs by the stream, so it has no business in the environment that jobspecs hold.
-            return open_session(
-                RunId("snakemake", self._run.id),
-                config,
-                announce=lambda line: self.logger.info(f"flux-operator: {line}"),
-                auto_acknowledge=False,
-            )
-        except (ExecutorsError, OSError) as err:
-            self._forget_run()
-            raise WorkflowError(f"flux-operator: {err}") from err
-
-    def _find_places(self) -> Places:
-        shared = self.workflow.storage_settings.shared_fs_usage
-        return find_places(
-            self._session.path_kinds,
-            self._cwd,
-            remote=self._session.remote,
-            files_shared=SharedFSUsage.INPUT_OUTPUT in shared,
-            software_shared=SharedFSUsage.SOFTWARE_DEPLOYMENT in shared,
-            unwritable=self._session.unwritable,
-            logs=str(self._logdir),
-        )
-
-    def _find_survivors(self) -> dict[str, list[dict[str, Any]]]:
-        """Jobs that an earlier Snakemake has left in the instance, by base key."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        if self._run.resumed:
-            for job in self._session.unacknowledged():
-                if job["key"]:
-                    found.setdefault(identity.split_key(job["key"]), []).append(job)
-        return found
-
-    def _largest_node(self) -> NodeShape:
-        nodes = [node for node in self._session.resources()["nodes"] if node["cores"]]
-        cores = max((node["cores"] for node in nodes), default=1)
-        memory = min((node["memory"] for node in nodes if node["memory"] and node["cores"] == cores), default=None)
-        # As Snakemake does on one machine: a rule that asks for more threads than a node has gets what there is.
-        limit = self.workflow.resource_settings.max_threads
-        if limit is None or limit > cores:
-            self.workflow.resource_settings.max_threads = cores
-            self.logger.debug(f"flux-operator: threads are limited to {cores}, the cores of the largest node")
-        return NodeShape(cores, memory)
 
     # -- Snakemake's calls
 
@@ -170,9 +102,16 @@ class Executor(RemoteExecutor):
         return NO_IDLE_EXIT
 
     def get_python_executable(self) -> str:
-        # The base class adds "-m snakemake", which that module expects.
-        nested = " -m snakemake_executor_flux.steps.nested" if self._places.package else ""
-        return self._places.python + nested
+        # The base class adds "-m snakemake", which our entry expects.
+        return python_program(self._places.python, self._places.package)
+
+    def get_job_args(self, job: Any, **_: Any) -> str:
+        # A group has as many cores as its jobs may use side by side; a single job's threads are its own limit.
+        return job_arguments(job, self, job.threads if job.is_group() else self.cores)
+
+    def format_job_exec(self, job: Any) -> str:
+        with quoted_for_a_shell():
+            return str(super().format_job_exec(job))
 
     async def _wait_for_jobs(self) -> None:
         """Nothing to wait for: the session reports by itself."""
@@ -186,12 +125,11 @@ class Executor(RemoteExecutor):
         self.run_jobs([job], announced=True)
 
     def run_jobs(self, jobs: list[Any], announced: bool = False) -> None:
+        self._begin()
         batch: list[tuple[_Submitted, JobRequest]] = []
         since = time.monotonic()
         for job in jobs:
-            if not announced:
-                self.run_job_pre(job)
-            prepared = self._prepare(job)
+            prepared = self._prepare(job, announced)
             if prepared is not None:
                 batch.append(prepared)
             if time.monotonic() - since > _BATCH_SECONDS:
@@ -204,7 +142,8 @@ class Executor(RemoteExecutor):
         with self._active_lock:
             handles = list(self._active)
         self._failed = True
-        self._session.cancel(handles, "cancelled by Snakemake")
+        if handles:
+            self._session.cancel(handles, "cancelled by Snakemake")
         for handle in handles:
             try:
                 handle.result(_REPLACE_LIMIT)
@@ -219,19 +158,20 @@ class Executor(RemoteExecutor):
         if self._shut:
             return
         self._shut = True
+        if self._instance.is_open:
+            self._end()
+        super().shutdown()
+        if self._instance.is_open and self._instance.efficiency.jobs:
+            self.logger.info(f"flux-operator: {self._instance.efficiency.summary()}")
+        _end_idle_timers()
+
+    def _end(self) -> None:
         self._inbox.put(None)
         self._reporter.join()
         keep = self._settings.keep_on_failure and self._failed
         if keep:
             self.logger.info(f"flux-operator: {self._kept()}")
-        self._session.close(release=not keep)
-        logs.remove_empty_directories(self._logdir)
-        if not keep:
-            self._run.remove()
-        super().shutdown()
-        if self._efficiency.jobs:
-            self.logger.info(f"flux-operator: {self._efficiency.summary()}")
-        _end_idle_timers()
+        self._instance.close(keep=keep)
 
     def _kept(self) -> str:
         info = self._session.hello
@@ -242,61 +182,113 @@ class Executor(RemoteExecutor):
         """Without the base class's hint at "cluster logs": the message has the log's path and last lines."""
         if job_info.external_jobid is not None:
             kwargs["external_jobid"] = job_info.external_jobid
+        if job_info.job.is_group() and msg:
+            # Snakemake's own report of a group has no place for a message.
+            self.logger.error(f"Error in group {job_info.job.groupid}: {msg}")
         job_info.job.log_error(msg, **kwargs)
 
     # -- preparing
 
-    def _prepare(self, job: Any) -> tuple[_Submitted, JobRequest] | None:
+    def _prepare(self, job: Any, announced: bool) -> tuple[_Submitted, JobRequest] | None:
         """What to submit for a job; None when it failed already, and was reported so."""
+        problem: Exception | None = None
+        choice = Choice("snakemake")
         try:
-            return self._prepare_or_raise(job)
-        except (WorkflowError, RuleException, ResourceError, OSError, ExecutorsError, TimeoutError) as err:
+            choice = self._choose(job)
+        except _PROBLEMS as err:
+            problem = err
+        if not announced:
+            self.run_job_pre(job)  # shows params and resources, so they are known by now
+        try:
+            if problem is not None:
+                raise problem
+            return self._prepare_or_raise(job, choice)
+        except _PROBLEMS as err:
             # As with any remote executor, a job that cannot begin fails; the others go on as Snakemake was told.
             self._inbox.put(("refused", job, str(err)))
             return None
 
-    def _prepare_or_raise(self, job: Any) -> tuple[_Submitted, JobRequest]:
+    def _choose(self, job: Any) -> Choice:
+        """The step of a job, with its resources as they are where it runs. Raises what makes it fail."""
+        shape = self._instance.shape
+        members = list(job) if job.is_group() else [job]
+        for member in members:
+            # Resources that were evaluated before there was an instance know no largest node.
+            if member.threads > shape.cores:
+                member._resources = None
+                forget_params(member)
+        if job.is_group():
+            groups.bound(job, shape, use_memory=self._settings.memory == "cores")
         facts = facts_of(
-            job, self.workflow, custom_jobscript=not self.is_default_jobscript, meter_missing=not self._places.package
+            job, self.workflow, custom_jobscript=not self.is_default_jobscript, no_package=not self._places.package
         )
-        choice = choose(facts, self._settings.job_step)
-        why = f", not shell: {'; '.join(choice.reasons)}" if choice.reasons else ""
-        self.logger.debug(f"flux-operator: job {job.jobid} ({job.name}) takes the {choice.step} step{why}")
-        if choice.step == "shell":
-            resolve_resources(job)
-        elif self._settings.job_step == "shell" and job.name not in self._warned:
+        choice = choose(facts, self._settings.job_step or "auto")
+        self.logger.debug(f"flux-operator: job {job.jobid} ({job.name}) takes the {choice.step} step{choice.why}")
+        if choice.step != "snakemake":
+            resolve(job)
+        for member in members:
+            self._name_ignored(member)
+        if self._settings.job_step == "shell" and choice.step != "shell" and job.name not in self._warned:
             self._warned.add(job.name)
-            self.logger.warning(f"flux-operator: {job.name} cannot take the shell step: {'; '.join(choice.reasons)}")
+            reasons = "; ".join(choice.against["shell"])
+            self.logger.warning(f"flux-operator: {job.name} cannot take the shell step: {reasons}")
+        return choice
+
+    def _name_ignored(self, job: Any) -> None:
+        for name, instead in ignored(job.resources).items():
+            if name not in self._warned:
+                self._warned.add(name)
+                self.logger.warning(f"flux-operator: {name} ({job.name}) has no effect here; see {instead}")
+
+    def _prepare_or_raise(self, job: Any, choice: Choice) -> tuple[_Submitted, JobRequest]:
         use_memory = self._settings.memory == "cores"
-        ask = ask_of(job.threads, job.resources, self._shape, use_memory=use_memory)
+        ask = ask_of(job.threads, job.resources, self._instance.shape, use_memory=use_memory)
         base = identity.base_key(job)
         digest = identity.digest(job)
         key = self._find_living(job, base, digest)
         resumed = key is not None
         key = key or identity.attempt_key(base, job.attempt, os.urandom(4).hex())
-        log = logs.log_path(self._logdir, job.name, identity.wildcards_text(job), base, job.attempt)
+        log = logs.log_path(self._instance.logdir, job.name, identity.wildcards_text(job), base, job.attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command: StepCommand | None = None
+        step = choice.step
         if resumed:
             request = JobRequest(argv=["true"], key=key, identity=digest, name=job.name)  # known: its argv is not used
-            command = StepCommand([], benchmark_record=_record(log)) if job_benchmark(job) else None
+            record = _record(log) if step != "snakemake" and job.benchmark is not None else None
+            command = StepCommand([], scratch=leftovers.of_job(key), benchmark_record=record)
         else:
-            if choice.step == "shell":
-                self.workflow.async_run(job.prepare())
-                command = shell_command(job, self.workflow, _record(log))
-            else:
-                command = snakemake_command(job, self)
+            step, command = self._command(job, step, key, _record(log))
             request = self._request(job, ask, command, key, digest, log)
         memory = job.resources.get("mem_mb")
         asked = Asked(
             rule=job.name,
             wildcards=identity.wildcards_text(job),
             attempt=job.attempt,
-            step=choice.step,
+            step=step,
             cores=ask.cores,
             memory=float(memory) if isinstance(memory, int | float) else None,
         )
         return _Submitted(job, SubmittedJobInfo(job), log, asked, command), request
+
+    def _command(self, job: Any, step: str, key: str, record: Path) -> tuple[str, StepCommand]:
+        """A job's command by its step, or by the snakemake step where it turns out that only that can make it."""
+        if step != "snakemake":
+            self.workflow.async_run(job.prepare())
+            try:
+                if step == "shell":
+                    return step, shell_command(job, self.workflow, record)
+                return step, script_command(job, self.workflow, record, leftovers.owner(self._instance.run.id, key))
+            except Unresolved as err:
+                reason = str(err)
+            except Exception as err:
+                # Any code of Snakemake's and of the workflow's may have run. A nested Snakemake runs it again: it
+                # succeeds, or says what is wrong as the local executor would.
+                if step == "shell":
+                    raise
+                reason = f"{type(err).__name__}: {err}"
+            self.logger.debug(
+                f"flux-operator: job {job.jobid} ({job.name}) takes the snakemake step after all: {reason}"
+            )
+        return "snakemake", snakemake_command(job, self, self.workflow.workdir_init)
 
     def _request(self, job: Any, ask: Ask, command: StepCommand, key: str, digest: str, log: Path) -> JobRequest:
         secrets = {name: value for name, value in command.secret_env.items() if name not in command.env}
@@ -307,6 +299,7 @@ class Executor(RemoteExecutor):
                 f"mpi={job.resources.get('mpi')!r}: the embedded engine has no Flux to start tasks with; install Flux, "
                 'or give mpi="mpirun"'
             )
+        env = dict(command.env)
         if ask.nested and self._session.hello.engine == "flux":
             # One broker per node of the job, with all that the job holds there; as `flux batch` does.
             argv = ["flux", "start", *argv]
@@ -317,13 +310,15 @@ class Executor(RemoteExecutor):
                     "system.shell.options.exit-timeout": "none",
                 }
             )
+        else:
+            env[INSIDE] = self._instance.run.id
         return JobRequest(
             argv=self._places.argv(argv),
             name=job.name,
             key=key,
             identity=digest,
-            cwd=self._cwd if self._places.files else None,
-            env=command.env,
+            cwd=(command.cwd or self._instance.cwd) if self._places.files else None,
+            env=env,
             secret_env=secrets,
             nodes=ask.nodes,
             tasks=ask.slots,
@@ -345,8 +340,8 @@ class Executor(RemoteExecutor):
 
         Must come before ``prepare``, which removes the outputs of whoever still writes them.
         """
-        candidates = self._survivors.pop(base, [])
-        if not candidates and self._run.resumed:
+        candidates = self._instance.survivors.pop(base, [])
+        if not candidates and self._instance.run.resumed:
             candidates = self._by_marker(job)
         usable = None
         doomed = []
@@ -360,6 +355,7 @@ class Executor(RemoteExecutor):
         if doomed:
             self.logger.info(f"flux-operator: earlier job(s) {', '.join(doomed)} of {job.name} make room for a new one")
             self._session.cancel_and_wait(doomed, _REPLACE_LIMIT)
+            leftovers.remove_of_jobs(found["key"] for found in candidates if found["id"] in doomed)
         if usable is None:
             return None
         self.logger.info(f"flux-operator: {job.name} is attached to job {usable['id']} of an earlier Snakemake")
@@ -465,11 +461,10 @@ class Executor(RemoteExecutor):
         """Finish what belongs to a job; what to tell the user if it failed."""
         problem = None if result.ok else _message(result, submitted.log)
         try:
-            if submitted.command is not None:
-                remove_scratch(submitted.command)
-                if result.ok and submitted.command.benchmark_record is not None:
-                    write_benchmark(submitted.job, self.workflow, submitted.command.benchmark_record)
-            self._efficiency.add(submitted.asked, handle.id, result)
+            remove_scratch(submitted.command.scratch)
+            if result.ok and submitted.command.benchmark_record is not None:
+                write_benchmark(submitted.job, self.workflow, submitted.command.benchmark_record)
+            self._instance.efficiency.add(submitted.asked, handle.id, result)
         except OSError as err:
             problem = problem or f"The job completed, but its benchmark or efficiency record cannot be written: {err}"
         logs.remove_if_empty(submitted.log)
@@ -488,16 +483,12 @@ def _record(log: Path) -> Path:
     return log.with_suffix(".benchmark.json")
 
 
-def job_benchmark(job: Any) -> bool:
-    return not job.is_group() and job.benchmark is not None and job.is_shell
-
-
 def write_benchmark(job: Any, workflow: Any, record_file: Path) -> None:
     """The benchmark file, by Snakemake's own writer, from what the job measured. Raises OSError."""
     from snakemake.benchmark import BenchmarkRecord, write_benchmark_records
 
     if not record_file.exists():
-        return  # the nested step writes the file itself
+        return  # of an earlier Snakemake, whose job took the nested step and writes the file itself
     records = []
     for values in json.loads(record_file.read_text()):
         record = BenchmarkRecord()

@@ -6,7 +6,9 @@ nodes              nodes of the job
 tasks              tasks that the rule's command starts itself (with ``mpi``, or by ``flux run -n``)
 cpus_per_task      cores per task
 gpu, gpus          GPUs of the job
+gres               ``gpu:N`` or ``gpu:MODEL:N``, as for Slurm: GPUs
 mem_mb             cores, by the share of a node's memory (see ``memory_cores``)
+mem_mb_per_cpu     the same, for each core that threads, tasks and cpus_per_task ask for
 runtime            time limit; Snakemake counts minutes, Flux seconds
 mpi                the rule's command runs inside a nested Flux instance over the job's nodes
 flux_queue         queue
@@ -24,22 +26,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-KNOWN = frozenset(
-    [
-        "nodes",
-        "tasks",
-        "cpus_per_task",
-        "gpu",
-        "gpus",
-        "mem_mb",
-        "runtime",
-        "mpi",
-        "flux_queue",
-        "flux_urgency",
-        "flux_constraint",
-        "flux_options",
-    ]
-)
+#: Resources of other executors that have no effect here, and what to write instead.
+FOREIGN: Mapping[str, str] = {
+    name: instead
+    for instead, names in {
+        "flux_queue, or --flux-operator-queue": "slurm_partition partition lsf_queue pbs_queue sge_queue",
+        "--flux-operator-bank": "slurm_account account lsf_project",
+        "flux_constraint": (
+            "constraint slurm_constraint gpu_model gpu_manufacturer machine_type nodelist slurm_nodelist exclude"
+        ),
+        "flux_options, flux_queue, flux_constraint": "slurm_extra lsf_extra pbs_extra sge_extra",
+        "flux_urgency, or flux_queue": "qos slurm_qos slurm_priority",
+        "retries, or --retries": "slurm_requeue requeue",
+        "tasks": "ntasks slurm_ntasks ntasks_per_node tasks_per_node tasks_per_gpu ntasks_per_gpu",
+        "cpus_per_task": "cpus_per_gpu slurm_cpus_per_task",
+        "mem_mb, or mem_mb_per_cpu": "mem_mb_per_gpu mem_per_gpu mem_per_cpu",
+        "runtime": "walltime time_min slurm_time",
+        "--flux-operator-config": "clusters reservation slurm_reservation",
+    }.items()
+    for name in names.split()
+}
+_OURS = ("flux_queue", "flux_urgency", "flux_constraint", "flux_options")
 
 
 class ResourceError(ValueError):
@@ -81,7 +88,7 @@ def ask_of(threads: int, resources: Mapping[str, Any], shape: NodeShape, *, use_
     nodes = _count(resources, "nodes", 1)
     tasks = _count(resources, "tasks", 1)
     cpus = _count(resources, "cpus_per_task", 1)
-    gpus = max(_count(resources, "gpu", 0) or 0, _count(resources, "gpus", 0) or 0)
+    gpus = max(_count(resources, "gpu", 0) or 0, _count(resources, "gpus", 0) or 0, gpus_of(resources.get("gres")))
     mpi = resources.get("mpi")
     nested = bool(mpi) or (nodes or 1) > 1
     slots = tasks or nodes or 1
@@ -89,7 +96,11 @@ def ask_of(threads: int, resources: Mapping[str, Any], shape: NodeShape, *, use_
         raise ResourceError(f"nodes={nodes} with tasks={slots}: at least one task per node is needed; raise tasks")
     cores = cpus if cpus is not None else (math.ceil(max(1, threads) / slots) if tasks is None else max(1, threads))
     if use_memory:
-        cores = max(cores, math.ceil(memory_cores(resources.get("mem_mb"), shape, nodes or 1) / slots))
+        needed = [memory_cores("mem_mb", resources.get("mem_mb"), shape, nodes or 1)]
+        per_cpu = _count(resources, "mem_mb_per_cpu", 0)
+        if per_cpu:
+            needed.append(memory_cores("mem_mb_per_cpu", per_cpu, shape, nodes or 1, times=slots * cores))
+        cores = max(cores, math.ceil(max(needed) / slots))
     if not nested:
         # One process gets it all: its cores must lie on one node, which one slot says.
         slots, cores = 1, slots * cores
@@ -107,20 +118,47 @@ def ask_of(threads: int, resources: Mapping[str, Any], shape: NodeShape, *, use_
     )
 
 
-def memory_cores(mem_mb: object, shape: NodeShape, nodes: int) -> int:
-    """Cores that stand for ``mem_mb`` (10^6 bytes, for the whole job): its share of a node's memory, rounded up.
-
-    Raises ResourceError when no node has that much.
-    """
-    if mem_mb is None or isinstance(mem_mb, str) or shape.memory is None:
+def memory_cores(name: str, value: object, shape: NodeShape, nodes: int, times: int = 1) -> int:
+    """Cores that stand for a size in 10^6 bytes, ``times`` so much for the whole job: its share of a node's memory,
+    rounded up. Raises ResourceError when no node has that much."""
+    if value is None or isinstance(value, str) or shape.memory is None:
         return 0  # a string is Snakemake's "to be determined"
-    needed = float(mem_mb) * 1e6 / nodes  # type: ignore[arg-type]  # Snakemake's sizes are numbers by now
+    needed = float(value) * times * 1e6 / nodes  # type: ignore[arg-type]  # Snakemake's sizes are numbers by now
     if needed > shape.memory:
+        cores = f" for each of {times} cores" if times > 1 else ""
         raise ResourceError(
-            f"mem_mb={mem_mb}: the largest node has {shape.memory // 10**6} MB; lower mem_mb (--set-resources, or "
-            "--default-resources where the rule does not set it), or use --flux-operator-memory ignore"
+            f"{name}={value}: the largest node has {shape.memory // 10**6} MB{cores}; lower {name} (--set-resources, "
+            "or --default-resources where the rule does not set it), or use --flux-operator-memory ignore"
         )
     return nodes * min(shape.cores, math.ceil(needed / (shape.memory / shape.cores)))
+
+
+def gpus_of(gres: object) -> int:
+    """GPUs of Slurm's ``gres``: ``gpu``, ``gpu:2``, ``gpu:MODEL:2``. Raises ResourceError."""
+    if gres is None or gres == "":
+        return 0
+    total = 0
+    for part in str(gres).split(","):
+        name, *rest = part.strip().removeprefix("gres/").split(":")
+        count = rest[-1] if rest and rest[-1].isdigit() else "1"
+        if name != "gpu" or len(rest) > 2 or (len(rest) == 2 and not rest[-1].isdigit()):
+            raise ResourceError(
+                f'gres={gres!r}: {part.strip()!r} is not "gpu:N"; write gpu=N, and flux_constraint for a model'
+            )
+        total += int(count)
+    return total
+
+
+def ignored(resources: Mapping[str, Any]) -> dict[str, str]:
+    """Resources that mean something to other executors and nothing here -> what to write instead."""
+    found = {name: FOREIGN[name] for name, value in resources.items() if name in FOREIGN and value not in (None, "")}
+    for name in resources.keys():  # noqa: SIM118  # Snakemake's class, whose iterator gives values
+        if name.startswith("flux_") and name not in _OURS:
+            found[name] = ", ".join(_OURS)
+    model = str(resources.get("gres") or "").split(":")
+    if len(model) == 3:
+        found["the model in gres"] = FOREIGN["gpu_model"]
+    return found
 
 
 def constraint_of(value: object) -> Mapping[str, Any] | None:

@@ -13,10 +13,16 @@ PATH = Path(".snakemake") / "flux_operator_run.json"
 
 
 class RunFile:
-    """One run's id on disk. ``resumed``: an earlier Snakemake has left it."""
+    """One run's id on disk. ``resumed``: an earlier Snakemake has left it in this very directory.
 
-    def __init__(self, path: Path = PATH) -> None:
-        self._path = path.absolute()
+    The file names the directory by its path and its inode: a copy, or a backup that was put back, is another run,
+    whose jobs write elsewhere. A directory that was moved is, too: jobs that still run know it by its old name.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """For the workflow in ``directory``."""
+        self._path = directory.absolute() / PATH
+        self._place = _place(directory)
         found = self._read()
         self.resumed = found is not None
         self.id = found or uuid.uuid4().hex[:12]
@@ -28,16 +34,26 @@ class RunFile:
             value = json.loads(self._path.read_text())
         except (OSError, ValueError):
             return None  # none yet, or one that was cut off while it was written: then nothing was started under it
-        run_id = value.get("id") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or value.get("directory") != self._place:
+            return None
+        run_id = value.get("id")
         return run_id if isinstance(run_id, str) and run_id.isalnum() else None
 
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps({"id": self.id}) + "\n")
+        new.write_text(json.dumps({"id": self.id, "directory": self._place}) + "\n")
         new.replace(self._path)
 
     def remove(self) -> None:
         """The run is over, and nothing of it is left to attach to."""
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def _place(directory: Path) -> list[object]:
+    """A directory, told from its copies. JSON, which has numbers and lists."""
+    status = directory.stat()
+    # Escapes stand for bytes that are not UTF-8, which JSON does not have.
+    name = os.fsencode(directory.resolve()).decode("utf-8", "backslashreplace")
+    return [name, status.st_ino]

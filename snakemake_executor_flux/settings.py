@@ -2,6 +2,7 @@
 
 # Without `from __future__ import annotations`: Snakemake makes argparse types of these annotations, and knows
 # typing.Optional only.
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -28,6 +29,15 @@ def _option(help_text: str, default: object = None, **metadata: object) -> Any:
     return field(default=default, metadata={"help": help_text, "env_var": False, "required": False, **metadata})
 
 
+def _as_typed(text: str) -> Path:
+    """A path is relative to where the command was typed, whatever ``--directory`` and ``workdir:`` say later."""
+    return Path(os.path.expandvars(text)).expanduser().absolute()
+
+
+def _path(help_text: str) -> Any:
+    return _option(help_text, metavar="PATH", parse_func=_as_typed, unparse_func=str)
+
+
 @dataclass
 class ExecutorSettings(ExecutorSettingsBase):
     """Defaults are None where a config file or the environment may say otherwise."""
@@ -39,12 +49,13 @@ class ExecutorSettings(ExecutorSettingsBase):
         choices=["local", "attach", "direct", "operator"],
     )
     namespace: Optional[str] = _option("Kubernetes namespace of the MiniCluster. Default: the kubeconfig context's.")
-    config: Optional[Path] = _option("Pipeline config, a YAML file of kind FluxRun. Default: none.")
+    config: Optional[Path] = _path("Pipeline config, a YAML file of kind FluxRun. Default: none.")
     job_step: Optional[str] = _option(
-        "How a job's command is run: 'shell' (the rule's own command is the Flux job), 'snakemake' (a nested "
-        "Snakemake) or 'auto' (shell for every job that can, see --verbose). Default: auto.",
+        "How a job's command is run: 'shell' (the rule's own command is the Flux job), 'script' (what Snakemake's "
+        "local executor would start is: scripts and wrappers too), 'snakemake' (a nested Snakemake) or 'auto' (for "
+        "each job the first of these that it can take, see --verbose). Default: auto.",
         "auto",
-        choices=["auto", "shell", "snakemake"],
+        choices=["auto", "shell", "script", "snakemake"],
     )
     queue: Optional[str] = _option("Flux queue for jobs without the resource flux_queue. Default: Flux's own.")
     bank: Optional[str] = _option("Flux bank (account) for all jobs. Default: Flux's own.")
@@ -61,7 +72,7 @@ class ExecutorSettings(ExecutorSettingsBase):
         "cores",
         choices=["cores", "ignore"],
     )
-    logdir: Optional[Path] = _option(
+    logdir: Optional[Path] = _path(
         "Directory for job logs and the efficiency table. Default: .snakemake/flux_operator_logs/<run>; there, logs "
         "of runs older than 10 days are removed."
     )
@@ -69,11 +80,16 @@ class ExecutorSettings(ExecutorSettingsBase):
         "Leave the instance running after a failed run, for a look inside, until its idle time-out.", False
     )
 
+    def __post_init__(self) -> None:
+        # Made from Python, it has not gone through the parser of options.
+        self.config = None if self.config is None else _as_typed(str(self.config))
+        self.logdir = None if self.logdir is None else _as_typed(str(self.logdir))
+
     def check(self) -> None:
         """Raises WorkflowError naming option, value and cure (Snakemake itself does not check choices from the API)."""
         for name, allowed in (
             ("provisioner", (None, "local", "attach", "direct", "operator")),
-            ("job_step", ("auto", "shell", "snakemake")),
+            ("job_step", ("auto", "shell", "script", "snakemake")),
             ("memory", ("cores", "ignore")),
         ):
             value = getattr(self, name)

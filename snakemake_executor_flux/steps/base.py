@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,19 @@ class StepCommand:
     env: Mapping[str, str | None] = field(default_factory=dict)
     #: Values that must not be seen in a jobspec or on a command line.
     secret_env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    #: Directories that exist for this job only, removed when it has ended.
+    #: Files and directories that exist for this job only, removed when it has ended.
     scratch: tuple[Path, ...] = ()
     #: Where the job leaves its measurements for ``benchmark:``.
     benchmark_record: Path | None = None
+    #: None: the working directory of the workflow.
+    cwd: str | None = None
+
+
+def remove_scratch(paths: Iterable[Path]) -> None:
+    """Remove files and directories of a job that has ended, as far as that can be."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,8 +1,9 @@
-"""Which step a job takes, and why not a faster one. Pure: `choose` sees facts, `facts_of` gathers them."""
+"""Which step a job takes, and for each faster one why not that. Pure: `choose` sees facts, `facts_of` gathers them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from snakemake.io import is_flagged
@@ -11,9 +12,8 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 @dataclass(frozen=True)
 class Facts:
-    """What matters for the choice. Each is a reason against the shell step, but `plain`, which is the one for it."""
+    """What matters for the choice. ``kind`` is the rule's; every other is a reason for a nested Snakemake."""
 
-    plain: bool = True
     kind: str = "shell"
     group: bool = False
     pipe_or_service: bool = False
@@ -27,14 +27,30 @@ class Facts:
     sources_not_shared: bool = False
     software_not_shared: bool = False
     unmeasured: bool = False
+    no_package: bool = False
+
+
+#: From the fastest to the one that is right for everything.
+STEPS = ("shell", "script", "snakemake")
+#: Kinds of rules that Snakemake's local executor runs by one process that its main process starts.
+_BY_SCRIPT = ("script", "wrapper")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A step's name, and every reason why it is not a faster one."""
+    """A step's name, and for each faster one why it is not that."""
 
     step: str
-    reasons: tuple[str, ...] = ()
+    against: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def why(self) -> str:
+        """``, not shell: ...; not script: ...``, or nothing."""
+        texts: list[str] = []
+        for step, reasons in self.against.items():
+            same = bool(texts) and reasons == next(iter(self.against.values()))
+            texts.append(f"not {step}: {'likewise' if same else '; '.join(reasons)}")
+        return "".join(f"{';' if index else ','} {text}" for index, text in enumerate(texts))
 
 
 _REASONS = (
@@ -54,17 +70,22 @@ _REASONS = (
 
 
 def choose(facts: Facts, setting: str) -> Choice:
-    """``setting`` is auto, shell or snakemake; a job that cannot take the shell step never takes it."""
-    reasons = [] if facts.plain else [f"its rule is a {facts.kind} rule"]
-    reasons += [text for name, text in _REASONS if getattr(facts, name)]
-    if reasons:
-        return Choice("snakemake", tuple(reasons))
-    if setting == "snakemake":
-        return Choice("snakemake", ("asked for by --flux-operator-job-step",))
-    return Choice("shell")
+    """``setting`` is auto or a step; a job never takes a step that it cannot take, nor a faster one than asked for."""
+    common = tuple(text for name, text in _REASONS if getattr(facts, name))
+    kind = f"its rule is a {facts.kind} rule"
+    against = {
+        "shell": (() if facts.kind == "shell" else (kind,)) + common,
+        "script": (() if facts.kind in ("shell", *_BY_SCRIPT) else (kind,)) + common,
+    }
+    if facts.no_package and facts.kind != "shell":
+        against["script"] += ("scripts need this Snakemake where they run",)
+    for step in STEPS[: STEPS.index(setting)] if setting in STEPS[1:] else ():
+        against[step] = against[step] or ("asked for by --flux-operator-job-step",)
+    taken = next((step for step, reasons in against.items() if not reasons), "snakemake")
+    return Choice(taken, {step: reasons for step, reasons in against.items() if STEPS.index(step) < STEPS.index(taken)})
 
 
-def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool, meter_missing: bool) -> Facts:
+def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool, no_package: bool) -> Facts:
     """Ask a Snakemake job. ``job`` and ``workflow`` are Snakemake's own classes, which are not typed."""
     shared = workflow.storage_settings.shared_fs_usage
     common: dict[str, Any] = {
@@ -80,7 +101,6 @@ def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool, meter_missing: 
         return Facts(group=True, **common)
     files = [*job.input, *job.output, *job.log]
     return Facts(
-        plain=bool(job.is_shell),
         kind=_kind(job),
         pipe_or_service=job.is_pipe
         or job.is_service
@@ -88,7 +108,8 @@ def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool, meter_missing: 
         or any(job.is_pipe_or_service_input(f) for f in job.input),
         shadow=job.is_shadow,
         cache=workflow.workflow_settings.cache is not None and bool(job.rule.cache),
-        unmeasured=meter_missing and job.benchmark is not None,
+        unmeasured=no_package and job.benchmark is not None,
+        no_package=no_package or SharedFSUsage.SOURCE_CACHE not in shared,
         storage=any(f.is_storage for f in files) or bool(job.benchmark and job.benchmark.is_storage),
         **common,
     )

@@ -7,7 +7,6 @@ It does what `snakemake.shell` and the local executor do around a command, in th
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -17,9 +16,9 @@ from typing import Any
 from snakemake.deployment import singularity
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import MAX_ARG_LEN, shell
-from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_flux.steps.base import StepCommand
+from snakemake_executor_flux.steps.pending import check_text
 
 #: Set to the number of threads for every shell command (shell.py:279-285).
 _THREAD_VARIABLES = (
@@ -35,40 +34,26 @@ _TMP_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 _CONDA_CONFLICTS = ("R_LIBS", "PYTHONPATH", "PERLLIB", "PERL5LIB")
 
 
-def resolve_resources(job: Any) -> None:
-    """Evaluate what Snakemake leaves to the nested process: ``resources.tmpdir``, "<TBD>" in the main one.
-
-    Must come before `prepare`, which makes that directory.
-    """
-    if "tmpdir" in job.rule.resources and not isinstance(job.resources.get("tmpdir"), str | None):
-        raise WorkflowError(f"tmpdir={job.resources.get('tmpdir')!r} is not a path", rule=job.rule)
-    job._resources = job.rule.expand_resources(job.wildcards_dict, job.input, job.attempt, skip_evaluation=set())
-
-
 def shell_command(job: Any, workflow: Any, record: Path) -> StepCommand:
-    """The command of a prepared job. Raises RuleException for one that cannot be formatted."""
+    """The command of a prepared job. Raises RuleException for one that cannot be formatted, Unresolved."""
     executable = job.resources.get("shell_exec") or shell.get_executable()
     shell._check_executable(executable)
     scratch: list[Path] = []
     repeats = (job.benchmark_repeats or 1) if job.benchmark is not None else 1
     commands = [_text(job, workflow, executable, iteration, scratch) for iteration in range(repeats)]
     program = executable or "/bin/sh"
-    if job.benchmark is None:
-        argv = [program, "-c", commands[0]]
-    else:
-        argv = [sys.executable, "-m", "snakemake_executor_flux.steps.measured", str(record), program, *commands]
     return StepCommand(
-        argv=argv,
+        argv=[program, "-c", commands[0]] if job.benchmark is None else measured(record, program, commands),
         env=_environment(job, workflow),
-        secret_env=_declared(workflow),
+        secret_env=declared(workflow),
         scratch=tuple(scratch),
         benchmark_record=record if job.benchmark is not None else None,
     )
 
 
-def remove_scratch(command: StepCommand) -> None:
-    for directory in command.scratch:
-        shutil.rmtree(directory, ignore_errors=True)
+def measured(record: Path, program: str, commands: list[str]) -> list[str]:
+    """The command that runs others for ``benchmark:``; with -P, since the working directory may have a platform.py."""
+    return [sys.executable, "-P", "-m", "snakemake_executor_flux.steps.measured", str(record), program, *commands]
 
 
 def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scratch: list[Path]) -> str:
@@ -83,6 +68,7 @@ def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scrat
         container_img=image,
         basedir=job.rule.basedir,
     )
+    check_text(job, text, job.rule.shellcmd)
     text = " ".join((shell._get_process_prefix(executable), text, shell._process_suffix)).strip()
     if modules:
         text = modules.shellcmd(text)
@@ -116,7 +102,7 @@ def _spill(text: str, executable: str | None, scratch: list[Path]) -> str:
     return f'"{executable or "/bin/sh"}" "{script}"'
 
 
-def _declared(workflow: Any) -> dict[str, str]:
+def declared(workflow: Any) -> dict[str, str]:
     """What ``envvars:`` and ``--envvars`` name. Not the storage plugins' settings, of no use to a plain command:
     they have defaults, and each job would be given a secret environment for them."""
     names = {*workflow.envvars, *workflow.remote_execution_settings.envvars}

@@ -14,7 +14,7 @@ from tests.engines.conftest import Run, run_snakemake
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 TOKEN = "equivalence-token-value"
-WAYS = ["shell", "snakemake"]
+WAYS = ["shell", "script", "snakemake"]
 
 
 def run_everything(parent: Path, engine: str, way: str) -> Run:
@@ -32,7 +32,11 @@ def run_everything(parent: Path, engine: str, way: str) -> Run:
 
 def _run_everything(directory: Path, engine: str, way: str) -> Run:
     directory.mkdir(parents=True)
-    (directory / "script.py").write_text((WORKFLOWS / "script.py").read_text())
+    for name in ("script.py", "script.sh"):
+        (directory / name).write_text((WORKFLOWS / name).read_text())
+    (directory / "wrapper").mkdir()
+    (directory / "wrapper" / "environment.yaml").write_text("dependencies: []\n")
+    (directory / "wrapper" / "wrapper.py").write_text((WORKFLOWS / "script.py").read_text())
     (directory / "updated.txt").write_text("before\n")
     arguments = ["--cores", "2", "--verbose"]
     executor = "local"
@@ -51,8 +55,13 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module", params=WAYS)
-def ours(request: pytest.FixtureRequest, engine: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = run_everything(tmp_path_factory.mktemp(f"{engine}-{request.param}"), engine, request.param)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def ours(way: str, engine: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = run_everything(tmp_path_factory.mktemp(f"{engine}-{way}"), engine, way)
     assert run.returncode == 0, run.output
     return run
 
@@ -93,13 +102,14 @@ def test_the_metadata_are_the_same(local: Run, ours: Run) -> None:
     assert len(expected) > 25
     found = metadata(ours)
     # Under every remote executor the temporary file inside a group is gone before Snakemake's main process looks.
-    assert found["grouped.txt"].pop("input_checksums") == {}
-    expected["grouped.txt"].pop("input_checksums")
+    for name in [name for name in expected if name == "grouped.txt" or name.startswith("together/")]:
+        assert found[name].pop("input_checksums") == {}
+        expected[name].pop("input_checksums")
     assert found == expected
 
 
 def test_benchmark_files_have_the_same_form(local: Run, ours: Run) -> None:
-    for name in ("a", "b"):
+    for name in ("a", "b", "script"):
         expected, found = (run.read(f"benchmarks/{name}.tsv").splitlines() for run in (local, ours))
         assert found[0] == expected[0]
         assert len(found) == len(expected) == 3
@@ -141,29 +151,25 @@ def test_a_report_can_be_made(ours: Run) -> None:
         (ours.directory / "report.html").unlink(missing_ok=True)
 
 
-def test_verbose_says_which_step_each_job_took_and_why(ours: Run) -> None:
+#: Which step the rules of the workflow take, by what was asked for.
+SHELL = ["plain", "logged", "bench", "kept", "ensured", "retried", "touched", "long", "tmpdir", "secret", "late"]
+SCRIPT = ["scripted", "measured_script", "bash_script", "wrapped"]
+WHOLE = ["ran", "shadowed"]
+
+
+def test_verbose_says_which_step_each_job_took_and_why(ours: Run, way: str) -> None:
     taken = dict(re.findall(r"job \d+ \((\w+)\) takes the (\w+) step", ours.output))
-    whole = "snakemake" in set(taken.values()) - {"shell"} and taken["plain"] == "snakemake"
-    for rule in ("ran", "scripted", "shadowed"):
-        assert taken[rule] == "snakemake"
+    expected = {**dict.fromkeys(SHELL, "shell"), **dict.fromkeys(SCRIPT, "script"), **dict.fromkeys(WHOLE, "snakemake")}
+    if way == "script":
+        expected.update(dict.fromkeys(SHELL, "script"))
+    elif way == "snakemake":
+        expected = dict.fromkeys(expected, "snakemake")
+    assert {rule: taken[rule] for rule in expected} == expected
+    assert "after all" not in ours.output
     assert "not shell: its rule is a run rule" in ours.output
     assert "not shell: it uses a shadow directory" in ours.output
-    if whole:
-        assert "asked for by --flux-operator-job-step" in ours.output
-    else:
-        for rule in (
-            "plain",
-            "logged",
-            "bench",
-            "kept",
-            "ensured",
-            "retried",
-            "touched",
-            "long",
-            "tmpdir",
-            "secret",
-        ):
-            assert taken[rule] == "shell"
+    assert ("asked for by --flux-operator-job-step" in ours.output) == (way != "shell")
+    assert not list((ours.directory / ".snakemake" / "scripts").iterdir())
 
 
 def test_a_declared_variable_is_in_no_file_of_the_run(ours: Run) -> None:

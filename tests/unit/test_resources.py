@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakemake_executor_flux.resources import NodeShape, ResourceError, ask_of, constraint_of, options_of
+from snakemake_executor_flux.resources import NodeShape, ResourceError, ask_of, constraint_of, ignored, options_of
 from snakemake_executor_flux.steps.choice import Facts, choose
 
 NODE = NodeShape(cores=8, memory=32 * 10**9)
@@ -72,11 +72,57 @@ def test_a_plain_shell_job_takes_the_shell_step_unless_told_otherwise() -> None:
     assert choose(Facts(), "snakemake").step == "snakemake"
 
 
-@given(st.builds(Facts), st.sampled_from(["auto", "shell", "snakemake"]))
-def test_whatever_speaks_against_the_shell_step_decides_and_is_named(facts: Facts, setting: str) -> None:
+_KINDS = ["shell", "script", "wrapper", "run", "notebook", "cwl"]
+_FACTS = st.builds(
+    Facts,
+    kind=st.sampled_from(_KINDS),
+    **{name: st.booleans() for name in Facts.__dataclass_fields__ if name != "kind"},
+)
+
+
+@given(_FACTS, st.sampled_from(["auto", "shell", "script", "snakemake"]))
+def test_whatever_speaks_against_a_faster_step_decides_and_is_named(facts: Facts, setting: str) -> None:
     choice = choose(facts, setting)
-    against = not facts.plain or any(
-        getattr(facts, name) for name in Facts.__dataclass_fields__ if name not in ("plain", "kind")
-    )
-    assert (choice.step == "shell") == (not against and setting != "snakemake")
-    assert bool(choice.reasons) == (choice.step != "shell")
+    whole = any(getattr(facts, name) for name in Facts.__dataclass_fields__ if name not in ("no_package", "kind"))
+    shell = not whole and facts.kind == "shell" and setting in ("auto", "shell")
+    script = not whole and (facts.kind == "shell" or (facts.kind in ("script", "wrapper") and not facts.no_package))
+    expected = "shell" if shell else "script" if script and setting != "snakemake" else "snakemake"
+    assert choice.step == expected
+    faster = {"shell": [], "script": ["shell"], "snakemake": ["shell", "script"]}[choice.step]
+    assert list(choice.against) == faster and all(choice.against.values())
+    assert all(f"not {step}: " in choice.why for step in faster)
+
+
+def test_a_reason_that_holds_for_both_steps_is_said_once() -> None:
+    assert choose(Facts(group=True), "auto").why == ", not shell: it is a group of jobs; not script: likewise"
+    assert choose(Facts(kind="script"), "auto").why == ", not shell: its rule is a script rule"
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [("gpu:2", 2), ("gpu", 1), ("gpu:a100:3", 3), ("gres/gpu:1", 1), ("gpu:a100", 1), (None, 0), ("", 0)],
+)
+def test_gres_is_gpus(gres: str | None, gpus: int) -> None:
+    assert ask_of(1, {"gres": gres}, NODE, use_memory=True).gpus_per_slot == gpus
+
+
+@pytest.mark.parametrize("gres", ["fpga:1", "gpu:a:b:c", "gpu:a100:many", "1"])
+def test_a_gres_that_is_no_gpu_is_an_error_that_shows_it(gres: str) -> None:
+    with pytest.raises(ResourceError, match="gres="):
+        ask_of(1, {"gres": gres}, NODE, use_memory=True)
+
+
+def test_memory_per_core_counts_for_each_core() -> None:
+    assert ask_of(2, {"mem_mb_per_cpu": 8000}, NODE, use_memory=True).cores == 4
+    assert ask_of(2, {"mem_mb_per_cpu": 8000}, NODE, use_memory=False).cores == 2
+    with pytest.raises(ResourceError, match="mem_mb_per_cpu=20000: the largest node has 32000 MB for each of 2 cores"):
+        ask_of(2, {"mem_mb_per_cpu": 20000}, NODE, use_memory=True)
+
+
+def test_what_only_other_executors_know_is_named_with_what_to_write_instead() -> None:
+    found = ignored({"slurm_account": "me", "constraint": "gpu", "flux_que": "x", "mem_mb": 1, "mine": 3, "qos": ""})
+    assert found == {
+        "slurm_account": "--flux-operator-bank",
+        "constraint": "flux_constraint",
+        "flux_que": "flux_queue, flux_urgency, flux_constraint, flux_options",
+    }

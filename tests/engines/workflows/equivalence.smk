@@ -9,12 +9,17 @@ wildcard_constraints:
 def nothing_more(wildcards):
     return sorted(glob_wildcards(checkpoints.split.get().output[0] + "/{part}.txt").part)
 
+# What means something to a shell, to Snakemake's own command line, or to nobody.
+REGIONS = ["chr1:1,000-2,000 it's $5 \"net\"", "back\\slash, Gr\u00f6\u00dfe a=b"]
+
 rule all:
     input:
         expand("plain/{i}.txt", i=range(3)), "logged/x.txt", "bench/a.txt", "bench/b.txt", "dir", "kept.txt",
         "ensured.txt", "retried.txt", "touched.txt", "ran.txt", "scripted.txt", "shadowed.txt", "piped.txt",
         "grouped.txt", "parts.txt", "here.txt", "params.txt", "env.txt", "prefix.txt", "long.txt", "threads.txt",
         "multi/one.txt", "tmpdir.txt", "quoted file.txt", "secret.txt", "updated.txt",
+        "late.txt", "measured_script.txt", "bash_script.txt", "wrapped.txt", expand("region/{r}.txt", r=REGIONS),
+        expand("together/{r}.txt", r=REGIONS),
 
 rule plain:
     output: "plain/{i}.txt"
@@ -70,6 +75,50 @@ rule ran:
 rule scripted:
     output: "scripted.txt"
     params: word="scripted"
+    script: "script.py"
+
+rule measured_script:
+    output: "measured_script.txt"
+    params: word=lambda wildcards, resources: "in " + resources.tmpdir
+    benchmark: repeat("benchmarks/script.tsv", 2)
+    log: "logs/script.log"
+    resources: tmpdir="scratch dir"
+    script: "script.py"
+
+rule bash_script:
+    input: "plain/0.txt"
+    output: "bash_script.txt"
+    params: word="bash's"
+    script: "script.sh"
+
+rule wrapped:
+    output: "wrapped.txt"
+    params: word="wrapped"
+    wrapper: "file:wrapper"
+
+rule late:
+    output: "late.txt"
+    params:
+        java=lambda wildcards, resources: f"-Djava.io.tmpdir={resources.tmpdir}",
+        threads=lambda wildcards, threads, resources: [threads, resources.tmpdir],
+    resources: tmpdir="scratch dir"
+    shell: "printf '%s\\n' {params.java:q} {params.threads:q} {resources.tmpdir:q} > {output}"
+
+rule region:
+    output: "region/{r}.txt"
+    params: word=lambda wildcards: wildcards.r
+    script: "script.py"
+
+rule first_together:
+    output: temp("together/{r}.tmp")
+    group: "regions"
+    shell: "printf '%s\\n' {wildcards.r:q} > {output:q}"
+
+rule then_together:
+    input: "together/{r}.tmp"
+    output: "together/{r}.txt"
+    group: "regions"
+    params: word=lambda wildcards: wildcards.r
     script: "script.py"
 
 rule shadowed:

@@ -1,0 +1,140 @@
+"""The run's Flux instance as the executor uses it: made when the first job needs it, so that a run without jobs for it
+(nothing to do, a dry run, local rules only, an ``onstart:`` that fails) starts nothing and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
+
+from executors import ExecutorsError, RunId, Session, load_config, open_session
+from executors.config import describe
+from snakemake_executor_flux import identity, leftovers, logs
+from snakemake_executor_flux.efficiency import Efficiency
+from snakemake_executor_flux.places import NotShared, Places, find_places
+from snakemake_executor_flux.resources import NodeShape
+from snakemake_executor_flux.runfile import RunFile
+from snakemake_executor_flux.settings import ExecutorSettings
+
+#: In the environment of every job of ours: the run that it belongs to.
+INSIDE = "FLUX_OPERATOR_JOB_OF"
+
+
+class Instance:
+    """Everything that exists only once there is an instance. ``open`` makes it; the rest is valid after that."""
+
+    session: Session
+    places: Places
+    shape: NodeShape
+    logdir: Path
+    efficiency: Efficiency
+    #: Jobs that an earlier Snakemake has left in the instance, by base key.
+    survivors: dict[str, list[dict[str, Any]]]
+
+    def __init__(self, workflow: Any, settings: ExecutorSettings, logger: Any) -> None:
+        """Raises WorkflowError at a config that cannot be used."""
+        self._workflow = workflow
+        self._settings = settings
+        self._logger = logger
+        self.cwd = os.getcwd()
+        self.is_open = False
+        try:
+            config = load_config(settings.config, options=settings.config_options())
+        except (ExecutorsError, OSError) as err:
+            raise _error(err) from None
+        for line in describe(config):
+            logger.debug(f"flux-operator: {line}")
+        if config.run.provisioner is None and INSIDE in os.environ:
+            # The instance that FLUX_URI names has given its cores to the job that this is: nothing would ever start.
+            config = replace(config, run=replace(config.run, provisioner="local"))
+            self._announce(f"inside a job of run {os.environ[INSIDE]}: an instance of its own within that job's cores")
+        self._config = config
+
+    def open(self) -> None:
+        """Get or make the instance, once. Raises WorkflowError; nothing is left behind then."""
+        if self.is_open:
+            return
+        self.run = RunFile(Path(self.cwd))
+        try:
+            self.logdir = logs.log_directory(self._settings.logdir, self.run.id)
+        except OSError as err:
+            self._forget_run()
+            where = "--flux-operator-logdir" if self._settings.logdir is not None else "the log directory"
+            raise WorkflowError(f"flux-operator: {where}: logs cannot be written there: {err}") from None
+        self.efficiency = Efficiency(self.logdir)
+        try:
+            self.session = open_session(
+                RunId("snakemake", self.run.id),
+                self._config,
+                announce=self._announce,
+                auto_acknowledge=False,
+            )
+        except (ExecutorsError, OSError) as err:
+            self._forget_run()
+            raise _error(err) from None
+        try:
+            self.places = self._find_places()
+            self.survivors = self._find_survivors()
+            self.shape = self._largest_node()
+        except BaseException as err:
+            self.session.close()
+            self._forget_run()
+            if isinstance(err, ExecutorsError | NotShared):
+                raise _error(err) from None
+            raise
+        leftovers.remove_of_other_runs(self.run.id)
+        self.is_open = True
+
+    def close(self, *, keep: bool) -> None:
+        """Leave the instance, and end it unless it is to be kept."""
+        self.session.close(release=not keep)
+        logs.remove_empty_directories(self.logdir)
+        if not keep:
+            leftovers.remove_of_jobs({job["key"] for jobs in self.survivors.values() for job in jobs})
+            self.run.remove()
+
+    def _announce(self, line: str) -> None:
+        self._logger.info(f"flux-operator: {line}")
+
+    def _forget_run(self) -> None:
+        if not self.run.resumed:
+            self.run.remove()
+
+    def _find_places(self) -> Places:
+        shared = self._workflow.storage_settings.shared_fs_usage
+        return find_places(
+            self.session.path_kinds,
+            self.cwd,
+            remote=self.session.remote,
+            files_shared=SharedFSUsage.INPUT_OUTPUT in shared,
+            software_shared=SharedFSUsage.SOFTWARE_DEPLOYMENT in shared,
+            unwritable=self.session.unwritable,
+            logs=str(self.logdir),
+        )
+
+    def _find_survivors(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        if self.run.resumed:
+            for job in self.session.unacknowledged():
+                if job["key"]:
+                    found.setdefault(identity.split_key(job["key"]), []).append(job)
+        return found
+
+    def _largest_node(self) -> NodeShape:
+        nodes = [node for node in self.session.resources()["nodes"] if node["cores"]]
+        cores = max((node["cores"] for node in nodes), default=1)
+        memory = min((node["memory"] for node in nodes if node["memory"] and node["cores"] == cores), default=None)
+        # As Snakemake does on one machine: a rule that asks for more threads than a node has gets what there is.
+        limit = self._workflow.resource_settings.max_threads
+        if limit is None or limit > cores:
+            self._workflow.resource_settings.max_threads = cores
+            self._logger.debug(f"flux-operator: threads are limited to {cores}, the cores of the largest node")
+        return NodeShape(cores, memory)
+
+
+def _error(err: Exception) -> WorkflowError:
+    return WorkflowError(f"flux-operator: {err}")
