@@ -26,7 +26,7 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from executors import ExecutorsError, JobHandle, JobRequest, JobResult, Outcome, SessionClosedError
 from snakemake_executor_flux import groups, identity, leftovers, logs
 from snakemake_executor_flux.efficiency import Asked
-from snakemake_executor_flux.instance import INSIDE, Instance
+from snakemake_executor_flux.instance import CORES, INSIDE, Instance
 from snakemake_executor_flux.resources import Ask, ResourceError, ask_of, ignored
 from snakemake_executor_flux.settings import ExecutorSettings
 from snakemake_executor_flux.steps.base import StepCommand, remove_scratch
@@ -299,7 +299,7 @@ class Executor(RemoteExecutor):
                 f"mpi={job.resources.get('mpi')!r}: the embedded engine has no Flux to start tasks with; install Flux, "
                 'or give mpi="mpirun"'
             )
-        env = dict(command.env)
+        env: dict[str, str | None] = {**command.env, INSIDE: self._instance.run.id, CORES: str(ask.cores)}
         if ask.nested and self._session.hello.engine == "flux":
             # One broker per node of the job, with all that the job holds there; as `flux batch` does.
             argv = ["flux", "start", *argv]
@@ -310,8 +310,7 @@ class Executor(RemoteExecutor):
                     "system.shell.options.exit-timeout": "none",
                 }
             )
-        else:
-            env[INSIDE] = self._instance.run.id
+            env[INSIDE] = env[CORES] = None  # what is attached to there has its cores to itself
         return JobRequest(
             argv=self._places.argv(argv),
             name=job.name,

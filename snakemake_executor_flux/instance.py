@@ -20,8 +20,9 @@ from snakemake_executor_flux.resources import NodeShape
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.settings import ExecutorSettings
 
-#: In the environment of every job of ours: the run that it belongs to.
+#: In the environment of every job of ours: the run that it belongs to, and its cores (for the provisioner local).
 INSIDE = "FLUX_OPERATOR_JOB_OF"
+CORES = "FLUX_OPERATOR_JOB_CORES"
 
 
 class Instance:

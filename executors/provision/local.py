@@ -34,6 +34,8 @@ KEEPER_LIMIT = 45.0
 #: Seconds for its keeper to tidy up after it was swept.
 SWEEP_LIMIT = 20.0
 
+#: Set by adapters in the environment of their jobs: the cores of the job.
+JOB_CORES = "FLUX_OPERATOR_JOB_CORES"
 #: Of the client's environment, what would make a new instance or Flux's Python something else than it is.
 _NOT_FOR_FLUX = ("FLUX_URI", "FLUX_JOB_ID", "FLUX_KVS_NAMESPACE", "PYTHONPATH", "PYTHONHOME")
 
@@ -312,9 +314,14 @@ class LocalProvisioner(_AgentHere):
         # Everything but the keeper and its sweeper carries the mark: what has it is swept.
         return ["env", f"{MARK}={mark_value(self._epoch, self._environ)}", *self._instance()]
 
+    def _cores(self) -> list[str]:
+        """Inside a job, the embedded engine has that job's cores; under Flux the job is bound to them."""
+        given = self._environ.get(JOB_CORES, "")
+        return ["--cores", given] if given.isdecimal() and int(given) > 0 else []
+
     def _instance(self) -> list[str]:
         if self._engine() == "embedded":
-            return [sys.executable, *self._agent_arguments("embedded", "serve")]
+            return [sys.executable, *self._agent_arguments("embedded", "serve"), *self._cores()]
         flux = self._flux()
         if flux is None:
             raise ProvisionError("run.engine is flux, but no flux is on PATH; install Flux, or use embedded")
