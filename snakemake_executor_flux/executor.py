@@ -81,7 +81,7 @@ class Executor(RemoteExecutor):
         self._reporter = threading.Thread(target=self._report_forever, name="flux-operator-reporter", daemon=True)
 
     def _begin(self) -> None:
-        """Before the first job. Raises WorkflowError."""
+        """Before the first job. Raises UserError."""
         if self._instance.is_open:
             return
         self._instance.open()

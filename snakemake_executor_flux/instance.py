@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from executors import ExecutorsError, RunId, Session, load_config, open_session
@@ -18,7 +17,7 @@ from snakemake_executor_flux.efficiency import Efficiency
 from snakemake_executor_flux.places import NotShared, Places, find_places
 from snakemake_executor_flux.resources import NodeShape
 from snakemake_executor_flux.runfile import RunFile
-from snakemake_executor_flux.settings import ExecutorSettings
+from snakemake_executor_flux.settings import ExecutorSettings, UserError
 
 #: In the environment of every job of ours: the run that it belongs to, and its cores (for the provisioner local).
 INSIDE = "FLUX_OPERATOR_JOB_OF"
@@ -37,7 +36,7 @@ class Instance:
     survivors: dict[str, list[dict[str, Any]]]
 
     def __init__(self, workflow: Any, settings: ExecutorSettings, logger: Any) -> None:
-        """Raises WorkflowError at a config that cannot be used."""
+        """Raises UserError at a config that cannot be used."""
         self._workflow = workflow
         self._settings = settings
         self._logger = logger
@@ -56,7 +55,7 @@ class Instance:
         self._config = config
 
     def open(self) -> None:
-        """Get or make the instance, once. Raises WorkflowError; nothing is left behind then."""
+        """Get or make the instance, once. Raises UserError; nothing is left behind then."""
         if self.is_open:
             return
         self.run = RunFile(Path(self.cwd))
@@ -65,7 +64,7 @@ class Instance:
         except OSError as err:
             self._forget_run()
             where = "--flux-operator-logdir" if self._settings.logdir is not None else "the log directory"
-            raise WorkflowError(f"flux-operator: {where}: logs cannot be written there: {err}") from None
+            raise UserError(f"flux-operator: {where}: logs cannot be written there: {err}") from None
         self.efficiency = Efficiency(self.logdir)
         try:
             self.session = open_session(
@@ -137,5 +136,5 @@ class Instance:
         return NodeShape(cores, memory)
 
 
-def _error(err: Exception) -> WorkflowError:
-    return WorkflowError(f"flux-operator: {err}")
+def _error(err: Exception) -> UserError:
+    return UserError(f"flux-operator: {err}")

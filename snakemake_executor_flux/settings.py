@@ -29,9 +29,30 @@ def _option(help_text: str, default: object = None, **metadata: object) -> Any:
     return field(default=default, metadata={"help": help_text, "env_var": False, "required": False, **metadata})
 
 
+class UserError(WorkflowError):
+    """What the user can mend: an option, a config, an instance that does not come up.
+
+    Snakemake shows each error with its way through all sources that are not Snakemake's (exceptions.py,
+    cut_traceback); lines of ours help nobody there, so this one has none to show.
+    """
+
+    @property
+    def __traceback__(self) -> None:
+        return None
+
+    @__traceback__.setter
+    def __traceback__(self, _value: object) -> None:
+        """Context managers set it."""
+
+
 def _as_typed(text: str) -> Path:
     """A path is relative to where the command was typed, whatever ``--directory`` and ``workdir:`` say later."""
     return Path(os.path.expandvars(text)).expanduser().absolute()
+
+
+def _choices(*values: str) -> dict[str, Any]:
+    """They are in the help, too: Snakemake writes VALUE otherwise."""
+    return {"choices": list(values), "metavar": "{" + ",".join(values) + "}"}
 
 
 def _path(help_text: str) -> Any:
@@ -46,7 +67,7 @@ class ExecutorSettings(ExecutorSettingsBase):
         "Where the Flux instance comes from: 'local' starts one on this machine (the embedded engine where Flux is "
         "not installed), 'attach' uses the one that FLUX_URI names, 'direct' makes a MiniCluster of plain Kubernetes "
         "objects, 'operator' by the cluster's Flux Operator. Default: attach where FLUX_URI is set, else local.",
-        choices=["local", "attach", "direct", "operator"],
+        **_choices("local", "attach", "direct", "operator"),
     )
     namespace: Optional[str] = _option("Kubernetes namespace of the MiniCluster. Default: the kubeconfig context's.")
     config: Optional[Path] = _path("Pipeline config, a YAML file of kind FluxRun. Default: none.")
@@ -55,7 +76,7 @@ class ExecutorSettings(ExecutorSettingsBase):
         "local executor would start is: scripts and wrappers too), 'snakemake' (a nested Snakemake) or 'auto' (for "
         "each job the first of these that it can take, see --verbose). Default: auto.",
         "auto",
-        choices=["auto", "shell", "script", "snakemake"],
+        **_choices("auto", "shell", "script", "snakemake"),
     )
     queue: Optional[str] = _option("Flux queue for jobs without the resource flux_queue. Default: Flux's own.")
     bank: Optional[str] = _option("Flux bank (account) for all jobs. Default: Flux's own.")
@@ -70,7 +91,7 @@ class ExecutorSettings(ExecutorSettingsBase):
         "Flux does not schedule memory. 'cores': a job asks for as many cores as its share of memory "
         "(mem_mb) needs, so that jobs wait instead of being killed; 'ignore': mem_mb has no effect. Default: cores.",
         "cores",
-        choices=["cores", "ignore"],
+        **_choices("cores", "ignore"),
     )
     logdir: Optional[Path] = _path(
         "Directory for job logs and the efficiency table. Default: .snakemake/flux_operator_logs/<run>; there, logs "
@@ -86,7 +107,7 @@ class ExecutorSettings(ExecutorSettingsBase):
         self.logdir = None if self.logdir is None else _as_typed(str(self.logdir))
 
     def check(self) -> None:
-        """Raises WorkflowError naming option, value and cure (Snakemake itself does not check choices from the API)."""
+        """Raises UserError naming option, value and cure (Snakemake itself does not check choices from the API)."""
         for name, allowed in (
             ("provisioner", (None, "local", "attach", "direct", "operator")),
             ("job_step", ("auto", "shell", "script", "snakemake")),
@@ -95,7 +116,7 @@ class ExecutorSettings(ExecutorSettingsBase):
             value = getattr(self, name)
             if value not in allowed:
                 choices = ", ".join(choice for choice in allowed if choice)
-                raise WorkflowError(f"--flux-operator-{name.replace('_', '-')}: {value!r} is not one of {choices}")
+                raise UserError(f"--flux-operator-{name.replace('_', '-')}: {value!r} is not one of {choices}")
 
     def config_options(self) -> dict[str, object]:
         """What the command line says, by config key; None where it says nothing."""

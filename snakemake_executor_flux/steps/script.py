@@ -33,8 +33,8 @@ from snakemake_executor_flux.steps.shell import declared, measured
 DIRECTORY = Path(".snakemake") / "scripts"
 
 #: By their names: the package snakemake has attributes of the same names that are not its modules.
-_SCRIPT = importlib.import_module("snakemake.script")
-_SHELL = importlib.import_module("snakemake.shell")
+_SCRIPT: Any = importlib.import_module("snakemake.script")
+_SHELL: Any = importlib.import_module("snakemake.shell")
 
 _taking = threading.local()
 

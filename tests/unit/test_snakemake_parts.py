@@ -1,0 +1,135 @@
+"""What the Snakemake executor decides without running anything: words of nested jobs, runs of directories, scripts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snakemake_executor_flux import leftovers
+from snakemake_executor_flux.runfile import RunFile
+from snakemake_executor_flux.settings import ExecutorSettings
+from snakemake_executor_flux.steps.nested import decode_target_jobs, encode_target_jobs, format_value
+from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
+
+Spec = namedtuple("Spec", "rulename wildcards_dict")
+_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(st.lists(st.tuples(_TEXT, st.dictionaries(_TEXT, _TEXT))))
+def test_names_and_wildcards_reach_a_nested_snakemake_exactly(jobs: list[tuple[str, dict[str, str]]]) -> None:
+    words = encode_target_jobs([Spec(*job) for job in jobs])
+    through_a_shell = shlex.split(shlex.join(words))
+    assert [tuple(spec) for spec in decode_target_jobs(through_a_shell)] == jobs
+
+
+@given(_TEXT)
+def test_a_value_of_a_nested_snakemake_is_one_word_of_a_shell(text: str) -> None:
+    assert shlex.split(format_value(text)) == [text]
+    assert shlex.split(format_value(Path(text))) == [str(Path(text))]
+
+
+def test_a_run_is_resumed_in_its_directory_only(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    first = RunFile(place)
+    assert not first.resumed
+    assert RunFile(place).resumed and RunFile(place).id == first.id
+    (tmp_path / "link").symlink_to(place)
+    assert RunFile(tmp_path / "link").id == first.id
+    shutil.copytree(place, tmp_path / "copy")
+    copy = RunFile(tmp_path / "copy")
+    assert not copy.resumed and copy.id != first.id
+    assert RunFile(tmp_path / "copy").resumed  # a run of its own from now on
+    place.rename(tmp_path / "moved")
+    assert not RunFile(tmp_path / "moved").resumed
+
+
+def test_a_copy_that_took_the_place_of_its_original_is_another_run(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    first = RunFile(place)
+    place.rename(tmp_path / "original")
+    shutil.copytree(tmp_path / "original", place)
+    assert RunFile(place).id != first.id
+
+
+def test_a_run_file_that_was_cut_off_is_none(tmp_path: Path) -> None:
+    first = RunFile(tmp_path)
+    file = tmp_path / ".snakemake" / "flux_operator_run.json"
+    file.write_text(file.read_text()[:10])
+    assert RunFile(tmp_path).id != first.id
+
+
+def test_scripts_are_told_by_run_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert leftovers.of_job("ab.1.cd") == ()
+    directory = tmp_path / ".snakemake" / "scripts"
+    directory.mkdir(parents=True)
+    mine = directory / f"tmpx_1.{leftovers.owner('12ab', 'ab.1.cd')}.plot.py"
+    other = directory / f"tmpx_2.{leftovers.owner('12ab', 'ab.2.cd')}.plot.py"
+    old = directory / f"tmpx_3.{leftovers.owner('99', 'ab.1.cd')}.R"
+    foreign = directory / "tmpx_4.plot.py"
+    for path in (mine, other, old, foreign):
+        path.touch()
+    assert set(leftovers.of_job("ab.1.cd")) == {mine, old}
+    leftovers.remove_of_other_runs("12ab")
+    assert set(directory.iterdir()) == {mine, other, foreign}
+    leftovers.remove_of_jobs(["ab.2.cd"])
+    assert set(directory.iterdir()) == {mine, foreign}
+
+
+def test_paths_of_options_are_relative_to_where_they_were_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ExecutorSettings(config=Path("run.yaml"), logdir=Path("logs"))
+    monkeypatch.chdir("/")
+    assert (settings.config, settings.logdir) == (tmp_path / "run.yaml", tmp_path / "logs")
+    assert ExecutorSettings().config is None
+
+
+class _Values(dict):  # type: ignore[type-arg]  # as Snakemake's, which iterate over their values
+    def __iter__(self):  # type: ignore[no-untyped-def]  # an iterator
+        return iter(self.values())
+
+
+def _job(params: dict[str, object], resources: dict[str, object]) -> SimpleNamespace:
+    return SimpleNamespace(params=_Values(params), resources=_Values(resources))
+
+
+def test_a_command_with_an_open_value_is_never_made() -> None:
+    job = _job({}, {})
+    check_text(job, "echo /tmp", "echo {resources.tmpdir}")
+    check_text(job, "echo '<TBD>'", "echo '<TBD>'")  # the workflow's own words
+    with pytest.raises(Unresolved):
+        check_text(job, "java -Dtmp=<TBD>", "java {params.java}")
+    with pytest.raises(Unresolved):
+        check_text(job, "echo '<TBD>' <TBD>", "echo '<TBD>' {params.java}")
+
+
+@pytest.mark.parametrize("value", ["<TBD>", "-Dtmp=<TBD>", ["a", "<TBD>"], {"a": ["<TBD>/x"]}])
+def test_what_a_script_would_be_given_is_looked_through(value: object) -> None:
+    check_values(_job({"a": "/tmp", "b": [1, None]}, {"tmpdir": "/tmp"}))
+    with pytest.raises(Unresolved, match="params"):
+        check_values(_job({"a": value}, {"tmpdir": "/tmp"}))
+    with pytest.raises(Unresolved, match="resources"):
+        check_values(_job({}, {"tmpdir": value}))
+
+
+def test_the_entry_of_nested_jobs_imports_nothing_of_ours() -> None:
+    from snakemake_executor_flux.steps import nested
+    from snakemake_executor_flux.steps.snakemake import python_program
+
+    [python, option, text] = shlex.split(python_program("/opt/a b/python3", package=False))
+    assert (python, option) == ("/opt/a b/python3", "-c")
+    assert text == Path(nested.__file__).read_text()
+    assert "import snakemake_executor_flux" not in text and "from snakemake_executor_flux" not in text
+    assert os.path.basename(nested.__file__) == "nested.py"
