@@ -52,10 +52,12 @@ class Masker:
                     self._forms[_bytes(line)] = None
                 patterns[pattern] = None
                 self._longest = max(self._longest, longest)
-            for literal, pattern in _encoded(_bytes(secret)):
-                self._forms[literal] = None
-                patterns[pattern] = None
-                self._longest = max(self._longest, len(literal) + 4)
+            # Programs strip what they read from a file before they encode it, or do not.
+            for whole in {secret, secret.strip()}:
+                for literal, pattern in _encoded(_bytes(whole)):
+                    self._forms[literal] = None
+                    patterns[pattern] = None
+                    self._longest = max(self._longest, len(literal) + 4)
         # The longest first, so that a value is not left in part where it begins with another one.
         ordered = sorted(patterns, key=len, reverse=True)
         self._pattern = re.compile(b"|".join(ordered)) if ordered else None
