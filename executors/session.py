@@ -24,7 +24,7 @@ from executors import forks
 from executors.agent.wire import MAX_LINE, Cursor, JobEvent
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
-from executors.errors import AgentError, ProvisionError, RequestError, SessionClosedError
+from executors.errors import AgentError, ForkedError, ProvisionError, RequestError, SessionClosedError
 from executors.handle import JobHandle
 from executors.history import History
 from executors.job import Defaults, Environments, Item, JobRequest, make_item
@@ -352,11 +352,22 @@ class Session:
         """`release` the instance if this session has opened it, `leave` it if it was joined; or as ``release`` says."""
         if release is None:
             release = self._opened
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._changed.notify_all()
+        try:
+            with self._changed:
+                if self._closed:
+                    return
+                self._closed = True
+                self._changed.notify_all()
+            self._end(release)
+        except BaseException as err:
+            # A Ctrl-C above all, which may come before anything else; but a forked child has nothing to release.
+            if release and not isinstance(err, ForkedError):
+                self._closed = True
+                self._lifecycle.release_soon(self._client)
+                self._client.close()
+            raise
+
+    def _end(self, release: bool) -> None:
         dispatcher, submitter = self._threads
         try:
             self._flush_acks()
@@ -366,12 +377,8 @@ class Session:
                 self._lifecycle.release(self._client)
             else:
                 self._lifecycle.detach()
-        except BaseException:  # a Ctrl-C above all
-            if release:
-                self._lifecycle.release_soon(self._client)
-            raise
-        finally:
             self._client.close()
+        finally:
             self._inbox.put(lambda: self._end_all("the session was closed"))
             self._inbox.put(None)
         _join(dispatcher)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _ENDING_LIMIT = 60.0
 #: Seconds for an agent that was there already: its supervisor may be starting it again.
 _ANSWER_LIMIT = 15.0
+#: Seconds for an agent's answer, where the user is not to be kept waiting.
+_TOLD_LIMIT = 3.0
 #: Seconds after which Kubernetes has told of a container's end, as a rule.
 _TOLD_LATE = 3.0
 #: Why ranks are drained that are about to go.
@@ -277,8 +279,12 @@ class Lifecycle:
         return False
 
     def release_soon(self, client: Client) -> None:
-        """Have the instance end unless another client uses it, without waiting for anything."""
-        client.request_later("shutdown", only_if_last=True, reason="released by its client")
+        """Have the instance end unless another client uses it, without waiting for its end."""
+        try:
+            # What is sent just before a stream is cut may not be read any more, so the answer is waited for.
+            client.request("shutdown", timeout=_TOLD_LIMIT, only_if_last=True, reason="released by its client")
+        except (AgentError, SessionClosedError, TransportError) as err:
+            log.warning("the instance of %s cannot be told to end, and ends by its time-outs: %s", self.run_name, err)
         self._provisioner.detach()
 
     def detach(self) -> None:
