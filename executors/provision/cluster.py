@@ -202,7 +202,7 @@ class ClusterProvisioner:
         if pod is None or keeps is not None:
             return [keeps.reason if keeps is not None else "there is no pod"]
         name = diagnosis.name_of(pod)
-        said = self._log_lines(name)[-_LAST_WORDS:] or [f"the log of {name} says nothing"]
+        said = list(dict.fromkeys(self._log_lines(name)))[-_LAST_WORDS:] or [f"the log of {name} says nothing"]
         cure = f"can it resolve the lead's name, and reach its port {BROKER_PORT} (NetworkPolicy)?"
         return [f"pod {name} runs, but its broker does not reach the lead's; {cure}", *said]
 

@@ -100,6 +100,7 @@ broker() {
     [ "$index" = 0 ] || trap 'exit @FOLLOWER_ENDED@' EXIT
     told=
     child=
+    explainer=
     trap told_to_end TERM INT HUP
     prepare
     if ! mkdir -p -m 700 "$state/flux"; then
@@ -116,11 +117,16 @@ broker() {
     if [ "$index" = 0 ]; then hook brokerPre; else hook workerPre; fi
     # With it, the broker would take itself for a child of its own instance.
     unset FLUX_URI
+    if [ "$index" != 0 ]; then
+        explain &
+        explainer=$!
+    fi
     if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ -e "$FLUXOP_ARCHIVE" ]; then
         restore "$@"
     else
         run "$@"
     fi
+    [ -z "$explainer" ] || kill "$explainer" 2>/dev/null
     hook post
     if [ -n "$told" ]; then
         if [ "$code" = 0 ]; then code=143; fi
@@ -132,6 +138,30 @@ broker() {
 # Whether this lead is there for clients, and none has come yet (the agent makes the file for the first).
 unserved() {
     [ "$index" = 0 ] && [ -n "${FLUXOP_SERVES:-}" ] && [ ! -e "$state/agent/@SERVED@" ]
+}
+
+# What keeps a follower from its lead: its broker tries again for ever and does not say. Nothing tells a shell of it.
+explain() {
+    name=$(sed -n 's#^default_connect = "tcp://%h\.\(.*\):%p"$#\1#p' "$files/broker.toml")
+    port=$(sed -n 's#^default_port = \([0-9]*\)$#\1#p' "$files/broker.toml")
+    lead=$(uname -n)
+    lead=${lead%-*}-0.$name
+    [ -n "$name" ] && [ -n "$port" ] || return 0
+    for seconds in 6 20 60 300; do
+        sleep "$seconds" >/dev/null 2>&1
+        FLUX_URI=local://$state/flux/local timeout 5 flux ping --count=1 0 >/dev/null 2>&1 && return
+        say "this broker does not reach the lead broker, name $lead:$(flux python -S -E -c '
+import socket, sys
+host, port = sys.argv[1], int(sys.argv[2])
+try:
+    address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
+    print(" address %s, port %d:" % (address, port), end="")
+    socket.create_connection((host, port), 5).close()
+    print(" somebody listens there, and takes this broker for none of his")
+except OSError as err:
+    print(" %s" % err)
+' "$lead" "$port")"
+    done
 }
 
 # The broker's options, and one more: what the last instance saved.
