@@ -32,6 +32,8 @@ class Place:
         self.network = str(number.network)
         # As the host sees it; in the bed's own network also the node's and the DNS server's.
         self.address = str(number.network[1]) if isolated else "127.0.0.1"
+        #: Where the bed reaches this machine.
+        self.host_address = str(number.network[2]) if isolated else "127.0.0.1"
         self.ports = number.ports
         self._spawned: list[subprocess.Popen[bytes]] = []
         self.logs.mkdir(parents=True)
@@ -39,7 +41,7 @@ class Place:
         if isolated:
             self._init = int((self.directory / "init.pid").read_text())
             try:
-                self._connect(str(number.network[2]))
+                self._connect(self.host_address)
             except BaseException:
                 self.close()
                 raise
