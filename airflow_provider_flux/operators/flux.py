@@ -348,8 +348,7 @@ class FluxOperator(BaseOperator):
         rendered = self.render_template(dict(given), context)
         found = {name: str(value) for name, value in rendered.items()}
         # Output is masked line by line; whatever else this process logs, exceptions too, by Airflow.
-        for text in Masker(found.values()).literals():
-            mask_secret(text)
+        mask_secret(list(Masker(found.values()).literals()))  # one message to the task's supervisor
         return found
 
     def _minicluster(self) -> MiniCluster:
