@@ -196,3 +196,75 @@ def test_settings_of_storage_plugins_are_not_given_to_a_plain_command(
     run = run_snakemake(tmp_path, text, engine="flux")
     assert run.returncode == 0, run.output
     assert "secret" not in json.loads(run.read("out.txt"))["attributes"]["user"]["fxo"]
+
+
+GROUPS = """
+rule all:
+    input: expand("{i}.txt", i=range(40))
+rule member:
+    output: touch("{i}.txt")
+    group: "many"
+    resources: %s
+    shell: "true"
+"""
+
+
+def test_a_group_asks_for_no_more_than_the_largest_node(tmp_path: Path) -> None:
+    # Forty cores, by Snakemake's sum over the group; no machine of these tests has them.
+    run = run_snakemake(tmp_path, GROUPS % "x=1", "--group-components", "many=40", engine="embedded")
+    assert run.returncode == 0, run.output
+    assert [row["cores"] for row in run.efficiency()] == [str(min(40, len(os.sched_getaffinity(0))))]
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [("mem_mb=1000000000", "mem_mb=1000000000: the largest node has"), ('gres="fpga:1"', "gres='fpga:1'")],
+)
+def test_a_group_that_cannot_be_says_why(tmp_path: Path, resources: str, words: str) -> None:
+    run = run_snakemake(tmp_path, GROUPS % resources, "0.txt", "--group-components", "many=40", engine="embedded")
+    assert run.returncode == 1
+    assert "Error in group many: The job could not be submitted: " + words in run.output
+
+
+def test_a_group_that_fails_says_why(tmp_path: Path) -> None:
+    text = GROUPS.replace('"true"', '"echo the reason >&2; exit 7"') % "x=1"
+    run = run_snakemake(tmp_path, text, "0.txt", engine="embedded")
+    assert run.returncode == 1
+    assert f"Error in group many: The job failed on {os.uname().nodename} with exit code 1." in run.output
+    assert "    the reason" in run.output and "Last lines of " in run.output
+
+
+def test_pipes_wider_than_any_node_are_refused_in_snakemakes_words(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    text = f"""
+rule all:
+    input: "out"
+rule feed:
+    output: pipe("fed")
+    threads: {cores}
+    shell: "seq 1 5 > {{output}}"
+rule eat:
+    input: "fed"
+    output: "out"
+    threads: {cores}
+    shell: "cat {{input}} > {{output}}"
+"""
+    run = run_snakemake(tmp_path, text, engine="embedded")
+    assert run.returncode == 1
+    assert "Error grouping resources in group" in run.output and f"_cores: {2 * cores}/{cores}" in run.output
+
+
+def test_resources_of_other_executors_are_named_once(snakemake: Snakemake) -> None:
+    text = """
+rule all:
+    input: "1", "2"
+rule one:
+    output: touch("{n}")
+    resources: slurm_account="me", constraint="fast", gres="", mine=3
+    shell: "true"
+"""
+    run = snakemake(text)
+    assert run.returncode == 0, run.output
+    assert run.output.count("slurm_account (one) has no effect here; see --flux-operator-bank") == 1
+    assert run.output.count("constraint (one) has no effect here; see flux_constraint") == 1
+    assert "mine (one)" not in run.output and "gres (one)" not in run.output

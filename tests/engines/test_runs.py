@@ -236,6 +236,43 @@ def test_a_job_that_ended_while_nobody_watched_is_not_run_again(
     assert (tmp_path / "ran.a").read_text() == "ran\n"
 
 
+SCRIPTED = """
+rule all:
+    input: "a", "b"
+rule slow:
+    output: "{name}"
+    wildcard_constraints: name="[ab]"
+    script: "slow.py"
+"""
+SCRIPT = """
+import os, time
+name = snakemake.wildcards.name
+open("ran." + name, "a").write("ran\\n")
+while not os.path.exists("go"):
+    time.sleep(0.05)
+open(snakemake.output[0], "w").write("done\\n")
+"""
+
+
+def test_scripts_of_a_killed_snakemake_go_on_and_leave_nothing(
+    background: Callable[..., Background], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SCRIPT)
+    first = background(SCRIPTED)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    first.process.kill()
+    first.process.wait()
+    scripts = tmp_path / ".snakemake" / "scripts"
+    assert len(list(scripts.iterdir())) == 2
+    # One of them is wanted no more: a run that does not ask for it removes its script, too.
+    second = background("", "--rerun-incomplete", "a")
+    wait_for(lambda: second.output().count("is attached to job") == 1, "it attaches to the job")
+    (tmp_path / "go").touch()
+    assert second.wait() == 0, second.output()
+    assert (tmp_path / "a").read_text() == "done\n" and (tmp_path / "ran.a").read_text() == "ran\n"
+    assert not list(scripts.iterdir())
+
+
 def test_a_changed_job_replaces_the_running_one(background: Callable[..., Background], tmp_path: Path) -> None:
     first = background(SLOW)
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
