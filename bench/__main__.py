@@ -23,6 +23,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "memory": core.measure_memory,
     "embedded": rules.measure_embedded,
     "rules": rules.measure_flux,
+    "scripts": rules.measure_scripts,
     "end": rules.measure_end,
     "kubernetes": kubernetes.measure_kubernetes,
     "kubernetes-rules": kubernetes.measure_kubernetes_rules,

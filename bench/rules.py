@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.common import ROOT, NotHere, Row, environment, marginal, need_flux, run, snakemake_seconds
@@ -121,6 +123,61 @@ def measure_latency() -> list[Row]:
             "<= 100 ms at p99", p99 <= 0.1,
         )
     ]  # fmt: skip
+
+
+SCRIPTS = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config["num"])))
+rule one:
+    output: "out/{i}.txt"
+    script: "one.py"
+"""
+
+
+def script_seconds(jobs: int, *arguments: str, env: Mapping[str, str]) -> float:
+    """Wall time of a Snakemake with so many rules that run a Python script, in a fresh directory."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        (Path(directory) / "Snakefile").write_text(SCRIPTS)
+        (Path(directory) / "one.py").write_text("open(snakemake.output[0], 'w').write(snakemake.wildcards.i)\n")
+        argv = [sys.executable, "-m", "snakemake", *arguments, "--quiet", "all", "--config", f"num={jobs}"]
+        return run(argv, Path(directory), env)
+
+
+def measure_scripts(repeats: int = 3) -> list[Row]:
+    """Seconds per job of a script rule: ways that alternate in one run, by the difference of two sizes."""
+    ours = ("--executor", "flux-operator", "--jobs", "1000")
+    ways = {
+        "local": ("embedded", ("--executor", "local", "--cores", "all")),
+        "embedded": ("embedded", ours),
+        "nested": ("embedded", (*ours, "--flux-operator-job-step", "snakemake")),
+        "flux": ("flux", ours),
+    }
+    if shutil.which("flux") is None:
+        del ways["flux"]
+    few, many = 4, 24
+    times: dict[tuple[str, int], list[float]] = {}
+    for _ in range(repeats):
+        for way, (engine, arguments) in ways.items():
+            env = environment(FLUX_OPERATOR_ENGINE=engine, FLUX_OPERATOR_PROVISIONER="local")
+            env.pop("FLUX_URI", None)
+            for jobs in (few, many):
+                times.setdefault((way, jobs), []).append(script_seconds(jobs, *arguments, env=env))
+    each = {
+        way: (statistics.median(times[way, many]) - statistics.median(times[way, few])) / (many - few) for way in ways
+    }
+    names = {"flux": "under Flux", "embedded": "on the embedded engine"}
+    names.update({"local": "Snakemake's local executor", "nested": "the same by a nested Snakemake"})
+    rows = []
+    for way, other, factor in (("embedded", "local", 1.25), ("flux", "local", 2.0), ("embedded", "nested", 0.25)):
+        if way in each:
+            ratio = each[way] / each[other]
+            rows.append(
+                Row(
+                    f"a job of a script rule {names[way]}, against {names[other]}",
+                    f"{each[way]:.3f} s against {each[other]:.3f} s: {ratio:.2f}x", f"<= {factor:g}x", ratio <= factor,
+                )
+            )  # fmt: skip
+    return rows
 
 
 ENDING = """

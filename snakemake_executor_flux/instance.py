@@ -43,7 +43,7 @@ class Instance:
         self.cwd = os.getcwd()
         self.is_open = False
         try:
-            config = load_config(settings.config, options=settings.config_options())
+            config = load_config(_shown(settings.config), options=settings.config_options())
         except (ExecutorsError, OSError) as err:
             raise _error(err) from None
         for line in describe(config):
@@ -134,6 +134,12 @@ class Instance:
             self._workflow.resource_settings.max_threads = cores
             self._logger.debug(f"flux-operator: threads are limited to {cores}, the cores of the largest node")
         return NodeShape(cores, memory)
+
+
+def _shown(path: Path | None) -> Path | None:
+    """A path as short as it can be: what is wrong in the file is said with its name."""
+    here = Path.cwd()
+    return path.relative_to(here) if path is not None and path.is_relative_to(here) else path
 
 
 def _error(err: Exception) -> UserError:
