@@ -46,8 +46,11 @@ class _Keeper:
         self._child = os.posix_spawnp(
             command[0], command, os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ], setsigmask=[]
         )
-        from . import process_tree  # while the instance starts
+        from . import holding, process_tree  # while the instance starts
 
+        holding.hold(
+            self._directory
+        )  # for itself too: the kernel names whoever has locked a file, not who inherited it
         adopts = process_tree.become_subreaper()
         code = self._wait()
         signal.alarm(0)

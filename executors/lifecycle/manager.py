@@ -14,6 +14,7 @@ from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
 from executors.errors import (
     AgentError,
+    AgentSilentError,
     ConfigError,
     EndingError,
     ExecutorsError,
@@ -46,7 +47,8 @@ class Lifecycle:
     def __init__(self, run_name: str, config: RunConfig, environ: Mapping[str, str]) -> None:
         self.run_name = run_name
         self._provisioner: Provisioner = make_provisioner(run_name, config, environ)
-        self._start_limit = config.run.start_timeout
+        # On this machine an agent that can be reached has started: one that does not answer is stopped, or hangs.
+        self._start_limit = 0.0 if self.inherits_environment else config.run.start_timeout
         self._config = config
         self._brokers: BrokerWatch | None = None
 
@@ -76,7 +78,8 @@ class Lifecycle:
                     reason = self._why_gone()
                     # One that was there before us may have ended just now; our own should not have.
                     if reason is None or not self._provisioner.adopted() or time.monotonic() > deadline:
-                        raise TransportError(f"{err}; {reason}" if reason else str(err)) from err
+                        why = reason or (self.in_use() if isinstance(err, AgentSilentError) else None)
+                        raise TransportError(f"{err}; {why}" if why else str(err)) from err
                 else:
                     announce(_describe(hello))
                     self._check(hello, announce)

@@ -148,6 +148,8 @@ class _AgentHere:
                 self._wait_adopted()
             else:
                 self._wait_started()
+        except OSError as err:  # no file descriptor left, say
+            raise ProvisionError(f"the instance {self._name} cannot be waited for: {err}") from err
         finally:
             self._tidy()
         return UnixEndpoint(str(self._directory.socket))
@@ -197,8 +199,10 @@ class _AgentHere:
             if time.monotonic() > deadline:
                 if self._found is not None and self._directory.socket.exists():
                     raise EndingError(f"the agent of {self._name} takes nobody any more")
-                text = f"the agent in {self._directory.path} does not answer within {limit:g} s; "
-                raise ProvisionError(text + "end it, or use another run")
+                raise ProvisionError(
+                    f"the instance in {self._directory.path} has no agent that answers within {limit:g} s; it is kept "
+                    f"by {self._directory.holder()}: let that go on, or end it, or use another run"
+                )
             # Another client's start or an ending agent: nothing tells us of either, so look again shortly.
             time.sleep(0.1)
 

@@ -208,6 +208,17 @@ class RunDirectory:
             raise
         return fd
 
+    def holder(self) -> str:
+        """Who keeps the instance alive, in words, as far as the kernel tells."""
+        try:
+            fd = os.open(self.path / INSTANCE_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as err:
+            return f"a process that cannot be told ({err.strerror})"
+        try:
+            return _holder(fd)
+        finally:
+            os.close(fd)
+
     def remove(self) -> None:
         """Remove the directory of an instance that has ended. Never raises."""
         with contextlib.suppress(OSError, ProvisionError), self.locked():
@@ -305,7 +316,8 @@ def _holder(fd: int) -> str:
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()
             # 3: FLOCK  ADVISORY  WRITE 30892 fe:00:10035225 0 EOF
-            if words[1:2] == ["FLOCK"] and place in words:
+            # Whoever has locked it may be gone, and have left it to its children.
+            if words[1:2] == ["FLOCK"] and place in words and Path("/proc", words[4]).exists():
                 return _process_text(words[4])
     return "a process that cannot be told"
 
