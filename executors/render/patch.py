@@ -111,6 +111,9 @@ def patch_problems(template: Object, patch: Mapping[str, Any], grace: int, path:
     found += annotation_problems(metadata.get("annotations", {}), f"{path}.metadata.annotations")
     found += label_problems(spec.get("nodeSelector", {}), f"{path}.spec.nodeSelector")
     found += toleration_problems(spec.get("tolerations", []), f"{path}.spec.tolerations")
+    security = _merged(template["spec"], spec, _LISTS).get("securityContext")
+    if isinstance(security, Mapping) and security.get("runAsUser") == 0 and security.get("runAsNonRoot"):
+        found.append(f"{path}.spec.securityContext.runAsUser: 0 is root; give runAsNonRoot: false beside it")
     given = spec.get("terminationGracePeriodSeconds", grace)
     if given < grace:
         found.append(

@@ -163,6 +163,7 @@ def test_merging_is_kubernetes_own() -> None:
         ({"volumes": [{"name": "mc-entrypoint", "$patch": "delete"}]}, "run.podPatch.spec.volumes[0].name: "),
         ({"volumes": [{"name": "work", "emptyDir": None}]}, "run.podPatch.spec.volumes[0].name: "),
         ({"volumes": [{"$patch": "replace"}]}, "run.podPatch.spec.volumes[0].name: "),
+        ({"securityContext": {"runAsUser": 0}}, "run.podPatch.spec.securityContext.runAsUser: "),
         ({"terminationGracePeriodSeconds": 1}, "run.podPatch.spec.terminationGracePeriodSeconds: "),
     ],
     ids=str,
