@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,6 +108,8 @@ def _cluster_of(cluster: Section) -> dict[str, Any]:
 
 
 def _run(user: Section, plugin: Section, argv: list[str], environment: Mapping[str, str], *, interactive: bool) -> str:
+    import subprocess  # most kubeconfigs have no plugin
+
     hint = plugin.text("installHint")
     # Words for people (a code to type in a browser) reach them where there is somebody; else they are in the error.
     shown = _is_terminal(sys.stderr)
