@@ -120,7 +120,12 @@ class FluxHook(BaseHook):
         if kubeconfig is not None:  # the connection's own, which does not travel
             merged["run.kubeconfig"] = _private_file(kubeconfig)
         config = load_config(None, environ={}, options=merged)
-        return join_session(run_name, config, environ=self.environment(), announce=announce)
+
+        def told(line: str) -> None:
+            # Which instance it is was told when it was opened; what is wrong with it is always news.
+            (self.log.warning if line.startswith("warning: ") else announce)(line)
+
+        return join_session(run_name, config, environ=self.environment(), announce=told)
 
     def environment(self) -> dict[str, str]:
         """What instances and jobs on this machine inherit."""

@@ -415,7 +415,10 @@ class Session:
         if state is not None:
             handle.state = state
         if event.name == "clean":
-            self._finish(handle, JobResult.of(event.context["result"]))
+            result = JobResult.of(event.context["result"])
+            if result.outcome is Outcome.LOST:
+                self._lifecycle.job_was_lost()
+            self._finish(handle, result)
 
     def _reconcile(self, jobs: list[dict[str, Any]]) -> None:
         """The stream was away too long for its events: take the state of every job instead."""

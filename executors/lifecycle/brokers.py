@@ -1,4 +1,5 @@
-"""Watches whether all brokers of a new connection's instance are there, and says once which are not, and why.
+"""Watches whether all brokers of a new connection's instance are there, and says once which are not, and why; and says
+why a broker was lost that took jobs along.
 
 An instance is up with its lead broker: jobs run on what there is. A broker that never reaches the lead would leave a
 job that needs it waiting without a word.
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 #: Seconds between looks. Nothing tells a client of brokers that come; a look costs one answer of the agent, and as a
 #: rule the first or the second is the last.
 _LOOKS = (0.3, 0.7, 1.0, 2.0, 4.0, 12.0)
+#: The same after a loss, of which Kubernetes may hear a moment later than Flux.
+_LATER = (0.5, 1.0, 2.0, 4.0)
 
 
 class BrokerWatch:
@@ -30,6 +33,9 @@ class BrokerWatch:
         self._client = client
         self._announce = announce
         self._stopped = threading.Event()
+        self._losses: threading.Thread | None = None
+        #: Uids of lost pods.
+        self._told: set[str] = set()
         self._thread = threading.Thread(target=self._watch, name="brokers-watch", daemon=True)
 
     def start(self) -> None:
@@ -40,7 +46,30 @@ class BrokerWatch:
         self._thread.join()
 
     def stop(self) -> None:
+        """What is known of a loss by then is still said."""
+        if self._losses is not None:
+            self._losses.join()
         self._stopped.set()
+
+    def job_was_lost(self) -> None:
+        """Say soon why, if a broker's pod tells. Does not wait."""
+        if self._losses is None or not self._losses.is_alive():
+            self._losses = threading.Thread(target=self._tell_losses, name="brokers-losses", daemon=True)
+            self._losses.start()
+
+    def _tell_losses(self) -> None:
+        for seconds in _LATER:
+            time.sleep(seconds)  # nothing to be woken for: `stop` waits for this
+            try:
+                found = self._provisioner.losses()
+            except ExecutorsError as err:  # the jobs' own results say that they were lost
+                log.debug("cannot tell why brokers were lost: %s", err)
+                return
+            news = [line for pod, line in found.items() if pod not in self._told]
+            self._told |= found.keys()
+            if news:
+                self._announce("warning: " + "; ".join(news))
+                return
 
     def _watch(self) -> None:
         begun = time.monotonic()

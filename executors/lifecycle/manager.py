@@ -137,6 +137,11 @@ class Lifecycle:
             self._brokers = BrokerWatch(self._provisioner, client, announce)
             self._brokers.start()
 
+    def job_was_lost(self) -> None:
+        """After `acquire` or `join`: have it announced why, where a broker's pod tells. Does not wait."""
+        if self._brokers is not None:
+            self._brokers.job_was_lost()
+
     def wait_for_brokers(self) -> None:
         """After `acquire` or `join`: until all brokers are there, or it was announced which are not."""
         if self._brokers is not None:

@@ -87,6 +87,9 @@ class Explaining(Protocol):
         Raises ProvisionError.
         """
 
+    def losses(self) -> dict[str, str]:
+        """How followers' brokers have ended that came back or will, by a mark of each. Raises ProvisionError."""
+
 
 @dataclass(frozen=True)
 class Instance:

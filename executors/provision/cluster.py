@@ -197,6 +197,15 @@ class ClusterProvisioner:
             lines.append(f"  and rank {', '.join(map(str, missing[_EXPLAINED:]))}")
         return lines
 
+    def losses(self) -> dict[str, str]:
+        found = {}
+        for pod in self.api.list(PODS, self._namespace, labels=f"job-name={self._name}")["items"]:
+            ended = diagnosis.broker_end(pod, self._container())
+            rank = diagnosis.index_of(pod)
+            if ended is not None and rank != 0:
+                found[diagnosis.uid_of(pod)] = f"the broker of rank {rank} was lost: {ended}"
+        return found
+
     def _why_unconnected(self, picture: Picture, rank: int) -> list[str]:
         pod, keeps = picture.of_rank(rank)
         if pod is None or keeps is not None:

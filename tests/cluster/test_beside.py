@@ -211,3 +211,18 @@ def test_pods_can_be_a_user_whom_their_image_does_not_know(runs: Runs, monkeypat
     assert session.unwritable(["/usr", "/tmp"]) == [
         line for line in session.unwritable(["/usr"]) if "user 4711, group 4712" in line
     ]
+
+
+def test_how_a_followers_broker_was_lost_is_told(runs: Runs) -> None:
+    said: list[str] = []
+    session = runs.open(spec(runs.image, size=2), announce=said.append)
+    session.wait_for_brokers()
+    [handle] = session.submit([JobRequest(argv=["sleep", "600"], nodes=2, tasks=2)])
+    wait_until("the job to run", lambda: handle.state == "RUN", LIMIT)
+    pod = runs.pod(session.run_name, 1)["metadata"]["name"]
+    in_pod = ("exec", pod, f"--namespace={runs.namespace}", "--")
+    runs.bed.kubectl(*in_pod, "sh", "-c", "kill -9 $(pgrep -f '^broker -c' | head -1)")
+    assert handle.result(LIMIT).outcome is Outcome.LOST
+    session.close()
+    [line] = [line for line in said if line.startswith("warning: ")]
+    assert f"rank 1 was lost: pod {pod}" in line and "exit code" in line

@@ -36,9 +36,15 @@ class Wants:
 
     def __init__(self, wanted: int) -> None:
         self._wanted = set(range(wanted))
+        self.asked = 0
 
     def lacks(self, ranks: Collection[int]) -> bool:
         return bool(self._wanted - set(ranks))
+
+    def losses(self) -> dict[str, str]:
+        """One more each time that somebody asks, from the second on."""
+        self.asked += 1
+        return {f"pod-{at}": f"rank {at} was lost (OOMKilled)" for at in range(1, self.asked)}
 
     def unconnected(self, ranks: Collection[int]) -> list[str]:
         missing = sorted(self._wanted - set(ranks))
@@ -48,6 +54,7 @@ class Wants:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brokers, "_LOOKS", (0.0,) * 6)
+    monkeypatch.setattr(brokers, "_LATER", (0.0,) * 4)
 
 
 def told(agent: Agent, wanted: int) -> list[str]:
@@ -74,3 +81,15 @@ def test_brokers_that_do_not_come_are_told_once_with_their_own_words() -> None:
 
 def test_who_cannot_ask_says_nothing() -> None:
     assert told(Agent(2, away=True), 2) == []
+
+
+def test_why_a_broker_was_lost_is_told_once_and_before_the_end() -> None:
+    said: list[str] = []
+    watch = BrokerWatch(Wants(2), cast(Client, Agent(2)), said.append)
+    watch.start()
+    watch.job_was_lost()
+    watch.stop()
+    assert said == ["warning: rank 1 was lost (OOMKilled)"]
+    watch.job_was_lost()
+    watch.stop()
+    assert said[1:] == ["warning: rank 2 was lost (OOMKilled)"]
