@@ -227,8 +227,13 @@ class FluxOperator(BaseOperator):
 
     def _last_lines(self, session: Session, handle: JobHandle, masker: Masker) -> Sequence[str]:
         """Of a job that has failed, and whose output no log shows."""
+        from executors import ExecutorsError
+
         output = OutputLog(self._limit(), self._marker(), masker=masker)
-        self._read(session, handle, output, STREAMS, lambda _lines: None)
+        try:
+            self._read(session, handle, output, STREAMS, lambda _lines: None)
+        except ExecutorsError as err:  # lost with the job: that is what is to be told
+            self.log.info("its last lines are not to be had: %s", err)
         return output.tail
 
     def _forget(self, event: Mapping[str, Any]) -> None:
@@ -389,7 +394,7 @@ class FluxOperator(BaseOperator):
         return handle
 
     def _follow(self, session: Session, handle: JobHandle, output: OutputLog) -> str | None:
-        """Log the job's output from where ``output`` stands until its end; why it is not whole, where it is not."""
+        """Log the job's output from where ``output`` stands until its end; why stdout is not whole, where it is not."""
         streams = STREAMS if self.get_logs else STREAMS[:1] if self.result != "none" else ()
         cut = self._read(session, handle, output, streams, self._log_lines)
         handle.result()
@@ -419,8 +424,9 @@ class FluxOperator(BaseOperator):
                     continue
                 open_streams -= 1
                 if piece is not None:
-                    cut = f"{stream}: {piece}"
-                    self._warn_of_cut(cut)
+                    self._warn_of_cut(f"{stream}: {piece}")
+                    if stream == "stdout":  # which has the result in it
+                        cut = f"{stream}: {piece}"
         finally:
             for stop in stops:
                 stop()
@@ -481,7 +487,7 @@ class FluxOperator(BaseOperator):
     ) -> Any:
         """What the task gives, or the exception that tells how its job ended.
 
-        ``cut``: what of the output is missing. ``forget`` makes the job's key free.
+        ``cut``: why stdout is not whole, where it is not. ``forget`` makes the job's key free.
         """
         what = f"job {job_id}"
         if self._killed and not result.ok:
