@@ -1,9 +1,10 @@
-"""Which job is which, across attempts and across lives of Snakemake. Pure."""
+"""Which job is which, across attempts and across lives of Snakemake."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 
@@ -59,9 +60,22 @@ def _one(job: Any) -> list[Any]:
 def _code(job: Any) -> str:
     if job.is_shell:
         return str(job.shellcmd)  # formatted: it may hold what is nowhere else, {config[x]} for instance
-    code = job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src
+    code = _content(job) or job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src
     # Such code sees the whole config, and nobody can tell what it uses.
     return f"{code}\n{json.dumps(job.rule.workflow.config, sort_keys=True, default=str)}"
+
+
+def _content(job: Any) -> str | None:
+    """What a script on this machine holds, since a changed one does something else; not what it imports."""
+    path = job.rule.script or job.rule.notebook
+    if not path:
+        return None
+    source = job._path_to_source_file(path)
+    try:
+        file = Path(source.get_path_or_uri(secret_free=True))
+        return f"{path}\n{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    except OSError:
+        return None  # not on this machine: its address has its version, or nobody can tell
 
 
 def _wildcards(job: Any) -> Any:

@@ -14,6 +14,7 @@ from executors import ExecutorsError, RunId, Session, load_config, open_session
 from executors.config import describe
 from snakemake_executor_flux import identity, leftovers, logs
 from snakemake_executor_flux.efficiency import Efficiency
+from snakemake_executor_flux.importing import without_the_workflow
 from snakemake_executor_flux.places import NotShared, Places, find_places
 from snakemake_executor_flux.resources import NodeShape
 from snakemake_executor_flux.runfile import RunFile
@@ -43,7 +44,8 @@ class Instance:
         self.cwd = os.getcwd()
         self.is_open = False
         try:
-            config = load_config(_shown(settings.config), options=settings.config_options())
+            with without_the_workflow():
+                config = load_config(_shown(settings.config), options=settings.config_options())
         except (ExecutorsError, OSError) as err:
             raise _error(err) from None
         for line in describe(config):
@@ -56,8 +58,11 @@ class Instance:
 
     def open(self) -> None:
         """Get or make the instance, once. Raises UserError; nothing is left behind then."""
-        if self.is_open:
-            return
+        if not self.is_open:
+            with without_the_workflow():
+                self._open()
+
+    def _open(self) -> None:
         self.run = RunFile(Path(self.cwd))
         try:
             self.logdir = logs.log_directory(self._settings.logdir, self.run.id)

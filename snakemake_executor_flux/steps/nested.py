@@ -4,7 +4,8 @@ Where this package is not installed its text is the program (``python3 -c``), so
 from ``python -m snakemake`` in this:
 
 - The working directory is not on `sys.path`: ``platform.py`` there would be imported instead of Python's own. What
-  Snakemake puts on it, the directories of Snakefiles, is.
+  Snakemake puts on it, the directories of Snakefiles, is; so is the directory that comes with ``--first-on-path``,
+  where whoever typed ``python -m snakemake`` imports from.
 - A job is tried once. Snakemake passes ``--retries 0`` to a nested process, since the main one retries; but a rule's
   own ``retries:`` directive is stronger (rules.py, restart_times), so the nested process would retry by itself: unseen
   by the main one, with its own count of attempts, and squared when it fails for good.
@@ -20,6 +21,8 @@ import json
 import shlex
 import sys
 from typing import Any
+
+PATH = "--first-on-path"
 
 
 def encode_target_jobs(specs: Any) -> list[str]:
@@ -44,14 +47,17 @@ def format_value(value: Any, quote: bool = False, base64_encode: bool = False) -
     return str(encode_as_base64(str(value))) if base64_encode else shlex.quote(str(value))
 
 
-def _program() -> str:
+def _program(first: list[str]) -> str:
     """The words of this very program, for the processes that it starts."""
     if __spec__ is not None:
-        return f"{shlex.quote(sys.executable)} -P -m {__spec__.name}"
+        return shlex.join([sys.executable, "-P", "-m", __spec__.name, *first])
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(sys.orig_argv[sys.orig_argv.index('-c') + 1])}"
 
 
 def main(argv: list[str]) -> None:
+    first = argv[:2] if argv[:1] == [PATH] else []
+    argv = argv[len(first) :]
+    sys.path[:0] = first[1:]
     if __spec__ is None:
         sys.path[:] = [place for place in sys.path if place]  # `-c` puts the working directory there
     from snakemake import cli
@@ -60,7 +66,7 @@ def main(argv: list[str]) -> None:
     from snakemake_interface_executor_plugins import utils
     from snakemake_interface_executor_plugins.executors import real
 
-    program = _program()
+    program = _program(first)
 
     def none(_rule: Rule) -> int:
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from snakemake.shell import MAX_ARG_LEN, shell
 from snakemake_interface_executor_plugins import utils
 from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
+from snakemake_executor_flux.importing import given_by_start
 from snakemake_executor_flux.steps import nested
 from snakemake_executor_flux.steps.base import StepCommand
 
@@ -31,14 +31,10 @@ _FILES_AS_WORDS = 20
 def python_program(python: str, package: bool) -> str:
     """What comes before ``-m snakemake ...``: our entry, by its name where this package is, else by its text."""
     if package:
-        # Started like this Snakemake: whoever types ``python -m snakemake`` has the working directory on sys.path.
-        safe = "" if _working_directory_is_on_path() else " -P"
-        return f"{shlex.quote(python)}{safe} -m {nested.__name__}"
+        first = given_by_start()
+        path = f" {nested.PATH} {shlex.quote(first)}" if first is not None else ""
+        return f"{shlex.quote(python)} -P -m {nested.__name__}{path}"
     return f"{shlex.quote(python)} -c {shlex.quote(Path(nested.__file__).read_text(encoding='utf-8'))}"
-
-
-def _working_directory_is_on_path() -> bool:
-    return not sys.flags.safe_path and "-m" in sys.orig_argv[1:3]
 
 
 def job_arguments(job: Any, executor: Any, cores: int | str) -> str:

@@ -12,7 +12,10 @@ import pytest
 from tests.engines.conftest import LIMIT, Run, environment, run_snakemake
 
 #: Names that Python, Snakemake, their libraries and this package import.
-THEIRS = ("platform", "queue", "csv", "yaml", "executors", "snakemake_executor_flux")
+THEIRS = (
+    "platform", "queue", "csv", "yaml", "random", "select", "zipfile", "tenacity", "zmq", "executors",
+    "snakemake_executor_flux",
+)  # fmt: skip
 
 MODULE = """
 rule first:
