@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +42,12 @@ _REPEATABLE = frozenset(
     ["submit", "cancel", "list", "info", "ack", "resources", "get", "put", "stat", "shutdown", "drain", "mark"]
 )
 
+#: Times that a request is sent, where each time the answer was no message of this protocol.
+_TRIES = 3
+#: Ids in one message; more of them are asked for by several.
+_IDS = 20_000
+#: Bytes of output that the agent may send ahead of a paced reader, which tells it after each half of them.
+WINDOW = 4 * 1024 * 1024
 
 #: Seconds of trying again, where an agent that is away so long will not come back.
 _PATIENCE = 60.0
@@ -94,22 +100,46 @@ class Hello:
         )
 
 
-class _Pending:
-    __slots__ = ("future", "line", "parts", "repeatable")
+class Following:
+    """A reader's place in a job's output. Called, it stops."""
 
-    def __init__(self, future: Future[dict[str, Any]], line: bytes, repeatable: bool) -> None:
+    def __init__(self, stop: Callable[[], None], taken: Callable[[int], None]) -> None:
+        self._stop = stop
+        self._taken = taken
+
+    def __call__(self) -> None:
+        self._stop()
+
+    def taken(self, size: int) -> None:
+        """Of a paced reader: so many bytes more were dealt with."""
+        self._taken(size)
+
+
+class _Pending:
+    __slots__ = ("future", "line", "op", "parts", "repeatable", "tries")
+
+    def __init__(self, future: Future[dict[str, Any]], line: bytes, op: str) -> None:
         self.future = future
+        self.op = op
+        #: How often what came instead of its answer was no message.
+        self.tries = 0
         self.line = line
-        self.repeatable = repeatable
+        self.repeatable = op in _REPEATABLE
         #: What came ahead of the reply.
         self.parts: list[dict[str, Any]] = []
 
 
 class _Output:
-    __slots__ = ("job", "offset", "path", "sink", "stopped", "stream")
+    __slots__ = ("job", "offset", "paced", "path", "sink", "stopped", "stream", "sub", "taken", "told")
 
-    def __init__(self, job: str, stream: str, path: str | None, offset: int, sink: Sink) -> None:
+    def __init__(self, job: str, stream: str, path: str | None, offset: int, sink: Sink, paced: bool) -> None:
         self.job = job
+        self.paced = paced
+        #: The agent's number for it; None until it has one, and after a cut.
+        self.sub: int | None = None
+        #: How far the reader is, and how far the agent knows that it is.
+        self.taken = offset
+        self.told = offset
         self.stream = stream
         self.path = path
         self.offset = offset
@@ -188,6 +218,8 @@ class Client:
 
     def request(self, op: str, *, timeout: float | None = 60.0, **fields: Any) -> dict[str, Any]:
         """Ask and wait. Raises AgentError for its refusal, TransportError or SessionClosedError for no answer."""
+        if self.on_reader:
+            raise RuntimeError(f"{op!r} cannot be waited for here: this thread brings the answer")
         future = self.request_later(op, **fields)
         try:
             return future.result(timeout)
@@ -200,6 +232,16 @@ class Client:
         """Ask without waiting. ``answered`` is called before anything that arrives after the reply is dealt with."""
         body = wire.encode({"op": op, **fields})
         return self._ask(op, body[1:], answered)
+
+    def tell(self, op: str, ids: Sequence[str], **fields: Any) -> None:
+        """Ask something of jobs, however many, without waiting for an answer: ``cancel`` or ``ack``."""
+        for start in range(0, len(ids), _IDS):
+            self.request_later(op, ids=list(ids[start : start + _IDS]), **fields)
+
+    @property
+    def on_reader(self) -> bool:
+        """Whether this is the thread that brings what the agent says."""
+        return threading.current_thread() is self._reader
 
     def submit(self, items: list[bytes], environments: list[bytes]) -> Future[dict[str, Any]]:
         """Ask ``submit`` for items and the environments that they name by index, all of them encoded already."""
@@ -224,33 +266,44 @@ class Client:
             elif len(line) > wire.MAX_LINE:
                 refused = AgentError("bad-request", f"{op}: {len(line)} bytes are more than one message holds")
             else:
-                self._pending[request_id] = _Pending(future, line, op in _REPEATABLE)
+                self._pending[request_id] = _Pending(future, line, op)
         if refused is not None:
             future.set_exception(refused)
         elif stream is not None:
             self._send(stream, line)
         return future
 
-    def follow(self, job: str, stream: str, path: str | None, offset: int, sink: Sink) -> Callable[[], None]:
+    def follow(
+        self, job: str, stream: str, path: str | None, offset: int, sink: Sink, *, paced: bool = False
+    ) -> Following:
         """Pass output of a job to ``sink`` (None: its end; an error: there is no more to be had) as it is written.
 
-        Gives a function that stops it.
-
-        ``path`` is the file that the job's request sent this stream to, None for none.
+        Gives what stops it when called. ``path`` is the file that the job's request sent this stream to, None for none.
+        A ``paced`` reader says what it has `Following.taken`, and gets no more than `WINDOW` bytes ahead of that.
         """
-        output = _Output(job, stream, path, offset, sink)
+        output = _Output(job, stream, path, offset, sink, paced)
         self._subscribe(output)
 
         def stop() -> None:
             with self._lock:
                 output.stopped = True
-                subs = [sub for sub, known in self._outputs.items() if known is output]
-                for sub in subs:
-                    del self._outputs[sub]
-            for sub in subs:
+                sub, output.sub = output.sub, None
+                if sub is not None:
+                    self._outputs.pop(sub, None)
+            if sub is not None:
                 self.request_later("unfollow", sub=sub)
 
-        return stop
+        def taken(size: int) -> None:
+            with self._lock:
+                output.taken += size
+                sub = output.sub
+                tell = sub is not None and output.taken - output.told >= WINDOW // 2
+                if tell:
+                    output.told = output.taken
+            if tell:
+                self.request_later("taken", sub=sub, offset=output.taken)
+
+        return Following(stop, taken)
 
     def close(self) -> None:
         """End the stream; requests without an answer fail. The agent itself is not ended."""
@@ -307,6 +360,8 @@ class Client:
                 stream.close()  # the reader finds it cut, and ends
             for pending in self._pending.values():
                 pending.parts.clear()
+            for output in self._outputs.values():
+                output.sub = None
             again = [pending.line for pending in self._pending.values()]
             outputs = list(self._outputs.values())
             self._outputs.clear()
@@ -334,6 +389,8 @@ class Client:
                     error = message["error"]
                     if error.get("code") == "closing":
                         raise EndingError("the agent is ending")
+                    if error.get("code") == "busy":
+                        raise _Busy(str(error.get("message")))
                     raise ProtocolError(f"the agent refused the session: {error.get('message')}")
                 if "bye" in message:
                     self._bye = str(message["bye"])
@@ -360,14 +417,18 @@ class Client:
             try:
                 self._read_until_cut()
                 reason = "the agent closed the stream"
-            except (OSError, ProtocolError) as err:
+            except OSError as err:
                 reason = f"the stream to the agent was cut: {err}"
-            with self._lock:
-                stream, self._stream = self._stream, None
-                closed = self._closing.is_set()
-            if stream is not None:
-                stream.close()
-            if closed:
+            except ProtocolError as err:
+                reason = f"the stream to the agent was cut: {err}"
+                self._fail_unanswerable(str(err))
+            except BaseException as err:  # of ours, or of a caller's function: whoever waits must hear of the end
+                log.exception("reading what the agent says failed")
+                self._drop_stream()
+                self._end(f"reading what the agent says failed: {err!r}")
+                return
+            self._drop_stream()
+            if self._closing.is_set():
                 return
             self._fail_unrepeatable(reason)
             if self._bye is not None:
@@ -385,6 +446,12 @@ class Client:
                 log.exception("reconnecting failed")
                 self._end(f"{reason}; {err!r}")
                 return
+
+    def _drop_stream(self) -> None:
+        with self._lock:
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     def _reopen(self) -> None:
         import tenacity  # imported after a cut only: it costs a tenth of the package's import
@@ -488,6 +555,7 @@ class Client:
                     stopped = output.stopped
                     if not stopped:
                         self._outputs[sub] = output
+                        output.sub = sub
                 if stopped:
                     self.request_later("unfollow", sub=sub)
             elif output.stopped:
@@ -495,28 +563,37 @@ class Client:
             elif isinstance(error, TransportError) and not self._closing.is_set() and self._lost is None:
                 self._subscribe(output)  # the cut came before the answer
             else:
-                output.sink(error)
+                self._give(output, error)
 
+        with self._lock:
+            output.told = taken = output.taken if output.paced else output.offset
         self.request_later(
-            "output", answered=subscribed,
-            job=output.job, stream=output.stream, path=output.path, offset=output.offset,
+            "output", answered=subscribed, job=output.job, stream=output.stream, path=output.path,
+            offset=output.offset, taken=taken, window=WINDOW if output.paced else 0,
         )  # fmt: skip
 
     def _output(self, message: dict[str, Any]) -> None:
         sub, _stream, offset, data, eof = message["out"]
         with self._lock:
             output = self._outputs.get(sub)
-            if eof:
-                self._outputs.pop(sub, None)
+            if eof and output is not None:
+                del self._outputs[sub]
+                output.sub = None
         if output is None:
             return
         piece = base64.b64decode(data)
         piece = piece[max(0, output.offset - offset) :]
         if piece:
             output.offset += len(piece)
-            output.sink(piece)
+            self._give(output, piece)
         if eof:
-            output.sink(AgentError("engine", str(message["error"])) if "error" in message else None)
+            self._give(output, AgentError("engine", str(message["error"])) if "error" in message else None)
+
+    def _give(self, output: _Output, what: bytes | BaseException | None) -> None:
+        try:
+            output.sink(what)
+        except BaseException:  # a caller's function, SystemExit included, must not end the thread of all
+            log.exception("a reader of the output of job %s failed", output.job)
 
     # -- small parts
 
@@ -541,6 +618,17 @@ class Client:
         for _, pending in failed:
             pending.future.set_exception(TransportError(reason))
 
+    def _fail_unanswerable(self, reason: str) -> None:
+        """What was asked several times, and each time brought no message, is not asked once more."""
+        failed = []
+        with self._lock:
+            for request_id, pending in list(self._pending.items()):
+                pending.tries += 1
+                if pending.tries >= _TRIES:
+                    failed.append(self._pending.pop(request_id))
+        for pending in failed:
+            pending.future.set_exception(TransportError(f"{pending.op!r} was asked {_TRIES} times: {reason}"))
+
     def _fail_pending(self, error: Exception) -> None:
         with self._lock:
             failed = list(self._pending.values())
@@ -550,13 +638,17 @@ class Client:
         for pending in failed:
             pending.future.set_exception(error)
         for output in outputs:
-            output.sink(error)
+            self._give(output, error)
 
     def _end(self, reason: str) -> None:
         with self._lock:
             self._lost = reason
         self._fail_pending(SessionClosedError(reason))
         self._handler.on_lost(reason)
+
+
+class _Busy(OSError):
+    """The agent takes no further client now; it may a moment later."""
 
 
 class _Replaced(ConnectionError):

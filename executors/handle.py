@@ -19,6 +19,7 @@ class JobHandle:
         "_cancelled",
         "_digest",
         "_files",
+        "_held",
         "_id",
         "_result",
         "_sent",
@@ -41,6 +42,8 @@ class JobHandle:
         self._cancelled: str | None = None
         #: Counts as in flight.
         self._sent = False
+        #: Counts as held there, not as in flight: it was sent with urgency 0.
+        self._held = False
         #: Other handles of the same job (the same key asked for twice); they end with this one.
         self._twins: list[JobHandle] = []
         #: Where stdout and stderr were sent.
@@ -63,13 +66,18 @@ class JobHandle:
         return self._result is not None
 
     def result(self, timeout: float | None = None) -> JobResult:
-        """Wait for the end. Raises TimeoutError after ``timeout`` seconds."""
+        """Wait for the end. Raises TimeoutError after ``timeout`` seconds; in a callback RuntimeError for a job that
+        has not ended, since the thread that would bring the end is the one that waits.
+        """
         result = self._session._wait_result(self, timeout)
         self._session._delivered(self)
         return result
 
     def add_done_callback(self, function: Callable[[JobHandle], None]) -> None:
-        """Call ``function`` once, on the session's dispatcher, when the job has ended (at once if it has)."""
+        """Call ``function`` once, on the session's dispatcher, when the job has ended (at once if it has).
+
+        What it raises is logged, SystemExit too, and harms no other job. It cannot wait (RuntimeError).
+        """
         self._session._add_callback(self, function)
 
     def add_submit_callback(self, function: Callable[[JobHandle], None]) -> None:
@@ -77,7 +85,9 @@ class JobHandle:
         self._session._add_submit_callback(self, function)
 
     def wait_submitted(self, timeout: float | None = None) -> str | None:
-        """Wait until `id` is known and give it; None when the job has ended without one. Raises TimeoutError."""
+        """Wait until `id` is known and give it; None when the job has ended without one. Raises TimeoutError, and
+        RuntimeError in a callback.
+        """
         self._session._wait_submitted(self, timeout)
         return self._id
 
@@ -96,7 +106,8 @@ class JobHandle:
     def output(self, stream: str = "stdout", offset: int = 0) -> Iterator[bytes]:
         """The job's output from a byte offset on, as it is written, until the job's end.
 
-        Raises AgentError, SessionClosedError or TransportError when the rest is not to be had; it just ends when the
-        session is closed here meanwhile.
+        The job is not held up by a reader that is slow, and no more than some MB wait here for it. Raises AgentError,
+        SessionClosedError or TransportError when the rest is not to be had, and in a callback RuntimeError for a job
+        that has not ended; it just ends when the session is closed here meanwhile.
         """
         return self._session._output(self, stream, offset)

@@ -21,6 +21,9 @@ MAX_ARGUMENT = 131071
 #: `JobRequest.attributes` of a job with an empty stdin. Flux takes a quarter of a second to arrange it.
 NO_INPUT: Mapping[str, Any] = {"system.shell.options.input": {"stdin": {"type": "file", "path": "/dev/null"}}}
 
+#: Longest name of a job, in characters: lists of jobs hold it.
+MAX_NAME = 65_536
+
 JSONValue = Any  # a JSON value; mypy's recursive aliases make every use of one a cast
 
 _ENV_NAME = re.compile(r"[^=\0]+\Z")
@@ -274,6 +277,8 @@ def _problems(request: JobRequest) -> Sequence[str]:
         found.append(f"urgency: {request.urgency!r} is not a whole number from 0 to 31")
     if request.key is not None and not (isinstance(request.key, str) and 0 < len(request.key) <= 256):
         found.append(f"key: {str(request.key)[:40]!r} is not a string of 1 to 256 characters")
+    if len(request.name) > MAX_NAME:
+        found.append(f"name: is longer than {MAX_NAME} characters")
     found += _env_problems(request)
     for name in ("stdout", "stderr", "cwd"):
         path = getattr(request, name)

@@ -5,6 +5,9 @@ lead broker's memory grows with what it holds, and Flux runs no job sooner for b
 quarter of that at a time: Flux keeps jobs in a directory with one entry for each 256 ms in which a job was submitted
 (its ids begin with the time, RFC 19), and writes all of it with every change of a job. Jobs that trickle in one by one
 make it grow with the time that the run takes, and each job then costs more than the one before.
+
+Held jobs (urgency 0) have a room of their own, of the same size: they run when somebody says so, and until then would
+keep out what could run.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ class Outbox:
         self._waiting: list[tuple[int, int, JobHandle, bytes, Environment]] = []
         self._sequence = 0
         self._in_flight = 0
+        self._held = 0
         self._full = False
 
     def put(self, urgency: int, handle: JobHandle, line: bytes, environment: Environment) -> None:
@@ -49,7 +53,10 @@ class Outbox:
         return [handle for _, _, handle, _, _ in waiting]
 
     def ended(self, handle: JobHandle) -> None:
-        self._in_flight -= handle._sent
+        if handle._sent and handle._held:
+            self._held -= 1
+        elif handle._sent:
+            self._in_flight -= 1
 
     def take(self) -> Batch:
         """What may go now; empty when nothing waits, or there is no room for it."""
@@ -57,23 +64,31 @@ class Outbox:
         if not self._waiting:
             return batch
         places: dict[Environment, int] = {}
-        room = min(_BATCH_JOBS, self._room())
+        room = self._room()
         size = 0
-        while self._waiting and len(batch.handles) < room:
-            _, _, handle, line, environment = self._waiting[0]
+        while self._waiting and len(batch.handles) < _BATCH_JOBS:
+            urgency, _, handle, line, environment = self._waiting[0]
             if handle._cancelled is not None:
                 heapq.heappop(self._waiting)
                 continue
+            # Held ones are the last of the line.
+            if (self._max_in_flight <= self._held) if urgency == 0 else room <= 0:
+                break
             size += len(line) + (0 if environment in places else len(environment.encoded))
             if batch.handles and size > BATCH_BYTES:
                 break
             heapq.heappop(self._waiting)
             handle._sent = True
+            handle._held = urgency == 0
+            if handle._held:
+                self._held += 1
+            else:
+                self._in_flight += 1
+                room -= 1
             batch.handles.append(handle)
             place = places.setdefault(environment, len(places))
             batch.items.append(b'{"environment":%d,%b' % (place, line[1:]))
         batch.environments = list(places)
-        self._in_flight += len(batch.handles)
         return batch
 
     def _room(self) -> int:

@@ -2,7 +2,7 @@
 
 Threads: the client's reader queues what arrives; one *dispatcher* applies it in order and runs callbacks; one
 *submitter* sends batches. All public methods may be called from any thread, except inside a callback those that
-wait (``result``, ``close``).
+wait (``result``, ``close`` ...): they raise RuntimeError there, since nothing that they wait for would go on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from functools import partial
 from typing import Any, Self
 
 from executors import forks
-from executors.agent.wire import MAX_LINE, Cursor, JobEvent
-from executors.client import Client, Handler, Hello
+from executors.agent.wire import MAX_LINE, MAX_NOTE, Cursor, JobEvent
+from executors.client import Client, Following, Handler, Hello
 from executors.config import RunConfig
 from executors.errors import AgentError, ForkedError, ProvisionError, RequestError, SessionClosedError
 from executors.handle import JobHandle
@@ -219,7 +219,7 @@ class Session:
         for handle in unsent:
             self._finish_later(handle, JobResult.without_run(Outcome.CANCELLED, "cancel", note))
         if ids:
-            self._client.request_later("cancel", ids=ids, note=note)
+            self._client.tell("cancel", ids, note=note[:MAX_NOTE])
 
     def acknowledge(self, handles: Iterable[JobHandle]) -> None:
         """End the keys of ended jobs, in batches behind the scenes."""
@@ -274,14 +274,21 @@ class Session:
         return handles
 
     def follow(
-        self, job_id: str, stream: str, offset: int, sink: Callable[[bytes | BaseException | None], None]
-    ) -> Callable[[], None]:
+        self,
+        job_id: str,
+        stream: str,
+        offset: int,
+        sink: Callable[[bytes | BaseException | None], None],
+        *,
+        paced: bool = False,
+    ) -> Following:
         """Pass a job's output to ``sink`` as it is written, without a thread of its own; None is its end, an error that
         there is no more to be had. ``sink`` is called on the session's reader and must be quick.
 
-        Gives a function that stops it. For a job that writes to no file; `JobHandle.output` waits instead.
+        Gives what stops it when called. A ``paced`` reader tells it what it has `Following.taken`, and gets at most
+        4 MiB ahead of that. For a job that writes to no file; `JobHandle.output` waits instead.
         """
-        return self._client.follow(job_id, stream, None, offset, sink)
+        return self._client.follow(job_id, stream, None, offset, sink, paced=paced)
 
     def mark(self, job_id: str, place: str) -> None:
         """Keep a reader's place in the output of a job with the job; `find` shows it. Does not wait."""
@@ -289,6 +296,7 @@ class Session:
 
     def cancel_and_wait(self, job_ids: Sequence[str], timeout: float) -> None:
         """Cancel jobs known by id only, wait until they are INACTIVE, and end their keys. Raises TimeoutError."""
+        self._must_be_free("cancel_and_wait()")
         ids = list(job_ids)
         handles = self.attach(ids)
         self._client.request("cancel", ids=ids, note="replaced")
@@ -329,8 +337,9 @@ class Session:
     def events(self, after: Cursor | None = None) -> Iterator[JobEvent]:
         """Events of all jobs of the run after a cursor (None: all that the session has seen), until it is closed.
 
-        Raises ExecutorsError when the cursor is older than what is kept.
+        Raises ExecutorsError when the cursor is older than what is kept, RuntimeError in a callback.
         """
+        self._must_be_free("events()")
         return self._history.after(after, lambda: self._closed or self._lost is not None)
 
     def wait_for_brokers(self) -> None:
@@ -349,7 +358,11 @@ class Session:
         self.close(release=False)
 
     def close(self, *, release: bool | None = None) -> None:
-        """`release` the instance if this session has opened it, `leave` it if it was joined; or as ``release`` says."""
+        """`release` the instance if this session has opened it, `leave` it if it was joined; or as ``release`` says.
+
+        Raises RuntimeError in a callback.
+        """
+        self._must_be_free("close()")
         if release is None:
             release = self._opened
         try:
@@ -398,7 +411,12 @@ class Session:
 
     def _dispatch(self) -> None:
         while (work := self._inbox.get()) is not None:
-            work()
+            try:
+                work()
+            except BaseException as err:  # a bug of ours; who waits for one of the other jobs must not wait for ever
+                log.exception("the session cannot go on")
+                reason = f"the session cannot go on: {err!r}"
+                self._inbox.put(lambda reason=reason: self._end_all(reason))  # type: ignore[misc]
 
     def _apply(self, events: list[JobEvent]) -> None:
         for event in events:
@@ -477,7 +495,7 @@ class Session:
         for event in self._early.pop(job_id, ()):
             self._apply_one(handle, event)
         if cancelled is not None and handle._result is None:
-            self._client.request_later("cancel", ids=[job_id], note=cancelled)
+            self._client.tell("cancel", [job_id], note=cancelled[:MAX_NOTE])
 
     def _adopt(self, job_ids: list[str]) -> None:
         """Learn how far jobs are that ran before we asked: their events may lie behind us."""
@@ -536,7 +554,7 @@ class Session:
     def _call(self, function: Callable[[JobHandle], None], handle: JobHandle) -> None:
         try:
             function(handle)
-        except Exception:  # a caller's callback must not end the thread that serves all the other jobs
+        except BaseException:  # a caller's callback, SystemExit included, must not end the thread that serves all jobs
             log.exception("a callback of %r failed", handle)
 
     def _call_late(self, function: Callable[[JobHandle], None], handle: JobHandle) -> None:
@@ -553,7 +571,7 @@ class Session:
             with self._changed:
                 ids, self._to_ack = self._to_ack, []
             if ids:
-                self._client.request_later("ack", ids=ids)
+                self._client.tell("ack", ids)
 
     # -- submitter
 
@@ -580,7 +598,14 @@ class Session:
 
     # -- for handles
 
+    def _must_be_free(self, what: str) -> None:
+        """Raises RuntimeError on the threads that what waits would wait for."""
+        if threading.current_thread() is self._threads[0] or self._client.on_reader:
+            raise RuntimeError(f"{what} waits, and inside a callback nothing goes on; call it from another thread")
+
     def _wait_result(self, handle: JobHandle, timeout: float | None) -> JobResult:
+        if handle._result is None:
+            self._must_be_free("result()")
         with self._changed:
             if not self._changed.wait_for(lambda: handle._result is not None, timeout):
                 raise TimeoutError(f"{handle!r} has not ended within {timeout:g} s")
@@ -588,6 +613,8 @@ class Session:
             return handle._result
 
     def _wait_submitted(self, handle: JobHandle, timeout: float | None) -> None:
+        if handle._id is None and handle._result is None:
+            self._must_be_free("wait_submitted()")
         with self._changed:
             if not self._changed.wait_for(lambda: handle._id is not None or handle._result is not None, timeout):
                 raise TimeoutError(f"{handle!r} was not taken within {timeout:g} s")
@@ -617,11 +644,14 @@ class Session:
             raise AgentError("not-possible", errors[handle._id])
 
     def _output(self, handle: JobHandle, stream: str, offset: int) -> Iterator[bytes]:
+        if handle._result is None or self._client.on_reader:
+            self._must_be_free("output() of a job that has not ended")
         self._wait_submitted(handle, None)
         if handle._id is None:
             return
         pieces: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
-        stop = self._client.follow(handle._id, stream, handle._files[stream == "stderr"], offset, pieces.put)
+        path = handle._files[stream == "stderr"]
+        following = self._client.follow(handle._id, stream, path, offset, pieces.put, paced=True)
         try:
             while (piece := pieces.get()) is not None:
                 if isinstance(piece, BaseException):
@@ -629,8 +659,9 @@ class Session:
                         return  # by whoever reads this
                     raise piece
                 yield piece
+                following.taken(len(piece))
         finally:
-            stop()
+            following()
 
 
 _STATE_AFTER = {"submit": "DEPEND", "alloc": "RUN", "start": "RUN", "finish": "CLEANUP", "clean": "INACTIVE"}

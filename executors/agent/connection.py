@@ -1,7 +1,8 @@
 """One client of the agent.
 
 Whatever a client sends or fails to read concerns nobody else: lines and requests in progress are bounded, and events
-are pulled from the shared log at the client's own pace, so that a slow one costs no memory.
+are pulled from the shared log at the client's own pace, so that a slow one costs no memory. Output has a window for
+each subscription besides: a client whose own reader is slow goes on reading events.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import base64
 import logging
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional
+from collections import deque
+from typing import TYPE_CHECKING, Any, Awaitable, Deque, Dict, List, Optional
 
 from . import process_tree, wire
-from .engine import EngineError
+from .engine import EngineError, Follower
 
 if TYPE_CHECKING:
     from .server import Server
@@ -29,9 +31,36 @@ JOBS_IN_PART = 1000
 EVENT_BATCH = 500
 #: Bytes that may wait in a client's socket buffer before events and output pause.
 HIGH_WATER = 1024 * 1024
-#: Bytes of output that wait here while it does not read. Beyond them a follower is stopped, and begins again where it
-#: was when the client reads: what Flux keeps of a job's output comes without regard to who can take it.
+#: Bytes of output that wait here while it does not read, of followers that begin again at a cost. Beyond them these are
+#: stopped too, and begin again where they were when the client reads.
 MAX_HELD = 4 * 1024 * 1024
+#: Seconds from a connection to its hello. One that says nothing holds a descriptor that others may need.
+GREETING_LIMIT = 10.0
+
+
+class _Output:
+    """One subscription to a stream of a job."""
+
+    def __init__(self, job_id: str, stream: str, path: Optional[str], offset: int, taken: int, window: int) -> None:
+        self.job_id = job_id
+        self.stream = stream
+        self.path = path
+        #: Bytes that may be sent beyond what the client's reader has taken; 0 for any number.
+        self.window = window
+        #: How far it was sent, and taken.
+        self.sent = offset
+        self.taken = taken
+        self.follower: Optional[Follower] = None
+        #: Lines that wait, each with the offset of its end.
+        self.held: Deque[Any] = deque()
+        #: Where a follower that was stopped begins again.
+        self.resume: Optional[int] = offset
+        self.over = False
+
+    def stop(self) -> None:
+        if self.follower is not None:
+            self.follower.stop()
+            self.follower = None
 
 
 class Connection(asyncio.Protocol):
@@ -45,11 +74,8 @@ class Connection(asyncio.Protocol):
         self._requests = 0
         self._watching: Optional[int] = None
         self._paused = False
-        self._followers: Dict[int, Callable[[], None]] = {}
-        self._held_output: List[bytes] = []
+        self._outputs: Dict[int, _Output] = {}
         self._held_bytes = 0
-        #: What begins a stopped follower again.
-        self._halted: Dict[int, Callable[[], None]] = {}
         self._next_sub = 1
         self._heard = 0.0
         self._peer = 0
@@ -63,16 +89,20 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._loop = asyncio.get_event_loop()
         self._heard = self._loop.time()
+        if not self._server.has_room(transport):
+            text = "the agent has no room for another client now: its table of open files is full"
+            self.send(wire.error_reply(None, "busy", text))
+            transport.close()
+            return
         self._peer = _peer(transport)
-        self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)
+        self._keepalive = self._loop.call_later(GREETING_LIMIT, self._expect_greeting)
         self._server.connected(self)
 
     def connection_lost(self, _exc: Optional[Exception]) -> None:
         if self._keepalive is not None:
             self._keepalive.cancel()
-        for stop in self._followers.values():
-            stop()
-        self._followers.clear()
+        for sub in list(self._outputs):
+            self.unfollow(sub)
         self._transport = None
         self._server.disconnected(self)
 
@@ -99,12 +129,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._adjust_reading()
-        held, self._held_output, self._held_bytes = self._held_output, [], 0
-        for line in held:
-            self._write(line)
-        halted, self._halted = self._halted, {}
-        for begin in halted.values():
-            self._loop.call_soon(begin)
+        for sub in list(self._outputs):
+            self._go_on(sub)
         self.push_events()
 
     # -- requests
@@ -163,7 +189,11 @@ class Connection(asyncio.Protocol):
             reply = wire.error_reply(request_id, "engine", "internal error: %r" % err)
         finally:
             self._requests -= 1
-        self.send(reply)
+        line = wire.encode(reply)
+        if len(line) > wire.MAX_LINE:
+            text = "%s: the answer has %d bytes, more than one message holds (%d)" % (op, len(line), wire.MAX_LINE)
+            line = wire.encode(wire.error_reply(request_id, "too-large", text))
+        self._write(line)
         self._adjust_reading()
 
     def _adjust_reading(self) -> None:
@@ -194,7 +224,7 @@ class Connection(asyncio.Protocol):
             if not events:
                 return
             self._watching = events[-1][0]
-            self.send({"ev": events})
+            self._send_list({}, "ev", events)
 
     def send_parts(self, request: wire.Message, jobs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
         """Send a long list ahead of its reply, so that no message grows with the number of jobs; gives the rest."""
@@ -203,50 +233,101 @@ class Connection(asyncio.Protocol):
     def _send_in_parts(self, message: wire.Message, field: str, jobs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
         whole = len(jobs) // JOBS_IN_PART * JOBS_IN_PART
         for start in range(0, whole, JOBS_IN_PART):
-            self.send(dict(message, **{field: jobs[start : start + JOBS_IN_PART]}))
-        return jobs[whole:]
+            self._send_list(message, field, jobs[start : start + JOBS_IN_PART])
+        rest = jobs[whole:]
+        if len(rest) > 1 and len(wire.encode({field: rest})) > wire.BATCH_BYTES:
+            self._send_list(message, field, rest)
+            return []
+        return rest
 
-    def follow(self, job_id: str, stream: str, path: Optional[str], offset: int) -> int:
+    def _send_list(self, message: wire.Message, field: str, items: List[Any]) -> None:
+        """In as many messages as it takes to keep each of them short."""
+        line = wire.encode(dict(message, **{field: items}))
+        if len(line) > wire.BATCH_BYTES and len(items) > 1:
+            middle = len(items) // 2
+            self._send_list(message, field, items[:middle])
+            self._send_list(message, field, items[middle:])
+        else:
+            self._write(line)
+
+    def follow(self, job_id: str, stream: str, path: Optional[str], offset: int, taken: int, window: int) -> int:
         sub = self._next_sub
         self._next_sub += 1
-
-        def sink(name: str, position: int, data: bytes, eof: bool) -> None:
-            if sub not in self._followers or sub in self._halted:
-                return
-            text = base64.b64encode(data).decode("ascii")
-            line = wire.encode({"out": [sub, name, position, text, eof]})
-            if self._paused:
-                self._held_output.append(line)
-                self._held_bytes += len(line)
-                if self._held_bytes > MAX_HELD and not eof:
-                    self._followers[sub]()
-                    self._halted[sub] = lambda: self._begin_follow(
-                        sub, job_id, stream, path, position + len(data), sink
-                    )
-            else:
-                self._write(line)
-            if eof:
-                del self._followers[sub]
-
-        self._followers[sub] = lambda: None
+        self._outputs[sub] = _Output(job_id, stream, path, offset, taken, window)
+        self._server.followed(job_id)
         # After the reply, which carries the number that the first piece refers to.
-        self._loop.call_soon(self._begin_follow, sub, job_id, stream, path, offset, sink)
+        self._loop.call_soon(self._go_on, sub)
         return sub
 
-    def _begin_follow(self, sub: int, job_id: str, stream: str, path: Optional[str], offset: int, sink: Any) -> None:
-        if sub not in self._followers:
-            return
-        try:
-            self._followers[sub] = self._server.follow(job_id, stream, path, offset, sink, lambda: not self._paused)
-        except EngineError as err:
-            del self._followers[sub]
-            self.send({"out": [sub, stream, offset, "", True], "error": str(err)})
+    def taken(self, sub: int, offset: int) -> None:
+        """The client's reader has come so far."""
+        output = self._outputs.get(sub)
+        if output is not None:
+            output.taken = max(output.taken, offset)
+            self._go_on(sub)
 
     def unfollow(self, sub: int) -> None:
-        self._halted.pop(sub, None)
-        stop = self._followers.pop(sub, None)
-        if stop is not None:
-            stop()
+        output = self._outputs.pop(sub, None)
+        if output is not None:
+            output.stop()
+            self._held_bytes -= sum(len(line) for line, _ in output.held)
+            self._server.unfollowed(output.job_id)
+
+    def _blocked(self, output: _Output) -> bool:
+        return self._paused or 0 < output.window <= output.sent - output.taken
+
+    def _go_on(self, sub: int) -> None:
+        """Send what waits of a subscription, and begin its follower again, as far as there is room."""
+        output = self._outputs.get(sub)
+        if output is None:
+            return
+        while output.held and not self._blocked(output):
+            line, end = output.held.popleft()
+            self._held_bytes -= len(line)
+            self._send_piece(output, line, end)
+        if output.over:
+            if not output.held:
+                self.unfollow(sub)
+            return
+        if output.held or output.resume is None or self._blocked(output):
+            return
+        offset, output.resume = output.resume, None
+
+        def sink(name: str, position: int, data: bytes, eof: bool, error: Optional[str]) -> None:
+            self._piece(sub, output, name, position, data, eof, error)
+
+        try:
+            output.follower = self._server.follow(output.job_id, output.stream, output.path, offset, sink)
+        except EngineError as err:
+            self.unfollow(sub)
+            self.send({"out": [sub, output.stream, offset, "", True], "error": str(err)})
+
+    def _piece(
+        self, sub: int, output: _Output, name: str, position: int, data: bytes, eof: bool, error: Optional[str]
+    ) -> None:
+        if self._outputs.get(sub) is not output or output.resume is not None:
+            return
+        message: wire.Message = {"out": [sub, name, position, base64.b64encode(data).decode("ascii"), eof]}
+        if error is not None:
+            message["error"] = error
+        line = wire.encode(message)
+        end = position + len(data)
+        output.over = eof
+        if output.held or self._blocked(output):
+            output.held.append((line, end))
+            self._held_bytes += len(line)
+        else:
+            self._send_piece(output, line, end)
+        if eof:
+            if not output.held:
+                self.unfollow(sub)
+        elif self._blocked(output) and (self._held_bytes > MAX_HELD or not _is_costly(output.follower)):
+            output.stop()
+            output.resume = end
+
+    def _send_piece(self, output: _Output, line: bytes, end: int) -> None:
+        output.sent = end
+        self._write(line)
 
     # -- sending
 
@@ -268,6 +349,13 @@ class Connection(asyncio.Protocol):
         peer = process_tree.read(self._peer)
         return peer is not None and peer.state in ("T", "t")
 
+    def _expect_greeting(self) -> None:
+        if self._greeted:
+            self._keep_alive()
+        elif self._transport is not None:
+            log.info("a connection said nothing for %g s and is cut", GREETING_LIMIT)
+            self._transport.abort()
+
     def _keep_alive(self) -> None:
         if self._is_stopped():  # as by Ctrl-Z: it is silent, and still there
             self._keepalive = self._loop.call_later(wire.PING_INTERVAL, self._keep_alive)
@@ -287,3 +375,7 @@ def _peer(transport: asyncio.Transport) -> int:
     sock = transport.get_extra_info("socket")
     ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
     return int.from_bytes(ucred[:4], sys.byteorder)
+
+
+def _is_costly(follower: Optional[Follower]) -> bool:
+    return follower is not None and follower.costly

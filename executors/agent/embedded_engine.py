@@ -8,9 +8,11 @@ machine, so that it can run inside a Flux job too.
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
 import os
 import resource
+import shutil
 import subprocess
 import time
 from typing import IO, Any, Awaitable, Callable, Dict, List, Optional, Sequence, Set, Tuple
@@ -18,7 +20,7 @@ from typing import IO, Any, Awaitable, Callable, Dict, List, Optional, Sequence,
 from . import exits, process_tree
 from .embedded_plan import Plan, idset, read_jobspec, unsatisfiable
 from .ending import Ending
-from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
+from .engine import Emit, Engine, EngineError, Entry, Follower, Known, Sink, Submission
 from .follow import FileFollower
 from .wire import MARK, mark_value
 
@@ -164,12 +166,11 @@ class EmbeddedEngine(Engine):
         self._admit_soon()
         return self._done()
 
-    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, room: Callable[[], bool]) -> Callable[[], None]:
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, progress: Callable[[], str]) -> Follower:
         job = self._jobs.get(job_id)
         if job is None:
             raise EngineError("the output of job %s is no longer kept" % job_id, "not-found")
-        path = self._output_path(job, stream)
-        return FileFollower(path, stream, offset, sink, lambda: job.state == "ended", room).stop
+        return FileFollower(self._output_path(job, stream), stream, offset, sink, progress)
 
     def forget(self, job_id: str) -> None:
         job = self._jobs.get(job_id)
@@ -271,10 +272,7 @@ class EmbeddedEngine(Engine):
         if job.gpus and job.plan.gpu_affinity == "per-task":
             share = max(1, len(job.gpus) // job.plan.tasks)
             task_env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.gpus[rank * share : (rank + 1) * share]))
-        process = subprocess.Popen(
-            job.plan.command, stdin=subprocess.DEVNULL, stdout=files["stdout"], stderr=files["stderr"],
-            cwd=job.plan.cwd, env=task_env, start_new_session=True,
-        )  # fmt: skip
+        process = self._popen(job, job.plan.command, task_env, files)
         pid = process.pid
         # The status is taken by pid when the pidfd tells of the end; the object must not want it too.
         process.returncode = 0
@@ -284,12 +282,32 @@ class EmbeddedEngine(Engine):
         job.left += 1
         self._watcher.watch(pid, lambda: self._on_exit(job, pid))
 
+    def _popen(
+        self, job: _Job, command: List[str], env: Dict[str, str], files: Dict[str, IO[bytes]]
+    ) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=files["stdout"], stderr=files["stderr"],
+                cwd=job.plan.cwd, env=env, start_new_session=True,
+            )  # fmt: skip
+        except OSError as err:
+            if err.errno != errno.ENOEXEC:
+                raise
+            # A script without "#!" is one for sh: execvp(3), and so Flux.
+            script = shutil.which(command[0], path=env.get("PATH", os.defpath)) or command[0]
+            return self._popen(job, ["/bin/sh", script, *command[1:]], env, files)
+
     def _could_not_start(self, job: _Job, err: OSError) -> None:
-        what = "start failed" if job.left or err.filename in (None, job.plan.command[0]) else "cannot open"
         name = err.filename if isinstance(err.filename, str) else job.plan.command[0]
         reason = err.strerror or str(err)
-        job.status = (126 if isinstance(err, PermissionError) else 127) << 8
-        self._raise(job, "exec", "task %d: %s: %s: %s" % (job.left, what, name, reason))
+        if not job.left and name == job.plan.cwd:
+            job.status, note = 1 << 8, "the working directory %s: %s" % (name, reason)
+        elif not job.left and name in job.paths:
+            job.status, note = 1 << 8, "cannot open %s for output: %s" % (name, reason)
+        else:
+            job.status = (126 if isinstance(err, PermissionError) else 127) << 8
+            note = "task %d: start failed: %s: %s" % (job.left, name, reason)
+        self._raise(job, "exec", note)
         if not job.left and job.state == "running":
             self._finish(job)
 

@@ -7,6 +7,7 @@ TERM and KILL, not a thousand.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from typing import Callable, Dict, List, Set
 
@@ -15,6 +16,11 @@ from .process_tree import Process
 
 #: Looks at /proc within one KILL; the second finds what was forked during the first, further ones next to never.
 _KILL_ROUNDS = 50
+
+#: Seconds until the next look where the table of open files is full.
+_AGAIN = 1.0
+
+log = logging.getLogger("agent")
 
 #: Gives the live processes of each tree.
 Census = Callable[[], Dict[str, List[Process]]]
@@ -67,7 +73,15 @@ class Ending:
         self._due = False
         new, self._new = self._new, []
         changed, self._changed = self._changed, set()
-        census = self._census()
+        try:
+            census = self._census()
+        except OSError as err:  # no more files can be opened, so that nobody knows who lives: looked at again
+            log.warning("cannot look for the processes of jobs that are to end: %s", err)
+            self._new += new
+            self._changed |= changed
+            self._due = True
+            self._loop.call_later(_AGAIN, self._look)
+            return
         for key in new:
             process_tree.send(census.get(key, ()), signal.SIGTERM)
         if new:
@@ -106,7 +120,12 @@ class Ending:
             return
         killed: Set[int] = set()
         for _ in range(_KILL_ROUNDS):
-            census = self._census()
+            try:
+                census = self._census()
+            except OSError as err:
+                log.warning("cannot look for the processes of jobs that are to end: %s", err)
+                self._loop.call_later(_AGAIN, self._kill, keys)
+                return
             fresh = [process for key in keys for process in census.get(key, ()) if process.pid not in killed]
             if not fresh:
                 break

@@ -10,8 +10,12 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
 Entry = Tuple[str, str, float, Dict[str, Any]]
 #: Called on the server's loop with entries in order.
 Emit = Callable[[List[Entry]], None]
-#: Called on the server's loop with (stream, offset, data, eof) for each piece of output.
-Sink = Callable[[str, int, bytes, bool], None]
+#: Called on the server's loop with (stream, offset, data, eof, error) for each piece of output. The last one has eof,
+#: and an error where it is not all of it.
+Sink = Callable[[str, int, bytes, bool, Optional[str]], None]
+
+#: How far a job is, for who reads its output: it may write yet; it has run; it ended without, or by an exception.
+ACTIVE, RAN, FAILED_TO_RUN = "active", "ran", "failed-to-run"
 
 
 class EngineError(Exception):
@@ -20,6 +24,17 @@ class EngineError(Exception):
     def __init__(self, message: str, code: str = "engine") -> None:
         self.code = code
         super().__init__(message)
+
+
+class Follower(ABC):
+    """Delivers output of one job to one reader."""
+
+    #: Whether what comes before an offset has to be read again to begin there.
+    costly = False
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Deliver no more."""
 
 
 class Environment:
@@ -135,11 +150,15 @@ class Engine(ABC):
         """Drain or undrain the ranks of an idset (RFC 22): no new job starts there."""
 
     @abstractmethod
-    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, room: Callable[[], bool]) -> Callable[[], None]:
-        """Deliver output of one stream from a byte offset until its end; gives a function that stops it.
-
-        ``room`` tells whether the reader keeps up; an engine that reads from files waits while it does not.
-        """
+    def follow(
+        self,
+        job_id: str,
+        stream: str,
+        offset: int,
+        sink: Sink,
+        progress: Callable[[], str],
+    ) -> Follower:
+        """Deliver output of one stream from a byte offset until its end. ``progress``: ACTIVE, RAN or FAILED_TO_RUN."""
 
     def forget(self, job_id: str) -> None:  # noqa: B027 - most engines keep nothing
         """Drop what is kept for an ended job whose result was acknowledged long ago. Nothing by default."""

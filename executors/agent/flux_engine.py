@@ -22,15 +22,17 @@ from typing import Any, Awaitable, Callable, Deque, Dict, List, Optional, Set, T
 
 import flux
 import flux.constants
+import flux.hostlist
 import flux.idset
 import flux.job
 from flux.job.journal import JournalConsumer
 from flux.job.output import output_event_watch_async
 
-from . import launch, secret_service
-from .engine import Emit, Engine, EngineError, Entry, Known, Sink, Submission
+from . import flux_shell, launch, secret_service
+from .engine import Emit, Engine, EngineError, Entry, Follower, Known, Sink, Submission
 from .flux_output import OutputFollower
 from .flux_resources import lines_of, memory, nodes_of, task_count
+from .follow import FileFollower
 from .wire import MARK
 
 _USER = "fxo"
@@ -86,6 +88,11 @@ class FluxEngine(Engine):
         self._refused = 0
         self._answered = 0
         self._seen = 0
+        #: The text for Flux's shell, see `flux_shell`; empty where nodes do not share our files.
+        self._shell_text = ""
+        self._spool = os.path.join(state_dir, "spool")
+        #: Jobs whose output Flux keeps, though our shell text is in use.
+        self._kept_by_flux: Set[int] = set()
         self._mark = "" if guest else os.environ.get(MARK, "")
         #: A text that no job can hold, since nobody can guess it.
         self._place = os.urandom(16).hex()
@@ -125,6 +132,9 @@ class FluxEngine(Engine):
             watcher = handle.fd_watcher_create(self._wake_r, self._on_wake, flux.constants.FLUX_POLLIN)
             watcher.start()
             self._watch_broker(handle)
+            if not self._everywhere and set(flux.hostlist.decode(handle.attr_get("hostlist"))) <= {os.uname().nodename}:
+                os.makedirs(self._spool, mode=0o700, exist_ok=True)
+                self._shell_text = flux_shell.write(self._state_dir)
             if self._everywhere:
                 self._secret_watcher = secret_service.serve(handle, self._state_dir)
             (self._consume if self._first else self._sentinel)(handle, instance)
@@ -202,6 +212,8 @@ class FluxEngine(Engine):
             self._ours.add(job)
             self._active.add(job)
             self._tasks[job] = int(mark.get("tasks", 1))
+            if not mark.get("spooled"):
+                self._kept_by_flux.add(job)
             if mark.get("secret") and job not in self._secrets:  # of an agent before this one
                 base = os.path.join(self._state_dir, str(mark["secret"]))
                 self._secrets[job] = ["%s.%d" % (base, rank) for rank in range(self._tasks[job])]
@@ -380,14 +392,19 @@ class FluxEngine(Engine):
             shared, not_text = shared.halves()
             # As a secret, by a shell, which takes names of its own kind only (the client has said so).
             secret_env = {**{k: v for k, v in not_text.items() if not launch.bad_names([k])}, **(secret_env or {})}
+        base = None
         if secret_env:
             self._secret_count += 1
-            name = "env-%d-%d-%s" % (os.getpid(), self._secret_count, os.urandom(16).hex())
+            mark["secret"] = name = "env-%d-%d-%s" % (os.getpid(), self._secret_count, os.urandom(16).hex())
             base = os.path.join(self._state_dir, name)
-            launch.write_secrets(base, secret_env, mark["tasks"], secrets)
-            mark["secret"] = name
-            bring = launch.with_sent_secrets if self._everywhere else launch.with_secrets
-            task["command"] = bring(task["command"], base)
+            by_shell = not self._shell_text and launch.a_shell_takes(secret_env)
+            launch.write_secrets(base, secret_env, mark["tasks"], secrets, by_shell)
+            if not self._shell_text:
+                bring = launch.with_sent_secrets if self._everywhere else launch.with_secrets
+                task["command"] = bring(task["command"], base, by_shell)
+        if self._shell_text and flux_shell.prepare(spec, mark["tasks"], self._shell_text, self._spool, base):
+            mark["spooled"] = True
+        task["command"] = launch.without_templates(task["command"])
         if self._mark:
             # If the broker is killed, its job shells go and leave the tasks behind, with nothing else to know them by.
             values = shared.values if shared is not None else spec["attributes"]["system"].setdefault("environment", {})
@@ -440,9 +457,11 @@ class FluxEngine(Engine):
         payload = {"targets": ranks} if undo else {"targets": ranks, "reason": reason, "mode": "update"}
         return self._rpc(lambda h: h.rpc(topic, payload, nodeid=0), _nothing)
 
-    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, room: Callable[[], bool]) -> Callable[[], None]:
-        follower = OutputFollower(job_id, stream, offset, sink, self._to_loop)
+    def follow(self, job_id: str, stream: str, offset: int, sink: Sink, progress: Callable[[], str]) -> Follower:
         job = _number(job_id)
+        if self._shell_text and job not in self._kept_by_flux:
+            return FileFollower(flux_shell.spool_path(self._spool, job_id, stream), stream, offset, sink, progress)
+        follower = OutputFollower(job_id, stream, offset, sink, progress, self._to_loop)
 
         def call(handle: flux.Flux) -> None:
             def begin() -> None:
@@ -454,7 +473,13 @@ class FluxEngine(Engine):
                 begin()
 
         self._call(call)
-        return follower.stop
+        return follower
+
+    def forget(self, job_id: str) -> None:
+        if self._shell_text:
+            self._kept_by_flux.discard(_number(job_id))
+            for stream in ("stdout", "stderr"):
+                _unlink(flux_shell.spool_path(self._spool, job_id, stream))
 
     async def stop(self, cancel_jobs: bool, kind: str = "cancel") -> bool:
         self._stopping = True

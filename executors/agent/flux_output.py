@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
-from .engine import Sink
+from .engine import FAILED_TO_RUN, Follower, Sink
 from .wire import CHUNK_BYTES
 
 
-class OutputFollower:
-    """Turns RFC 24 output events of one job into (stream, offset, bytes, eof)."""
+class OutputFollower(Follower):
+    """Turns RFC 24 output events of one job into (stream, offset, bytes, eof, error)."""
+
+    #: Flux gives a job's output from its beginning only.
+    costly = True
 
     def __init__(
-        self, job_id: str, stream: str, offset: int, sink: Sink, to_loop: Callable[[Callable[[], None]], None]
+        self,
+        job_id: str,
+        stream: str,
+        offset: int,
+        sink: Sink,
+        progress: Callable[[], str],
+        to_loop: Callable[[Callable[[], None]], None],
     ) -> None:
         self._job_id = job_id
+        self._progress = progress
         self._stream = stream
         #: Bytes of the stream before those that are asked for; how far the stream and the sink have come.
         self._skip = offset
@@ -26,6 +36,9 @@ class OutputFollower:
         self._lock = threading.Lock()
         self._buffer = bytearray()
         self._ended = False
+        #: What tells that this is not all.
+        self._lacks = ""
+        self._unread = ""
         self._due = False
         self._stopped = False
 
@@ -35,14 +48,18 @@ class OutputFollower:
     def on_event(self, future: Any) -> None:
         try:
             event = future.get_event()
-        except OSError:
-            event = None  # the job never started, or its eventlog is gone: its output is what there was
+        except OSError as err:
+            # Where the job never ran there is none to be read, which `_flush` looks at: it is on the loop.
+            self._unread = "Flux does not give the output of job %s: %s" % (self._job_id, err.strerror)
+            event = None
         if self._stopped:
             future.stop()
         elif event is None:
             self._add(b"", ended=True)
         elif event.name == "data" and event.stream == self._stream and event.data:
             self._add(event.data.encode("utf-8", "surrogateescape"))
+        elif event.name == "log" and event.message.startswith(self._stream) and "truncated" in event.message:
+            self._lacks = "Flux kept only the beginning of job %s's output: %s" % (self._job_id, event.message)
 
     def _add(self, data: bytes, ended: bool = False) -> None:
         """Collect until the loop has time: a program that writes line by line costs one message for many lines."""
@@ -62,8 +79,13 @@ class OutputFollower:
         if self._stopped:
             return
         for index in range(0, len(data), CHUNK_BYTES):
-            self._sink(self._stream, self._sent + index, bytes(data[index : index + CHUNK_BYTES]), False)
+            self._sink(self._stream, self._sent + index, bytes(data[index : index + CHUNK_BYTES]), False, None)
         self._sent += len(data)
         if ended:
             self._stopped = True
-            self._sink(self._stream, max(self._sent, self._position), b"", True)
+            self._sink(self._stream, max(self._sent, self._position), b"", True, self._error())
+
+    def _error(self) -> Optional[str]:
+        if self._unread and (self._position or self._progress() != FAILED_TO_RUN):
+            return self._unread
+        return self._lacks or None

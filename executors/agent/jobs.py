@@ -13,7 +13,7 @@ import signal as _signal
 from collections import OrderedDict, deque
 from typing import Any, Deque, Dict, Iterable, List, Optional, Tuple
 
-from .wire import Cursor
+from .wire import MAX_NOTE, Cursor
 
 #: Acknowledged jobs that ``list`` still shows.
 KEEP_ENDED = 1000
@@ -215,6 +215,7 @@ class JobTable:
         elif name == "start":
             job.t_start = timestamp
         elif name == "exception":
+            context = dict(context, note=str(context.get("note", ""))[:MAX_NOTE])
             if context.get("severity") == 0:
                 if job.exception is None:
                     job.exception = {"type": str(context.get("type", "")), "note": str(context.get("note", ""))}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from typing import Dict, Iterable, List, Mapping, Optional
@@ -18,18 +19,31 @@ from .wire import MARK
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
+#: Nothing of its own is in a variable, neither of the job's nor of its secrets, and the file is gone before it is read.
+_FILE = '"$1.${FLUX_TASK_RANK:-0}"'
 _SECRET_LOADER = (
-    'f="$1.${FLUX_TASK_RANK:-0}"; shift; '
-    'if [ ! -r "$f" ]; then echo "the secret environment of this job is not on $(uname -n): $f" >&2; exit 126; fi; '
-    '. "$f"; rm -f "$f"; exec "$@" </dev/null'
-)
+    'if [ ! -r FILE ]; then echo "the secret environment of this job is not on $(/bin/uname -n): $1" >&2; '
+    "exit 126; fi; "
+    'exec 9<FILE; /bin/rm -f FILE; shift; . /dev/fd/9; exec 9<&-; exec "$@" </dev/null'
+).replace("FILE", _FILE)
 
 #: Where only the agent's own node has the file: on another one, the first words that follow fetch it. Starting Flux's
 #: Python for that costs a job 0.1 s, several times what the rest of a short one does.
 _NEAR_LOADER = (
-    'f="$1.${FLUX_TASK_RANK:-0}"; shift; n=$1; shift; '
-    'if [ ! -r "$f" ]; then exec "$@"; fi; '
-    'shift "$n"; . "$f"; rm -f "$f"; exec "$@" </dev/null'
+    'if [ ! -r FILE ]; then shift 2; exec "$@"; fi; '
+    'exec 9<FILE; /bin/rm -f FILE; shift; shift $(($1 + 1)); . /dev/fd/9; exec 9<&-; exec "$@" </dev/null'
+).replace("FILE", _FILE)
+
+#: Put between two braces, and taken out again.
+_BETWEEN = "\001"
+_BRACES = "exec \"${@//$'\\001'/}\""
+
+#: Variables that a shell does not take from a text as they are: it has them itself, counts in them, or acts on them
+#: while it reads on.
+_OF_SHELLS = re.compile(
+    r"(UID|EUID|PPID|GROUPS|DIRSTACK|FUNCNAME|RANDOM|SRANDOM|SECONDS|LINENO|HISTCMD|EPOCH.*|BASH.*|SHELLOPTS|SHLVL|PWD|"
+    r"OLDPWD|PIPESTATUS|OPTIND|OPTARG|OPTERR|PS4|IFS|POSIXLY_CORRECT|COMP_.*|READLINE_.*|MAPFILE|REPLY|_|LC_.*|LANG|"
+    r"TMOUT|EXECIGNORE|GLOBIGNORE|FIGNORE|COLUMNS|LINES|LD_.*)\Z"
 )
 
 #: getrusage(2) by number, since Perl has no name for it in its core. Other machines go without usage.
@@ -70,14 +84,18 @@ def bad_names(names: Iterable[str]) -> List[str]:
 MAX_SECRET_TASKS = 4096
 
 
-def write_secrets(base: str, env: Dict[str, str], tasks: int, paths: List[str]) -> None:
-    """One 0600 file of exports per task (each task removes its own); ``paths`` gets each as it is made.
+def write_secrets(base: str, env: Dict[str, str], tasks: int, paths: List[str], for_shell: bool) -> None:
+    """One 0600 file per task (each task removes its own); ``paths`` gets each as it is made.
 
-    Raises OSError, and ValueError for too many tasks.
+    ``for_shell``: as exports; else NAME=VALUE with a null byte after each. Raises OSError, and ValueError for too many
+    tasks.
     """
     if tasks > MAX_SECRET_TASKS:
         raise ValueError("secret_env: %d tasks, more than %d cannot have one" % (tasks, MAX_SECRET_TASKS))
-    text = "".join("export %s='%s'\n" % (name, value.replace("'", "'\\''")) for name, value in env.items())
+    if for_shell:
+        text = "".join("export %s='%s'\n" % (name, value.replace("'", "'\\''")) for name, value in env.items())
+    else:
+        text = "".join("%s=%s\0" % pair for pair in env.items())
     for rank in range(tasks):
         path = "%s.%d" % (base, rank)
         paths.append(path)
@@ -86,22 +104,46 @@ def write_secrets(base: str, env: Dict[str, str], tasks: int, paths: List[str]) 
             out.write(text)
 
 
-def with_secrets(command: List[str], base: str) -> List[str]:
+def read_secrets(data: bytes) -> Dict[bytes, bytes]:
+    """What `write_secrets` wrote for others than shells."""
+    return dict(entry.split(b"=", 1) for entry in data.split(b"\0") if entry)
+
+
+def a_shell_takes(env: Mapping[str, str]) -> bool:
+    """Whether a shell can bring these variables to a job as they are."""
+    return not any(_OF_SHELLS.match(name) for name in env)
+
+
+def with_secrets(command: List[str], base: str, by_shell: bool) -> List[str]:
+    if not by_shell:
+        return _loader(base) + command
     # Not any sh: some drop what bash has exported, the function `module` of environment modules above all.
     return [shell(), "-c", _SECRET_LOADER, "sh", base] + command
 
 
-def with_sent_secrets(command: List[str], base: str) -> List[str]:
+def with_sent_secrets(command: List[str], base: str, by_shell: bool) -> List[str]:
     """Where the file is on the agent's node only: see `secret_service`."""
-    fetch = [
-        # By its path: the job may have a PATH of its own.
-        shutil.which("flux") or "flux",
-        "python",
-        os.path.abspath(sys.argv[0]),
-        "secret",
-        os.path.basename(base),
-    ]
+    fetch = _loader(os.path.basename(base))
+    if not by_shell:
+        return fetch + command
     return [shell(), "-c", _NEAR_LOADER, "sh", base, str(len(fetch)), *fetch, *command]
+
+
+def without_templates(command: List[str]) -> List[str]:
+    """A command of which Flux's shell changes nothing. It fills in what it knows in words like "{{id}}", takes 1,023
+    bytes between such braces at most, and has no word for a brace.
+    """
+    if not any("{{" in word for word in command):
+        return command
+    if shutil.which("bash") is not None and not any(_BETWEEN in word for word in command):
+        return [shell(), "-c", _BRACES, "sh"] + [re.sub(r"\{(?=\{)", "{" + _BETWEEN, word) for word in command]
+    # Quotes that end and begin again between two braces.
+    return ["/bin/sh", "-c", "exec " + " ".join(shlex.quote(word).replace("{", "{''") for word in command)]
+
+
+def _loader(base: str) -> List[str]:
+    # By its path: the job may have a PATH of its own.
+    return [shutil.which("flux") or "flux", "python", os.path.abspath(sys.argv[0]), "secret", base]
 
 
 def shell() -> str:

@@ -8,6 +8,7 @@ an emptied environment. That belongs to no job, but to the instance still: it en
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
@@ -28,7 +29,7 @@ class Process(NamedTuple):
 
 
 def snapshot() -> Dict[int, Process]:
-    """Every process that can be seen, zombies included, by pid."""
+    """Every process that can be seen, zombies included, by pid. Raises OSError where no more files can be opened."""
     found: Dict[int, Process] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -148,7 +149,9 @@ def send(processes: Iterable[Process], signum: int) -> None:
 def _read(path: str, limit: int) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as err:
+        if err.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # which says nothing of the process
         return b""
     try:
         pieces: List[bytes] = []

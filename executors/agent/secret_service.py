@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from typing import Any, List
+from typing import Any, List, Optional
 
 from . import launch
 
@@ -53,10 +53,49 @@ def serve(handle: Any, directory: str) -> Any:
 
 
 def load(base: str, command: List[str]) -> int:
-    """In front of a job: fetch its secret environment and become the job. The exit code when that fails."""
+    """In front of a job: fetch its secret environment and become the job. The exit code when that fails.
+
+    ``base``: of the files on this machine, or a name to ask rank 0 for.
+    """
+    name = "%s.%s" % (base, os.environ.get("FLUX_TASK_RANK", "0"))
+    data = _read(name) if os.path.isabs(base) else _fetch(name)
+    if data is None:
+        return 126
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if b"\0" in data:
+        environ = dict(os.environb)
+        environ.update(launch.read_secrets(data))
+        try:
+            os.execvpe(command[0], command, environ)
+        except OSError as err:
+            print("%s: %s" % (command[0], err.strerror), file=sys.stderr)
+            return 127 if isinstance(err, FileNotFoundError) else 126
+    fd = os.memfd_create("env", 0)
+    # A number of one digit, which is all that some shells can close.
+    if fd != 9:
+        os.dup2(fd, 9)
+        os.close(fd)
+    os.write(9, data)
+    os.lseek(9, 0, os.SEEK_SET)
+    shell = launch.shell()
+    return os.execv(shell, [shell, "-c", '. /proc/self/fd/9; exec 9<&-; exec "$@"', "sh"] + command)
+
+
+def _read(path: str) -> Optional[bytes]:
+    try:
+        with open(path, "rb") as data:
+            found = data.read()
+        os.unlink(path)
+    except OSError as err:
+        print("the secret environment of this job is not on %s: %s" % (os.uname().nodename, err), file=sys.stderr)
+        return None
+    return found
+
+
+def _fetch(name: str) -> Optional[bytes]:
     import flux
 
-    name = "%s.%s" % (base, os.environ.get("FLUX_TASK_RANK", "0"))
     handle = flux.Flux()
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -70,14 +109,5 @@ def load(base: str, command: List[str]) -> int:
         time.sleep(0.2)  # its supervisor is starting it again; nothing tells a job of that
     if "error" in answer:
         print(answer["error"], file=sys.stderr)
-        return 126
-    fd = os.memfd_create("env", 0)
-    # A number of one digit, which is all that some shells can close.
-    if fd != 9:
-        os.dup2(fd, 9)
-        os.close(fd)
-    os.write(9, base64.b64decode(answer["data"]))
-    os.lseek(9, 0, os.SEEK_SET)
-    shell = launch.shell()
-    argv = [shell, "-c", '. /proc/self/fd/9; exec 9<&-; exec "$@" </dev/null', "sh"] + command
-    return os.execv(shell, argv)
+        return None
+    return base64.b64decode(answer["data"])

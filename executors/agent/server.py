@@ -6,13 +6,26 @@ import asyncio
 import base64
 import logging
 import os
+import resource
 import stat
 import time
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set
 
 from . import launch, wire
 from .connection import Connection
-from .engine import Engine, EngineError, Entry, Environment, Known, Sink, Submission
+from .engine import (
+    ACTIVE,
+    FAILED_TO_RUN,
+    RAN,
+    Engine,
+    EngineError,
+    Entry,
+    Environment,
+    Follower,
+    Known,
+    Sink,
+    Submission,
+)
 from .follow import FileFollower
 from .jobs import Job, JobTable
 from .supervisor import JOBS_LEFT
@@ -25,6 +38,8 @@ SERVED = "served"
 UNWANTED = 10.0
 #: Characters of what `op_mark` keeps for a job.
 MAX_PLACE = 500
+#: Descriptors that no client gets: starting a job, and looking for the processes of one that is to end, take some.
+RESERVED_FILES = 24
 
 
 class Settings:
@@ -78,6 +93,9 @@ class Server:
         self._served = False
         self._ended_job: Optional[asyncio.Future[None]] = None
         self._watch_timer: Optional[asyncio.TimerHandle] = None
+        #: Readers of each job's output; and jobs that the engine may forget as soon as they have none.
+        self._readers: Dict[str, int] = {}
+        self._unknown: Set[str] = set()
 
     # -- life
 
@@ -110,20 +128,25 @@ class Server:
         log.info("stopping: %s", reason)
         if self._server is not None:
             self._server.close()
-        if not await self.engine.stop(cancel_jobs, "lost" if told else "cancel") and exit_code == 0:
-            self.exit_code = JOBS_LEFT
-        deadline = self._loop.time() + 5.0
-        while self._submitting and self._loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # a few turns of the loop: whoever has submitted learns the ids first
-        self._push_events()
-        if self._watch_timer is not None:
-            self._watch_timer.cancel()
-        for connection in list(self.connections):
-            if exit_code == 0:  # else the supervisor starts another agent, and clients shall come back to it
-                connection.send({"bye": reason})
-            connection.close()
-        self._acks.close()
-        self.done.set()
+        try:
+            if not await self.engine.stop(cancel_jobs, "lost" if told else "cancel") and exit_code == 0:
+                self.exit_code = JOBS_LEFT
+            deadline = self._loop.time() + 5.0
+            while self._submitting and self._loop.time() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # a few turns of the loop: whoever has submitted learns the ids first
+            self._push_events()
+            if self._watch_timer is not None:
+                self._watch_timer.cancel()
+            for connection in list(self.connections):
+                if exit_code == 0:  # else the supervisor starts another agent, and clients shall come back to it
+                    connection.send({"bye": reason})
+                connection.close()
+            self._acks.close()
+        except Exception:  # whatever fails on the way, an agent that is told to end has to end, and say what it was
+            log.exception("stopping failed")
+            self.exit_code = self.exit_code or JOBS_LEFT
+        finally:
+            self.done.set()
 
     def lost(self, reason: str) -> None:
         """The engine is gone: end with an error, so that the supervisor starts a new agent if the instance lives."""
@@ -158,6 +181,13 @@ class Server:
         """Who has started this instance did not live to see it: end it, unless somebody else comes to use it."""
         self._quiet_since -= max(0.0, self.settings.idle_timeout - UNWANTED)
         self._schedule_watchdog()
+
+    def has_room(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether this new connection leaves enough descriptors free for what the jobs need."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The kernel gives the lowest number that is free.
+        number = int(transport.get_extra_info("socket").fileno())
+        return limit == resource.RLIM_INFINITY or number < max(limit - RESERVED_FILES, limit // 2)
 
     def connected(self, connection: Connection) -> None:
         self.connections.add(connection)
@@ -282,7 +312,7 @@ class Server:
         return {"id": job_id, "known": False, "digest": what.digest}
 
     async def op_cancel(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
-        note = str(request.get("note") or "cancelled")
+        note = str(request.get("note") or "cancelled")[: wire.MAX_NOTE]
         return await self._each(request, lambda job_id: self.engine.cancel(job_id, note))
 
     async def op_kill(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -347,8 +377,23 @@ class Server:
         done = [job_id for job_id in _list_of(request, "ids", str) if self.table.acknowledge(job_id)]
         self._acks.add(done)
         for job_id in self.table.take_dropped():
-            self.engine.forget(job_id)
+            if job_id in self._readers:
+                self._unknown.add(job_id)
+            else:
+                self.engine.forget(job_id)
         return {}
+
+    def followed(self, job_id: str) -> None:
+        """Somebody reads this job's output: it is kept until `unfollowed`."""
+        self._readers[job_id] = self._readers.get(job_id, 0) + 1
+
+    def unfollowed(self, job_id: str) -> None:
+        self._readers[job_id] -= 1
+        if not self._readers[job_id]:
+            del self._readers[job_id]
+            if job_id in self._unknown:
+                self._unknown.discard(job_id)
+                self.engine.forget(job_id)
 
     async def op_mark(self, _connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         """Keep a reader's place in a job's output, for the reader that comes after it; gone with this agent."""
@@ -369,23 +414,29 @@ class Server:
         if job_id not in self.table.jobs:
             raise EngineError("no such job: %s" % job_id, "not-found")
         path = _string(request, "path") if request.get("path") else None
-        return {"sub": connection.follow(job_id, stream, path, _integer(request, "offset", 0, 1 << 62, 0))}
+        offset = _integer(request, "offset", 0, 1 << 62, 0)
+        taken = _integer(request, "taken", 0, 1 << 62, offset)
+        window = _integer(request, "window", 0, 1 << 62, 0)
+        return {"sub": connection.follow(job_id, stream, path, offset, taken, window)}
 
-    def follow(
-        self, job_id: str, stream: str, path: Optional[str], offset: int, sink: Sink, room: Callable[[], bool]
-    ) -> Callable[[], None]:
-        """Follow a job's output: the file that it was sent to, or what the engine keeps. Gives a function to stop.
+    def follow(self, job_id: str, stream: str, path: Optional[str], offset: int, sink: Sink) -> Follower:
+        """Follow a job's output: the file that it was sent to, or what the engine keeps."""
 
-        ``room``: whether the client has read what it was sent.
-        """
-        if path is None:
-            return self.engine.follow(job_id, stream, offset, sink, room)
-
-        def ended() -> bool:
+        def progress() -> str:
             job = self.table.jobs.get(job_id)
-            return job is None or job.ended
+            if job is None:
+                return RAN
+            if not job.ended:
+                return ACTIVE
+            return RAN if job.t_start is not None and job.exception is None else FAILED_TO_RUN
 
-        return FileFollower(path, stream, offset, sink, ended, room).stop
+        if path is None:
+            return self.engine.follow(job_id, stream, offset, sink, progress)
+        return FileFollower(path, stream, offset, sink, progress)
+
+    async def op_taken(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
+        connection.taken(_integer(request, "sub", 0, 1 << 62), _integer(request, "offset", 0, 1 << 62))
+        return {}
 
     async def op_unfollow(self, connection: Connection, request: Dict[str, Any]) -> Dict[str, Any]:
         connection.unfollow(_integer(request, "sub", 0, 1 << 62))
@@ -488,11 +539,17 @@ class Server:
 
 
 class AckLog:
-    """Acknowledged job ids, one per line, so that an agent that is restarted still knows which keys have ended."""
+    """Acknowledged job ids, one per line, so that an agent that is restarted still knows which keys have ended.
+
+    On a full disk the ids wait here until there is room again. Should the agent be restarted before, their keys are
+    answered with the jobs that they had: nothing is run twice for it.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file: Any = None
+        self._fd = -1
+        self._unwritten = b""
+        self._failed = False
 
     def read(self) -> List[str]:
         try:
@@ -504,15 +561,23 @@ class AckLog:
     def add(self, ids: List[str]) -> None:
         if not ids:
             return
-        if self._file is None:
-            self._file = open(self._path, "a", encoding="ascii")  # noqa: SIM115 - kept open for the agent's life
-        self._file.write("".join(job_id + "\n" for job_id in ids))
-        self._file.flush()
+        self._unwritten += "".join(job_id + "\n" for job_id in ids).encode("ascii", "replace")
+        try:
+            if self._fd < 0:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._fd, self._unwritten) :]
+        except OSError as err:
+            if not self._failed:
+                log.warning("acknowledgements are kept in memory only: %s: %s", self._path, err.strerror)
+            self._failed = True
+        else:
+            self._failed = False
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _submission(item: Dict[str, Any], shared: List[Environment]) -> Submission:
@@ -546,6 +611,8 @@ def _submission(item: Dict[str, Any], shared: List[Environment]) -> Submission:
     place = item.get("environment")
     if place is not None and (not isinstance(place, int) or not 0 <= place < len(shared)):
         raise EngineError("environment: %r is not the index of one of the request's environments" % (place,))
+    if len(str(item.get("name", ""))) > wire.MAX_NAME:
+        raise EngineError("name: is longer than %d characters" % wire.MAX_NAME)
     return Submission(
         spec,
         urgency,

@@ -23,6 +23,10 @@ MAX_LINE = 16 * 1024 * 1024
 BATCH_BYTES = 1024 * 1024
 #: Largest piece of a file or of output in one message, in bytes (before base64).
 CHUNK_BYTES = 256 * 1024
+#: Characters of a note (of a cancellation, say) that are kept, and of a job's name that are taken: so an event, or a
+#: job in a list, is never longer than a line.
+MAX_NOTE = 10_000
+MAX_NAME = 65_536
 #: Seconds between keep-alives, and the silence after which a peer counts as gone.
 PING_INTERVAL = 20.0
 SILENCE_LIMIT = 60.0
@@ -43,6 +47,8 @@ ERROR_CODES = (
     "not-found",
     "not-possible",  # the engine or the mode of operation does not offer it
     "closing",  # the agent is shutting down
+    "busy",  # no room for another client now
+    "too-large",  # the answer is longer than a message may be
     "engine",  # Flux (or the embedded engine) said no; the message is its own
 )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from executors.agent import connection, wire
 from executors.agent.connection import Connection
+from executors.agent.engine import Follower
 from executors.agent.jobs import JobTable
 
 OUTPUT = bytes(range(256)) * 4096 * 24
@@ -28,6 +29,7 @@ class Server:
 
     def __init__(self) -> None:
         self.most = 0
+        self.readers = 0
         self.client: Connection | None = None
 
     def connected(self, client: Connection) -> None:
@@ -38,27 +40,48 @@ class Server:
     def describe(self) -> dict[str, Any]:
         return {}
 
+    def has_room(self, transport: object) -> bool:
+        return True
+
+    def followed(self, job: str) -> None:
+        self.readers += 1
+
+    def unfollowed(self, job: str) -> None:
+        self.readers -= 1
+
     def handler(self, op: str) -> Any:
         async def follow(client: Connection, request: dict[str, Any]) -> dict[str, Any]:
-            return {"sub": client.follow("job", "stdout", None, 0)}
+            return {"sub": client.follow("job", "stdout", None, 0, 0, 0)}
 
         return follow
 
-    def follow(
-        self, job: str, stream: str, path: str | None, offset: int, sink: Callable[..., None], room: Callable[[], bool]
-    ) -> Callable[[], None]:
-        stopped: list[bool] = []
+    def follow(self, job: str, stream: str, path: str | None, offset: int, sink: Callable[..., None]) -> Follower:
+        def most() -> None:
+            assert self.client is not None
+            self.most = max(self.most, self.client._held_bytes)
+
+        return Everything(stream, offset, sink, most)
+
+
+class Everything(Follower):
+    """Gives all at once, whoever takes it."""
+
+    costly = True
+
+    def __init__(self, stream: str, offset: int, sink: Callable[..., None], given: Callable[[], None]) -> None:
+        self.stopped = False
 
         def give(place: int) -> None:
             data = OUTPUT[place : place + PIECE]
-            if not stopped:
-                sink(stream, place, data, not data)
-                assert self.client is not None
-                self.most = max(self.most, sum(map(len, self.client._held_output)))
+            if not self.stopped:
+                sink(stream, place, data, not data, None)
+                given()
 
         for place in [*range(offset, len(OUTPUT), PIECE), len(OUTPUT)]:
             asyncio.get_running_loop().call_soon(give, place)
-        return lambda: stopped.append(True)
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 def test_output_that_a_client_does_not_read_does_not_fill_the_agents_memory_and_is_not_lost() -> None:
