@@ -113,6 +113,8 @@ class Server:
             os.umask(old)
         # Renamed into place, so that whoever finds the socket finds an agent that listens.
         os.rename(temporary, socket_path)
+        # The start was nobody's idle time, however long it took.
+        self._lonely_since = self._quiet_since = self._clock()
         self._schedule_watchdog()
 
     async def stop(self, reason: str, cancel_jobs: bool = True, exit_code: int = 0, told: bool = False) -> None:
