@@ -78,6 +78,9 @@ class Lifecycle:
                     reason = self._why_gone()
                     # One that was there before us may have ended just now; our own should not have.
                     if reason is None or not self._provisioner.adopted() or time.monotonic() > deadline:
+                        if reason is not None and not self.inherits_environment and not self._provisioner.adopted():
+                            # It ended between being up and being reached: the wait tells in full why it cannot start.
+                            self._provisioner.wait_ready(announce)
                         why = reason or (self.in_use() if isinstance(err, AgentSilentError) else None)
                         raise TransportError(f"{err}; {why}" if why else str(err)) from err
                 else:
