@@ -211,7 +211,7 @@ class Executor(RemoteExecutor):
     def _choose(self, job: Any) -> Choice:
         """The step of a job, with its resources as they are where it runs. Raises what makes it fail."""
         shape = self._instance.shape
-        members = list(job) if job.is_group() else [job]
+        members = groups.members(job)
         for member in members:
             # Resources that were evaluated before there was an instance know no largest node.
             if member.threads > shape.cores:

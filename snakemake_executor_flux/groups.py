@@ -6,24 +6,33 @@ constraints, though, and puts what does not fit side by side one after the other
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from snakemake.exceptions import ResourceInsufficiencyError
 from snakemake.resources import GroupResources, Resources
 from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_storage_plugins.exceptions import FileOrDirectoryNotFoundError
 
 from snakemake_executor_flux.resources import NodeShape, ask_of
+
+
+def members(job: Any) -> list[Any]:
+    """The single jobs of a job whose resources are known: not those that depend on the size of a file which the group
+    itself makes. Snakemake's sum leaves them out, too."""
+    known = []
+    for member in job if job.is_group() else [job]:
+        with contextlib.suppress(FileNotFoundError, FileOrDirectoryNotFoundError):
+            assert member.resources is not None
+            known.append(member)
+    return known
 
 
 def bound(group: Any, shape: NodeShape, *, use_memory: bool) -> None:
     """Give a group resources that fit one node. Raises ResourceError for a member that fits none, and WorkflowError in
     Snakemake's words where members that run at the same time do not."""
-    for member in group:
-        try:
-            resources = member.resources
-        except OSError:
-            continue  # a size of a file that the group itself makes; Snakemake's sum leaves it out, too
-        ask_of(member.threads, resources, shape, use_memory=use_memory)
+    for member in members(group):
+        ask_of(member.threads, member.resources, shape, use_memory=use_memory)
     bounds = {"_cores": shape.cores}
     if use_memory and shape.memory is not None:
         bounds["mem_mb"] = shape.memory // 10**6

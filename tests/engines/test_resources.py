@@ -268,3 +268,22 @@ rule one:
     assert run.output.count("slurm_account (one) has no effect here; see --flux-operator-bank") == 1
     assert run.output.count("constraint (one) has no effect here; see flux_constraint") == 1
     assert "mine (one)" not in run.output and "gres (one)" not in run.output
+
+
+def test_a_group_may_size_its_jobs_by_files_that_it_makes_itself(tmp_path: Path) -> None:
+    text = """
+rule all:
+    input: "b"
+rule a:
+    output: temp("a")
+    group: "g"
+    shell: "echo 1 > {output}"
+rule b:
+    input: "a"
+    output: "b"
+    group: "g"
+    resources: mem_mb=lambda wildcards, input: max(1, input.size_mb)
+    shell: "cp {input} {output}"
+"""
+    run = run_snakemake(tmp_path, text, engine="embedded")
+    assert run.returncode == 0, run.output
