@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snakemake_executor_flux.steps.base import remove_scratch
 
+#: Where Snakemake puts scripts, below the working directory.
 DIRECTORY = Path(".snakemake") / "scripts"
 _NAME = re.compile(r"[^.]*\.flux-(?P<run>[0-9a-f]+)-(?P<key>[0-9a-f.]+)-\.")
 

@@ -25,12 +25,10 @@ from typing import Any
 
 from snakemake.settings.types import DeploymentMethod
 
+from snakemake_executor_flux.leftovers import DIRECTORY
 from snakemake_executor_flux.steps.base import StepCommand, remove_scratch
 from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
 from snakemake_executor_flux.steps.shell import declared, measured
-
-#: Where Snakemake puts scripts, below the working directory.
-DIRECTORY = Path(".snakemake") / "scripts"
 
 #: By their names: the package snakemake has attributes of the same names that are not its modules.
 _SCRIPT: Any = importlib.import_module("snakemake.script")

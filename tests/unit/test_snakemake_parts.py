@@ -133,3 +133,31 @@ def test_the_entry_of_nested_jobs_imports_nothing_of_ours() -> None:
     assert text == Path(nested.__file__).read_text()
     assert "import snakemake_executor_flux" not in text and "from snakemake_executor_flux" not in text
     assert os.path.basename(nested.__file__) == "nested.py"
+
+
+def test_a_command_is_taken_in_its_thread_only_and_an_environment_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from snakemake.shell import shell
+
+    from snakemake_executor_flux.steps import script
+
+    monkeypatch.chdir(tmp_path)
+    capture = script._Capture("owner", cleanup=True)
+    with script._capturing(capture), ThreadPoolExecutor(1) as others:
+        for _ in range(2):
+            assert shell("echo asked >> asked; echo 3.12", read=True).strip() == "3.12"
+        with pytest.raises(script._Taken):
+            shell("touch {name}", name="taken", threads=3)
+        others.submit(shell, "touch run").result()
+    shell("touch after")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["after", "asked", "run"]
+    assert (tmp_path / "asked").read_text() == "asked\n"
+    assert capture.command.endswith("touch taken") and capture.env["OMP_NUM_THREADS"] == "3"
+    # One that is too long for an argument lies in a directory, which belongs to the job.
+    with script._capturing(capture), pytest.raises(script._Taken):
+        shell("true " + "x" * 100_000)
+    [directory] = capture.scratch
+    assert directory.is_dir() and str(directory) in capture.command
