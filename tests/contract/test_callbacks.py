@@ -85,8 +85,8 @@ def test_waiting_in_a_callback_is_an_error_at_once(session: Session, wait: Calla
 
 
 def test_what_needs_no_waiting_goes_in_a_callback(session: Session) -> None:
-    result, output = in_callback(session, lambda handle: (handle.result(), b"".join(handle.output())))  # type: ignore[misc]
-    assert result.ok and output == b"x\n"
+    found = in_callback(session, lambda handle: (handle.result().outcome, b"".join(handle.output())))
+    assert found == (Outcome.COMPLETED, b"x\n")
 
 
 def test_held_jobs_keep_nobody_out(opener: Opener) -> None:
