@@ -199,7 +199,8 @@ class Client:
     def connect(self) -> Hello:
         """Open the stream, greet, follow events.
 
-        Raises TransportError (ProtocolError for a version mismatch, EndingError for an agent that is about to end).
+        Raises TransportError (ProtocolError for a version mismatch, EndingError for an agent that is about to end,
+        AgentSilentError only where the stream got to the agent's place, and nobody is there).
         """
         try:
             hello = self._open()
@@ -208,6 +209,9 @@ class Client:
         except (ProgramEnded, TimeoutError) as err:
             if wire.NOT_YET in str(err):
                 raise AgentStartingError(str(err)) from err
+            if isinstance(err, ProgramEnded) and wire.RELAY_SAYS not in str(err):
+                # Of a relay that never ran, or was killed: that says nothing of the agent.
+                raise TransportError(f"the agent cannot be reached: {err}") from err
             raise AgentSilentError(f"the agent does not answer: {err}") from err
         except OSError as err:
             raise TransportError(f"the agent cannot be reached: {err}") from err

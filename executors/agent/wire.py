@@ -30,7 +30,9 @@ MAX_NAME = 65_536
 #: Seconds between keep-alives, and the silence after which a peer counts as gone.
 PING_INTERVAL = 20.0
 SILENCE_LIMIT = 60.0
-#: What a relay says at its end where there is no agent yet.
+#: How a relay's own words at its end begin (`executors.agent.relay`).
+RELAY_SAYS = "agent relay: "
+#: What it says where there is no agent yet.
 NOT_YET = "the agent has not started yet"
 
 #: Marks the processes of an instance in their environment, by epochs with colons between; how leftovers are found.

@@ -38,7 +38,8 @@ Endpoint = UnixEndpoint | ProcessEndpoint | PodExecEndpoint
 
 
 class ProgramEnded(OSError):
-    """The program at the other end of the stream has ended with an error, which the text tells."""
+    """The program at the other end of the stream has ended with an error, which the text tells; or it could not be
+    started there."""
 
 
 class Stream(Protocol):

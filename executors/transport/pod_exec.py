@@ -166,7 +166,8 @@ class PodExecStream(Guard):
             if not wanted:
                 deadline = time.monotonic() + _SEND_LIMIT
             elif not wait_for(self._socket.fileno(), wanted, max(0.0, deadline - time.monotonic())):
-                raise TimeoutError("the API server takes no more bytes")
+                # No TimeoutError: that is an agent's silence.
+                raise StreamRefused("the API server takes no more bytes")
 
     def _flush_if_idle(self) -> None:
         """Send pongs, unless a sender is at it, who sends them too."""
@@ -246,8 +247,8 @@ def _patiently(api: Api, endpoint: PodExecEndpoint) -> _Opened:
             continue
         except ssl.SSLCertVerificationError:
             raise
-        except (ConnectionError, ssl.SSLError) as err:
-            # Not as it is: the caller would take it for the agent's own end.
+        except (ConnectionError, TimeoutError, ssl.SSLError) as err:
+            # Not as it is: the caller would take it for the agent's own end, or its silence.
             patience.after(UnreachableError(f"exec: {credentials.server} does not answer: {err}"))
             continue
         api.renew(credentials)
