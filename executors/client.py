@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -186,6 +186,8 @@ class Client:
         self._next_id = 1
         self._cursor: Cursor | None = None
         self._closing = threading.Event()
+        #: The reader waits for others, and will hear of the end before it does anything.
+        self._elsewhere = False
         self._lost: str | None = None
         self._bye: str | None = None
         self._reader: threading.Thread | None = None
@@ -314,10 +316,12 @@ class Client:
         with self._lock:
             self._closing.set()
             streams = [self._stream, self._opening]
+            elsewhere = self._elsewhere
         for stream in streams:
             if stream is not None:
                 stream.close()
-        if self._reader is not None and self._reader is not threading.current_thread():
+        # One that waits for an API server that is away may do so for a minute.
+        if self._reader is not None and self._reader is not threading.current_thread() and not elsewhere:
             self._reader.join()
         self._fail_pending(SessionClosedError("the session is closed"))
 
@@ -330,7 +334,8 @@ class Client:
 
     def _open(self) -> Hello:
         """Open a stream and greet on it, synchronously; then resume. Raises OSError or ProtocolError."""
-        stream = self._opener(self._endpoint)
+        with self._waiting_for_others():
+            stream = self._opener(self._endpoint)
         with self._lock:
             self._opening = stream
             closed = self._closing.is_set()
@@ -464,8 +469,12 @@ class Client:
             error = state.outcome.exception() if state.outcome is not None else None
             return isinstance(error, OSError) and not isinstance(error, _Replaced) and not self._closing.is_set()
 
+        why: str | None = None
+
         def stop(state: RetryCallState) -> bool:
-            return self._gone() is not None or (state.seconds_since_start or 0.0) > self._patience
+            nonlocal why
+            why = self._is_gone()
+            return why is not None or (state.seconds_since_start or 0.0) > self._patience
 
         retrying = tenacity.Retrying(
             retry=may_retry,
@@ -477,7 +486,27 @@ class Client:
         try:
             retrying(self._open)
         except OSError as err:
-            raise TransportError(self._gone() or f"it did not come back: {err}") from err
+            raise TransportError(why or self._is_gone() or f"it did not come back: {err}") from err
+
+    def _is_gone(self) -> str | None:
+        with self._waiting_for_others():
+            return self._gone()
+
+    @contextlib.contextmanager
+    def _waiting_for_others(self) -> Iterator[None]:
+        """Around what may take long, and of which nothing comes that `close` has to wait for.
+
+        Raises ConnectionError where the session is closed by then.
+        """
+        with self._lock:
+            if self._closing.is_set():
+                raise ConnectionError("the session is closed")
+            self._elsewhere = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._elsewhere = False
 
     def _read_until_cut(self) -> None:
         stream = self._stream

@@ -25,6 +25,8 @@ Object = dict[str, Any]
 
 #: Seconds for the answer to a request; a watch has its own.
 _TIMEOUT = 30.0
+#: The same where somebody waits who can do without, to connect and to be answered each.
+_SHORT_TIMEOUT = 5.0
 _MERGE = "application/merge-patch+json"
 
 
@@ -133,13 +135,15 @@ class Api:
 
     # -- objects
 
-    def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
+    def get(self, kind: Kind, namespace: str | None, name: str, *, once: bool = False) -> Object:
         """Raises NotFoundError, ForbiddenError, UnreachableError or ApiError; so do all of the following."""
-        return self.request("GET", kind.path(namespace, name))
+        return self.request("GET", kind.path(namespace, name), once=once)
 
-    def list(self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = "") -> Object:
+    def list(
+        self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = "", once: bool = False
+    ) -> Object:
         """The whole list object: its ``metadata.resourceVersion`` is where a watch goes on."""
-        return self.request("GET", kind.path(namespace), query=_selectors(labels, fields))
+        return self.request("GET", kind.path(namespace), query=_selectors(labels, fields), once=once)
 
     def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any], *, strict: bool = False) -> Object:
         """Raises ConflictError where it exists, InvalidError where it is refused (``strict``: for an unknown field)."""
@@ -180,9 +184,9 @@ class Api:
 
     # -- the wire
 
-    def request(self, method: str, path: str, **asked: Unpack[_Asked]) -> Object:
+    def request(self, method: str, path: str, *, once: bool = False, **asked: Unpack[_Asked]) -> Object:
         """One request; the JSON object that answers it."""
-        data = self.send(method, path, **asked)
+        data = self.send(method, path, once=once, **asked)
         answer: Any
         try:
             answer = json.loads(data or b"{}")
@@ -193,12 +197,16 @@ class Api:
             raise ApiError(200, "", text)
         return answer
 
-    def send(self, method: str, path: str, **asked: Unpack[_Asked]) -> bytes:
+    def send(self, method: str, path: str, *, once: bool = False, **asked: Unpack[_Asked]) -> bytes:
         """One request; the bytes that answer it. A refused token is renewed once, and what passes is waited out.
+
+        What is asked ``once`` is not: whoever asks asks again anyway, or can do without.
 
         So a request may reach the server twice, where the first answer was lost: who creates may find its own object
         there (ConflictError), who deletes none (NotFoundError).
         """
+        if once:
+            return bytes(self._ask(method, path, asked, timeout=_SHORT_TIMEOUT).data)
         patience = Patience()
         while True:
             try:

@@ -46,7 +46,9 @@ class Provisioner(Protocol):
         """Whether the instance was there before. Valid after `ensure`."""
 
     def gone(self) -> str | None:
-        """Why the agent can never come back; None while it may."""
+        """Why the agent can never come back; None while it may, or while that cannot be told. Does not wait to learn
+        it: who asks asks again.
+        """
 
     def in_use(self) -> str | None:
         """Whether an instance whose agent does not answer has a client or a job all the same, as far as can be seen

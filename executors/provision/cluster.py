@@ -199,7 +199,7 @@ class ClusterProvisioner:
 
     def losses(self) -> dict[str, str]:
         found = {}
-        for pod in self.api.list(PODS, self._namespace, labels=f"job-name={self._name}")["items"]:
+        for pod in self.api.list(PODS, self._namespace, labels=f"job-name={self._name}", once=True)["items"]:
             ended = diagnosis.broker_end(pod, self._container())
             rank = diagnosis.index_of(pod)
             if ended is not None and rank != 0:
@@ -306,7 +306,7 @@ class ClusterProvisioner:
 
     def gone(self) -> str | None:
         try:
-            owner = self.api.get(self.owner_kind, self._namespace, self._name)
+            owner = self.api.get(self.owner_kind, self._namespace, self._name, once=True)
             if owner["metadata"]["uid"] != self._uid:
                 return f"{self._where()} was replaced by another one of the same name"
             if owner["metadata"].get("deletionTimestamp"):
@@ -554,7 +554,7 @@ class ClusterProvisioner:
             return None
         name = diagnosis.name_of(self._lead)
         try:
-            pod = self.api.get(PODS, self._namespace, name)
+            pod = self.api.get(PODS, self._namespace, name, once=True)
         except NotFoundError:
             return f"the lead broker's pod {name} is gone"
         ended = diagnosis.broker_end(pod, self._container())

@@ -64,7 +64,7 @@ def _merged(there: Any, change: Any) -> Any:
     return {**there, **{name: _merged(there.get(name), inner) for name, inner in change.items()}}
 
 
-def _config(directory: Path, server: ApiServer) -> RunConfig:
+def config_of(directory: Path, server: ApiServer) -> RunConfig:
     path = str(kubeconfig(directory, server.url))
     return RunConfig(replace(RunSection(), kubeconfig=path, namespace="ns", start_timeout=1))
 
@@ -93,7 +93,7 @@ def test_what_was_made_by_a_request_without_an_answer_is_ours_to_use_and_to_remo
 ) -> None:
     store = _Lossy()
     with store.server as server:
-        provisioner = mode("run-1234", _config(tmp_path, server), "asked for")
+        provisioner = mode("run-1234", config_of(tmp_path, server), "asked for")
         provisioner.ensure()
         assert not provisioner.adopted()
         assert owner in store.kinds() and len(set(store.kinds())) == len(store.kinds())
@@ -118,7 +118,7 @@ def test_a_quota_that_was_full_a_moment_ago_delays_and_one_that_stays_full_is_th
         return store.answer(asked)
 
     with ApiServer(answer) as server:
-        config = _config(tmp_path, server)
+        config = config_of(tmp_path, server)
         DirectProvisioner("run-1234", config, "asked for").ensure()
         assert "Secret" in store.kinds() and left == [0]
         store.objects.clear()
