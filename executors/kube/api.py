@@ -178,9 +178,10 @@ class Api:
         self.request("DELETE", kind.path(namespace, name), body=body)
 
     def log(self, namespace: str, pod: str, *, container: str | None = None, lines: int = 20) -> str:
-        """The last lines that a pod's container wrote."""
+        """The last lines that a pod's container wrote. Asked once: where its kubelet is away, that does not pass soon,
+        and what the log is to explain has to be told."""
         query = {"tailLines": str(lines), **({"container": container} if container else {})}
-        return self.send("GET", PODS.path(namespace, pod, "log"), query=query).decode("utf-8", "replace")
+        return self.send("GET", PODS.path(namespace, pod, "log"), query=query, once=True).decode("utf-8", "replace")
 
     # -- the wire
 

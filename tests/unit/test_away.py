@@ -12,6 +12,7 @@ import pytest
 from executors.client import Client
 from executors.kube import patience
 from executors.provision.direct import DirectProvisioner
+from executors.provision.picture import Picture
 from executors.transport import UnixEndpoint
 from executors.transport.base import Endpoint, Stream
 from tests.unit.servers import Answer, ApiServer, Asked, refusal
@@ -78,6 +79,14 @@ class Away:
 def test_whether_it_is_gone_is_asked_once(tmp_path: Path, missing: str) -> None:
     with Away(tmp_path, missing) as provisioner:
         assert provisioner.gone() is None
+
+
+def test_what_is_known_is_told_without_the_log_of_a_pod_whose_kubelet_is_away(tmp_path: Path) -> None:
+    with Away(tmp_path, "/log") as provisioner:
+        assert "OOMKilled" in str(provisioner.gone())
+        picture = Picture("run-1234", "j", 1)
+        picture.take_pod({**_pod(0), "metadata": {**_pod(0)["metadata"], "ownerReferences": [{"uid": "j"}]}})
+        assert "cannot start: why" in str(provisioner._failed("why", picture))
 
 
 def test_why_brokers_were_lost_is_asked_once(tmp_path: Path) -> None:

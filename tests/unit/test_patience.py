@@ -43,7 +43,6 @@ REQUESTS: dict[str, Callable[[Api], object]] = {
     "create": lambda api: api.create(SECRETS, "ns", {"kind": "Secret"}),
     "patch": lambda api: api.patch(JOBS, "ns", "one", {"spec": {}}),
     "delete": lambda api: api.delete(JOBS, "ns", "one", uid="1"),
-    "log": lambda api: api.log("ns", "pod"),
     "version": lambda api: api.request("GET", "/version"),
     "review": lambda api: api.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body={}),
     "watch": lambda api: _watch(api),
