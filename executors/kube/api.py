@@ -230,6 +230,7 @@ class Api:
             self.renew(credentials)
             credentials, answer = self._attempt(method, path, query, body, asked.get("content_type"), how)
         if answer.status < 400:
+            self._answered = True
             return answer
         metadata = (body or {}).get("metadata") or {}
         named = bool(metadata.get("resourceVersion") or metadata.get("uid"))
@@ -239,7 +240,10 @@ class Api:
             data = b""  # the status says enough
         finally:
             answer.close()
-        raise error_of(answer.status, data, what, retry_after=answer.headers.get("Retry-After"), only_that_object=named)
+        wait = answer.headers.get("Retry-After")
+        error = error_of(answer.status, data, what, retry_after=wait, only_that_object=named)
+        self._answered = self._answered or not isinstance(error, UnreachableError)
+        raise error
 
     def _attempt(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Mapping[str, Any] | None,
@@ -262,7 +266,6 @@ class Api:
             answer = pool.request(method, url, headers=headers, body=data, retries=False, redirect=False, **how)
         except urllib3.exceptions.HTTPError as err:
             raise _unreachable(f"{method} {path}", credentials, err) from err
-        self._answered = True
         return credentials, answer
 
     @contextlib.contextmanager

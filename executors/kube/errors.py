@@ -13,6 +13,10 @@ from executors.errors import ProvisionError
 _PASSING = (429, 500, 502, 503, 504)
 
 
+#: What an API server answers where it knows no such API group: its router's words, not a `Status`.
+_NO_SUCH_GROUP = "404 page not found"
+
+
 class ApiError(ProvisionError):
     """The API server refused. ``status`` is the HTTP status, ``reason`` Kubernetes' own word for it (may be empty)."""
 
@@ -54,7 +58,7 @@ class ForbiddenError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """404."""
+    """404, in Kubernetes' own words: there is no such object, or no such kind."""
 
 
 class ConflictError(ApiError):
@@ -109,6 +113,9 @@ def error_of(
     if isinstance(document, dict):
         reason = str(document.get("reason") or "")
         text = str(document.get("message") or text)
+    if status == 404 and not _is_kubernetes_own(document, text, what):
+        # Of what stands before the API server (an ingress, a load balancer) while that is away.
+        return UnreachableError(f"{what}: the answer (404) is not the API server's: {text[:200]!r}")
     kind = _BY_STATUS.get(status, ApiError)
     if kind is ConflictError and _is_busy(what.partition(" ")[0], reason, text, only_that_object):
         kind = BusyError
@@ -117,6 +124,15 @@ def error_of(
     made = kind(status, reason, f"{what}: {text or f'HTTP status {status}'}")
     made.retry_after = _seconds(retry_after)
     return made
+
+
+def _is_kubernetes_own(document: Any, text: str, what: str) -> bool:
+    """Whether a 404 says that something is not there: by a `Status`, or of an API group that the server does not know,
+    the ones of Kubernetes itself apart, as plain text."""
+    if isinstance(document, dict) and document.get("kind") == "Status":
+        return True
+    group = what.partition("/apis/")[2].partition("/")[0]
+    return text == _NO_SUCH_GROUP and "." in group
 
 
 def _is_busy(method: str, reason: str, text: str, only_that_object: bool) -> bool:

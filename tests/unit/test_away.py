@@ -49,11 +49,15 @@ def _pod(index: int) -> dict[str, Any]:
     }
 
 
-class Away:
-    """An API server whose requests with ``missing`` in their path fail, as they do while something is away."""
+AWAY = refusal(500, "InternalError", "dial tcp 10.0.0.1:10250: connect: no route to host")
 
-    def __init__(self, directory: Path, missing: str) -> None:
+
+class Away:
+    """An API server whose requests with ``missing`` in their path get ``answer``, by default as while it is away."""
+
+    def __init__(self, directory: Path, missing: str, answer: Answer = AWAY) -> None:
         self._missing = missing
+        self._away = answer
         self.server = ApiServer(self._answer)
         self.provisioner = DirectProvisioner("run-1234", config_of(directory, self.server), "asked for")
         self.provisioner._uid, self.provisioner._lead = "j", _pod(0)
@@ -69,7 +73,7 @@ class Away:
 
     def _answer(self, asked: Asked) -> Answer:
         if self._missing in asked.path:
-            return refusal(500, "InternalError", "dial tcp 10.0.0.1:10250: connect: no route to host")
+            return self._away
         if asked.path.partition("?")[0].endswith("/pods"):
             return Answer(200, {"items": [_pod(1)]})
         return Answer(200, _pod(0) if "/pods/" in asked.path else JOB)
@@ -79,6 +83,14 @@ class Away:
 def test_whether_it_is_gone_is_asked_once(tmp_path: Path, missing: str) -> None:
     with Away(tmp_path, missing) as provisioner:
         assert provisioner.gone() is None
+
+
+@pytest.mark.parametrize("missing", ["/jobs/", "/pods/"])
+def test_only_kubernetes_own_words_say_that_it_is_gone(tmp_path: Path, missing: str) -> None:
+    with Away(tmp_path, missing, Answer(404, b"default backend - 404")) as provisioner:
+        assert provisioner.gone() is None
+    with Away(tmp_path, missing, refusal(404, "NotFound", "not found")) as provisioner:
+        assert provisioner.gone() is not None
 
 
 def test_what_is_known_is_told_without_the_log_of_a_pod_whose_kubelet_is_away(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from executors.kube import (
     connect,
 )  # fmt: skip
 from executors.kube import patience as patience_module
-from executors.kube.api import JOBS, SECRETS
+from executors.kube.api import JOBS, MINICLUSTERS, SECRETS
 from executors.transport.base import PodExecEndpoint
 from executors.transport.pod_exec import PodExecStream
 from tests.unit.servers import LOSE, RESET, Answer, ApiServer, Asked, closed_port, kubeconfig, refusal
@@ -141,6 +141,37 @@ def test_what_does_not_pass_is_said_at_once(
     server.first = [refusal(status)]
     with pytest.raises(kind):
         api_of(tmp_path, server).request("GET", "/version")
+    assert waits == []
+
+
+@pytest.mark.parametrize("words", [b"default backend - 404", b'{"error": "no route"}', b"404 page not found\n"])
+def test_a_404_of_what_stands_before_the_server_passes(
+    tmp_path: Path, server: ApiServer, waits: list[float], words: bytes
+) -> None:
+    api = api_of(tmp_path, server)
+    server.first = [Answer(404, words)]
+    assert api.get(JOBS, "ns", "one") == {"kind": "Job"} and len(waits) == 1
+    server.first = [Answer(404, words)] * 1000
+    with pytest.raises(UnreachableError, match="is not the API server's"):
+        api.delete(JOBS, "ns", "one", uid="1")
+
+
+def test_a_404_of_a_wrong_address_is_told_soon(tmp_path: Path, waits: list[float]) -> None:
+    with ApiServer(lambda _: Answer(404, b"<html>nothing here</html>")) as server:
+        with pytest.raises(UnreachableError, match="nothing here"):
+            api_of(tmp_path, server).request("GET", "/version")
+    assert sum(waits) <= patience_module.NOBODY_LIMIT
+
+
+def test_an_api_group_that_the_server_does_not_know_is_not_there(
+    tmp_path: Path, server: ApiServer, waits: list[float]
+) -> None:
+    server.first = [Answer(404, b"404 page not found\n"), Answer(404, b"404 page not found\n")]
+    api = api_of(tmp_path, server)
+    with pytest.raises(NotFoundError):
+        api.request("GET", "/apis/kueue.x-k8s.io")
+    with pytest.raises(NotFoundError):
+        api.list(MINICLUSTERS, "ns")
     assert waits == []
 
 
