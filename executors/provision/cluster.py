@@ -27,7 +27,7 @@ from executors.provision.picture import Picture
 from executors.provision.user import user_of
 from executors.provision.waiting import Waiting
 from executors.provision.watching import Change, Follower, Listed, Wanted
-from executors.render import BROKER_PORT, HASH_ANNOTATION, LABELS, MiniCluster, Program
+from executors.render import BROKER_PORT, HASH_ANNOTATION, LABELS, MiniCluster, Program, variables_of_secrets
 from executors.spec import MiniClusterSpec, default_document, parse_spec
 from executors.transport import Endpoint, PodExecEndpoint
 
@@ -420,7 +420,7 @@ class ClusterProvisioner:
                 "--idle-timeout", str(run.idle_timeout),
                 "--orphan-timeout", str(run.orphan_timeout),
                 "--in-pod",
-                *(word for name in sorted(self._spec.flux_container.secrets) for word in ("--without-env", name)),
+                *(word for name in variables_of_secrets(self._minicluster()) for word in ("--without-env", name)),
             ),
             max_lifetime=run.max_lifetime,
             ttl=run.ttl,

@@ -5,7 +5,7 @@ for a Flux Operator. What must not live here: any I/O, the API client, waiting, 
 and rules about what is allowed (`executors.validation`).
 """
 
-from executors.render.direct import owned_by, pod_patch_problems, render_direct, spec_hash
+from executors.render.direct import owned_by, pod_patch_problems, render_direct, spec_hash, variables_of_secrets
 from executors.render.minicluster import MiniCluster, PodUser, Program
 from executors.render.names import (
     BROKER_PORT,
@@ -28,4 +28,5 @@ __all__ = [
     "render_direct",
     "render_resource",
     "spec_hash",
+    "variables_of_secrets",
 ]

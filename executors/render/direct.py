@@ -20,7 +20,7 @@ from executors.render.objects import (
     secret,
     without_metadata,
 )
-from executors.render.patch import patch_problems
+from executors.render.patch import patch_problems, secret_variables
 from executors.render.pod import GRACE_PERIOD, services_pod, unpatched_template
 
 
@@ -80,3 +80,9 @@ def _render(cluster: MiniCluster, program: Program | None, certificate: str) -> 
     ]
     pod = services_pod(cluster, labels_of(cluster))
     return made if pod is None else [*made, pod]
+
+
+def variables_of_secrets(cluster: MiniCluster) -> list[str]:
+    """Variables of the brokers' container that hold secrets, which have no business in jobspecs."""
+    spec = cluster.spec
+    return secret_variables(spec.pod_patch, names.flux_container_name(cluster), spec.flux_container.secrets)

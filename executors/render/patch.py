@@ -8,7 +8,7 @@ others are replaced whole; null deletes a field, and so does ``$patch: delete``;
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from executors.api_rules import annotation_problems, label_problems, toleration_problems
@@ -40,6 +40,8 @@ _IN_THE_SPEC = {
     "resources": "resources", "workingDir": "workingDir",
 }  # fmt: skip
 _OUR_VARIABLE = re.compile(r"FLUXOP_.*|FLUX_URI|FLUX_DISABLE_JOB_CLEANUP|JOB_COMPLETION_INDEX")
+#: Of valueFrom: what holds no secrets.
+_PUBLIC_SOURCES = frozenset(("configMapKeyRef", "fieldRef", "resourceFieldRef"))
 #: What the Job's controller writes.
 _CONTROLLERS = ("batch.kubernetes.io/", "job-name", "controller-uid")
 
@@ -99,6 +101,8 @@ def patch_problems(template: Object, patch: Mapping[str, Any], grace: int, path:
             where = f"{path}.spec.{field}[{at}]"
             if one["name"] in there:
                 found += _container_problems(there[one["name"]], one, where)
+                if field == "containers":
+                    found += _envfrom_problems(one.get("envFrom", []), f"{where}.envFrom")
             else:
                 found += _stranger_problems(template["spec"], field, one["name"], where)
     taken = {one["name"] for one in template["spec"].get("volumes", [])}
@@ -210,6 +214,35 @@ def _container_problems(there: Mapping[str, Any], given: Mapping[str, Any], path
     security = given.get("securityContext", {})
     if not isinstance(security, Mapping):
         yield f"{path}.securityContext: must be a mapping"
+
+
+def _envfrom_problems(sources: Any, path: str) -> Iterator[str]:
+    """Jobs inherit the variables of the brokers' container, less those that are known to be secrets; of these only the
+    kubelet knows the names."""
+    for at, one in enumerate(_mappings(sources)):
+        if one.get("secretRef") is not None:
+            yield (
+                f"{path}[{at}].secretRef: its variables would get into every job's jobspec, which Flux stores; name "
+                "each in env, with valueFrom.secretKeyRef, or in minicluster.containers[].secrets"
+            )
+
+
+def secret_variables(patch: Mapping[str, Any], container: str, known: Iterable[str] = ()) -> list[str]:
+    """Variables of a container that hold secrets: ``known`` ones, and those to which a patch, which may have problems,
+    gives values from a source that is not known to be public."""
+    found = set(known)
+    for given in _mappings(patch.get("spec", {}).get("containers")):
+        for one in _mappings(given.get("env")) if given.get("name") == container else ():
+            source = one.get("valueFrom") or {}
+            public = isinstance(source, Mapping) and _PUBLIC_SOURCES.issuperset(source)
+            # Kubernetes puts variables that came before in the place of $(NAME).
+            if not public or not found.isdisjoint(re.findall(r"\$\(([^()]*)\)", str(one.get("value")))):
+                found.add(str(one.get("name")))
+    return sorted(found)
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def needs_mounts(patch: Mapping[str, Any]) -> bool:

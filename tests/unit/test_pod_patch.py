@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from executors.config import load_config
 from executors.errors import ConfigError
 from executors.provision.base import make_provisioner
+from executors.provision.direct import DirectProvisioner
 from executors.render import MiniCluster, Program, pod_patch_problems, render_direct, spec_hash
 from executors.spec import parse_spec
 
 PROGRAM = Program(agent=b"agent", arguments=("--run", "mc"), max_lifetime=10.0, ttl=10.0)
-CONTAINERS = [
+CONTAINERS: list[dict[str, Any]] = [
     {
         "name": "tools",
         "runFlux": True,
@@ -157,6 +159,10 @@ def test_merging_is_kubernetes_own() -> None:
             {"containers": [{"name": "tools", "volumeMounts": [{"name": "x", "mountPath": "/flux_operator/"}]}]},
             "containers[0].volumeMounts[0].mountPath: ",
         ),
+        (
+            {"containers": [{"name": "tools", "envFrom": [{"configMapRef": {}}, {"secretRef": {"name": "s3"}}]}]},
+            "run.podPatch.spec.containers[0].envFrom[1].secretRef: ",
+        ),
         ({"initContainers": [{"name": "beside", "command": ["x"]}]}, "initContainers[0].command: "),
         ({"initContainers": [{"name": "flux-view", "$patch": "delete"}]}, "initContainers[0].$patch: "),
         ({"volumes": [{"name": "flux-curve", "emptyDir": {}}]}, "run.podPatch.spec.volumes[0].name: "),
@@ -216,6 +222,37 @@ def test_a_patch_that_brings_volumes_or_forbids_writing_has_our_files_mounted() 
 def test_another_patch_is_another_spec() -> None:
     one, other = cluster({"spec": {"priority": 1}}), cluster({"spec": {"priority": 2}})
     assert len({spec_hash(cluster({}), PROGRAM), spec_hash(one, PROGRAM), spec_hash(other, PROGRAM)}) == 3
+
+
+def test_jobs_do_not_inherit_what_a_patch_takes_from_secrets(tmp_path: Path) -> None:
+    """Nor what is made of it; what runs beside the brokers may have all."""
+    env: list[Any] = [
+        {"name": "FROM_SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "FROM_FILE", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "p", "key": "k"}}},
+        {"name": "MADE_OF_IT", "value": "s3://user:$(FROM_SECRET)@store"},
+        {"name": "OF_THE_SPECS", "value": "$(TOKEN)"},
+        {"name": "PLAIN", "value": "$(HOME)", "valueFrom": None},
+        {"name": "FROM_CONFIG", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+    ]
+    beside = {"name": "beside", "env": [{"name": "PLAIN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}
+    beside["envFrom"] = [{"secretRef": {"name": "s"}}]
+    tools = {**CONTAINERS[0], "secrets": {"TOKEN": {"name": "t", "key": "k"}}}
+    config = load_config(
+        {
+            "apiVersion": "flux-operator-executors/v1",
+            "kind": "FluxRun",
+            "run": {
+                "provisioner": "direct",
+                "podPatch": {"spec": {"containers": [{"name": "tools", "env": env}], "initContainers": [beside]}},
+            },
+            "minicluster": {"containers": [tools, CONTAINERS[1]]},
+        },
+        environ={},
+    )
+    words = DirectProvisioner("run-1", config, "id")._program().arguments
+    hidden = [word for before, word in pairwise(words) if before == "--without-env"]
+    assert hidden == ["FROM_FILE", "FROM_SECRET", "MADE_OF_IT", "OF_THE_SPECS", "TOKEN"]
 
 
 def test_operator_mode_refuses_it_by_name(tmp_path: Path) -> None:
