@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 #: Executors whose tasks all run on the machine of the scheduler.
 _ONE_HOST = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
 
+#: Keys of the config by which an instance is found, joined and waited for. Airflow's database and XComs keep them in
+#: clear, so that no key is here that may hold a secret.
+_JOINING = (
+    "run.provisioner", "run.engine", "run.namespace", "run.kubeconfig", "run.context", "run.idleTimeout",
+    "run.orphanTimeout", "run.startTimeout", "run.scheduleTimeout", "run.maxLifetime", "run.ttl",
+)  # fmt: skip
 _OF_RUN = ("provisioner", "namespace", "kubeconfig", "context")
 
 
@@ -158,9 +164,7 @@ def joinable(config: RunConfig) -> dict[str, object]:
     from executors.config import KEYS
 
     found = {
-        key: getattr(config.run, KEYS[key].field)
-        for key in KEYS
-        if key.startswith("run.") and config.origins.get(key, "default") != "default"
+        key: getattr(config.run, KEYS[key].field) for key in _JOINING if config.origins.get(key, "default") != "default"
     }
     own = [file.path for file in _files.values()]
     return {key: value for key, value in found.items() if key != "run.kubeconfig" or value not in own}

@@ -90,6 +90,26 @@ print(json.dumps([tokens, joinable(config)]))
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "in-clear" in path.read_text("latin-1")]
 
 
+def test_what_airflow_keeps_of_a_config_to_find_an_instance_again_holds_no_mapping(python: Python) -> None:
+    """Its database and XComs keep it in clear, and a patch or variables may hold secrets."""
+    env = [{"name": "TOKEN", "value": "hunter2"}]
+    patch = {"spec": {"containers": [{"name": "tools", "env": env}]}}
+    run = {"idleTimeout": 7, "kubeconfig": "/etc/kube", "podPatch": patch}
+    config: dict[str, object] = {"apiVersion": "flux-operator-executors/v1", "kind": "FluxRun", "run": run}
+    config["jobDefaults"] = {"env": {"A": "b"}}
+    found = python(
+        "from airflow_provider_flux.hook import FluxHook, joinable\n"
+        f"print(json.dumps(joinable(FluxHook().run_config({config!r}))))",
+        AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", namespace="ours"),
+    )
+    assert found == {
+        "run.provisioner": "direct",
+        "run.namespace": "ours",
+        "run.kubeconfig": "/etc/kube",
+        "run.idleTimeout": 7,
+    }
+
+
 def test_a_config_as_text_is_read_as_a_file_is(python: Python, tmp_path: Path) -> None:
     texts = {
         "merge": "apiVersion: flux-operator-executors/v1\nkind: FluxRun\nrun: {<<: {idleTimeout: 7}, ttl: 1}\n",
