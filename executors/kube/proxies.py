@@ -52,17 +52,22 @@ def authority(host: str, port: int) -> str:
 
 def parse_proxy(text: str, where: str) -> Proxy:
     """A proxy's URL; ``where`` it was given. Raises ConfigError, without the URL: it may hold a password."""
+    text = text.strip()
+    cure = "percent-encode what is special in its user and password (%23 for #, %2F for /, %40 for @)"
+    bad = ConfigError([f"{where}: is not a proxy's URL; give http://user:password@host:port, and {cure}"])
     try:
-        url = urlsplit(text.strip())
+        url = urlsplit(text)
         host, port, scheme = url.hostname or "", url.port, url.scheme.lower()
-    except ValueError as err:
-        raise ConfigError([f"{where}: is not a proxy's URL: {err}; give http://user:password@host:port"]) from None
+    except ValueError:
+        raise bad from None  # without urllib's own words: they have parts of it
     if scheme not in _PORTS:
+        if not text.lower().startswith(f"{scheme}://") or not scheme:
+            raise bad
         known = ", ".join(sorted(_PORTS))
         raise ConfigError([f"{where}: proxies of scheme {scheme!r} are not supported; give one of {known}"])
-    if not host or url.path not in ("", "/"):
-        cure = "percent-encode what is special in its user and password (%23 for #, %2F for /, %40 for @)"
-        raise ConfigError([f"{where}: is not a proxy's URL; give http://user:password@host:port, and {cure}"])
+    # A password with one of /?# ends the host's part early, and its beginning may look like a port.
+    if not host or url.path not in ("", "/") or url.query or url.fragment:
+        raise bad
     return Proxy(scheme, host, port or _PORTS[scheme], unquote(url.username or ""), unquote(url.password or ""))
 
 

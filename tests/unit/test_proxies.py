@@ -95,6 +95,30 @@ def test_user_and_password_are_decoded_and_never_shown() -> None:
         assert "sesame" not in str(caught.value) and "same" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "http://me:ses/ame@proxy:3128",
+        "http://me:ses?ame@proxy:3128",
+        "http://me:ses#ame@proxy:3128",
+        "http://me:ses\u2100ame@proxy:3128",
+        "http://me:ses[ame@proxy:3128",
+        "http://me:12/ame@proxy:3128",
+        "http://me:12?ame@proxy:3128",
+        "http://me:12#ame@proxy:3128",
+        "http://me:99999#ame@proxy:3128",
+        "ses:ame@proxy:3128",
+        "//me:sesame@proxy:3128",
+    ],
+)
+def test_of_a_proxys_url_that_is_none_nothing_is_shown(bad: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_proxy(bad, "here")
+    [problem] = caught.value.problems
+    assert problem.startswith("here: is not a proxy's URL; give http://user:password@host:port, and percent-encode")
+    assert not any(part in problem for part in ("ses", "ame@", "12", "99999", "\u2100"))
+
+
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 @pytest.mark.parametrize("credentials", [None, ("us er", "pä:ss")], ids=["open", "closed"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
