@@ -7,8 +7,9 @@ What must not live here: what direct mode cannot do (`executors.validation`).
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from executors.schema import quantity
@@ -23,6 +24,16 @@ _LARGEST_ID = 2**31 - 1
 _ANNOTATIONS_LIMIT = 256 * 1024
 #: Set by us or by the Job's controller: another value would be lost, or refused.
 _RESERVED = ("app.kubernetes.io/managed-by", "app.kubernetes.io/name", "job-name", "controller-uid")
+
+
+def plain_path(path: str) -> str:
+    """A path in a container without what says nothing (``.``, ``..``, several slashes), so that it can be compared."""
+    return "/" + posixpath.normpath(f"/{path}").lstrip("/")
+
+
+def is_below(path: str, directories: Iterable[str]) -> bool:
+    """All are plain."""
+    return any(path.startswith(f"{one}/") for one in directories)
 
 
 def label_key_problem(key: str) -> str | None:

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from executors.api_rules import api_problems
+from executors.api_rules import api_problems, is_below, plain_path
 from executors.errors import SpecError
 from executors.schema import JSONValue, quantity
 from executors.spec import Container, MiniClusterSpec, Volume, parse_spec
@@ -312,7 +312,8 @@ def _volume_clashes(spec: MiniClusterSpec, path: str) -> Iterator[str]:
                 if volume.name in _OUR_VOLUMES or volume.name.endswith("-entrypoint"):
                     yield f"{where}: the name is one of ours; rename it"
                 view = () if spec.flux.container.disable else (spec.flux.container.mount_path, "/opt/software")
-                if volume.path.rstrip("/") in (*_OUR_MOUNTS, *view):
+                mount = plain_path(volume.path)
+                if mount in map(plain_path, (*_OUR_MOUNTS, *view)) or is_below(mount, _OUR_MOUNTS):
                     yield f"{where}.path: {volume.path!r} is a directory of ours; mount it elsewhere"
 
 

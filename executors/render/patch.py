@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from executors.api_rules import annotation_problems, label_problems, toleration_problems
+from executors.api_rules import annotation_problems, is_below, label_problems, plain_path, toleration_problems
 
 Object = dict[str, Any]
 
@@ -40,6 +40,8 @@ _IN_THE_SPEC = {
     "resources": "resources", "workingDir": "workingDir",
 }  # fmt: skip
 _OUR_VARIABLE = re.compile(r"FLUXOP_.*|FLUX_URI|FLUX_DISABLE_JOB_CLEANUP|JOB_COMPLETION_INDEX")
+#: What is below their mounts is ours alone; below that of the view there may be more.
+_OUR_VOLUMES = ("flux-state", "flux-curve")
 #: Of valueFrom: what holds no secrets.
 _PUBLIC_SOURCES = frozenset(("configMapKeyRef", "fieldRef", "resourceFieldRef"))
 #: What the Job's controller writes.
@@ -144,11 +146,15 @@ def _key_problems(items: Any, path: str, key: str, inner: Mapping[str, str]) -> 
             yield f"{where}: must be a mapping"
             continue
         value = one.get(key)
-        if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        wanted, what = (int, "a number") if key == "containerPort" else (str, "a string")
+        if value is None or value == "":
             yield f"{where}.{key}: is missing; it says which item is meant"
+        elif not isinstance(value, wanted) or isinstance(value, bool):
+            yield f"{where}.{key}: {value!r} must be {what}; it says which item is meant"
         elif value in seen:
             yield f"{where}.{key}: {value!r} is given twice"
-        seen.add(value if isinstance(value, str | int) else None)
+        else:
+            seen.add(value)
         for name, inner_key in inner.items():
             yield from _key_problems(one.get(name, []), f"{where}.{name}", inner_key, {})
 
@@ -195,8 +201,8 @@ def _container_problems(there: Mapping[str, Any], given: Mapping[str, Any], path
             home = _IN_THE_SPEC.get(name)
             cure = f"give it in minicluster.containers[].{home}" if home else "leave it out"
             yield f"{path}.{name}: cannot be changed in a container that is there for the brokers; {cure}"
-    resources = given.get("resources")
-    if resources is not None and (not isinstance(resources, Mapping) or set(resources) - {"claims"}):
+    resources = given.get("resources", {})  # null, too, would take requests and limits away
+    if not isinstance(resources, Mapping) or set(resources) - {"claims"}:
         yield (
             f"{path}.resources: claims alone can be given here; requests and limits are what Flux offers to jobs: give "
             "them in minicluster.containers[].resources"
@@ -206,11 +212,13 @@ def _container_problems(there: Mapping[str, Any], given: Mapping[str, Any], path
         if one["name"] in variables or _OUR_VARIABLE.fullmatch(str(one["name"])):
             cure = "leave it out, or change it in minicluster.containers[].environment"
             yield f"{path}.env[{at}].name: {one['name']!r} is set already, or is one of ours; {cure}"
-    mounts = {one["mountPath"].rstrip("/") for one in there.get("volumeMounts", [])}
-    for at, one in enumerate(given.get("volumeMounts", [])):
-        where = str(one["mountPath"]).rstrip("/")
-        if where in mounts or not where:
-            yield f"{path}.volumeMounts[{at}].mountPath: {one['mountPath']!r} is in use already; mount it elsewhere"
+    there_already = {plain_path(one["mountPath"]): one["name"] for one in there.get("volumeMounts", [])}
+    ours = [path for path, name in there_already.items() if name in _OUR_VOLUMES or name.endswith("-entrypoint")]
+    for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
+        for at, one in enumerate(given.get(field, [])):
+            where = plain_path(one[key])
+            if where == "/" or where in there_already or is_below(where, ours):
+                yield f"{path}.{field}[{at}].{key}: {one[key]!r} is in use already; mount it elsewhere"
     security = given.get("securityContext", {})
     if not isinstance(security, Mapping):
         yield f"{path}.securityContext: must be a mapping"

@@ -150,6 +150,13 @@ def test_merging_is_kubernetes_own() -> None:
         ({"containers": [{"name": "tools", "livenessProbe": None}]}, "run.podPatch.spec.containers[0].livenessProbe: "),
         ({"containers": [{"name": "tools", "restartPolicy": "Always"}]}, "containers[0].restartPolicy: "),
         ({"containers": [{"name": "tools", "resources": {"limits": {"cpu": 9}}}]}, "containers[0].resources: "),
+        ({"containers": [{"name": "tools", "resources": None}]}, "containers[0].resources: "),
+        ({"containers": [{"name": "tools", "resources": {"$patch": "delete"}}]}, "containers[0].resources: "),
+        ({"containers": [{"name": "tools", "securityContext": None}]}, "containers[0].securityContext: "),
+        ({"containers": [{"name": 5}]}, "run.podPatch.spec.containers[0].name: 5 must be a string"),
+        ({"containers": [{"name": "tools", "ports": [{"containerPort": "web"}]}]}, "'web' must be a number"),
+        ({"volumes": [{"name": 5, "emptyDir": {}}]}, "run.podPatch.spec.volumes[0].name: 5 must be a string"),
+        ({"volumes": [{"name": ["x"]}]}, "run.podPatch.spec.volumes[0].name: "),
         ({"containers": [{"name": "tools", "env": None}]}, "run.podPatch.spec.containers[0].env: "),
         ({"containers": [{"name": "tools", "env": [{"name": "FLUX_URI"}]}]}, "containers[0].env[0].name: "),
         ({"containers": [{"name": "tools", "env": [{"name": "FLUXOP_ENTRY"}]}]}, "containers[0].env[0].name: "),
@@ -177,6 +184,25 @@ def test_merging_is_kubernetes_own() -> None:
 def test_what_the_brokers_need_is_refused_with_the_field(spec: Any, words: str) -> None:
     found = problems({"spec": spec})
     assert len(found) == 1 and words in found[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/flux_operator/.", "//flux_operator", "flux_operator", "/run/../flux_operator", "/run/flux_operator/flux",
+        "/flux_operator_curve/x", "/mnt//flux", "/w/.", "/", "/..",
+    ],
+)  # fmt: skip
+def test_no_spelling_of_a_path_hides_what_is_mounted(path: str) -> None:
+    for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
+        found = problems({"spec": {"containers": [{"name": "tools", field: [{"name": "x", key: path}]}]}})
+        assert len(found) == 1 and f".containers[0].{field}[0].{key}: {path!r} is in use already" in found[0]
+
+
+def test_other_paths_can_be_mounted() -> None:
+    for path in ("/data", "/w/below", "/flux_operators", "/run/x", "/opt", "/mnt/flux/mine"):
+        mounts = [{"name": "x", "mountPath": path}]
+        assert problems({"spec": {"containers": [{"name": "tools", "volumeMounts": mounts}]}}) == []
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,9 @@ def test_what_direct_mode_cannot_do_is_refused_by_name(more: dict[str, Any], wor
         ({"volumes": {"d": {"path": "/d", "secretName": "a", "items": {"a": "b"}}}}, "give configMapName"),
         ({"volumes": {"d": {"path": "/d", "emptyDir": True, "emptyDirSizeLimit": "x"}}}, "emptyDirSizeLimit: 'x'"),
         ({"volumes": {"d": {"path": "/mnt/flux/", "claimName": "a"}}}, "'/mnt/flux/' is a directory of ours"),
+        ({"volumes": {"d": {"path": "//mnt/./flux", "claimName": "a"}}}, "'//mnt/./flux' is a directory of ours"),
+        ({"volumes": {"d": {"path": "/run/../flux_operator", "claimName": "a"}}}, "is a directory of ours"),
+        ({"volumes": {"d": {"path": "/run/flux_operator/flux", "claimName": "a"}}}, "is a directory of ours"),
         ({"volumes": {"flux-state": {"path": "/d", "claimName": "a"}}}, "the name is one of ours"),
     ],
 )
