@@ -237,10 +237,11 @@ class ClusterProvisioner:
                     raise EndingError(finding.reason)
                 self._release_unqueued(picture, announce)
                 up = picture.up(by_events=hurry) if finding is None and picture.held is None else []
-                if self._enough(up, picture.wanted):
+                needed = self._needed(picture.wanted)
+                if len(up) >= needed and any(diagnosis.index_of(pod) == 0 for pod in up):
                     return self._endpoint(up)
                 try:
-                    wait.look([finding, *picture.findings(lenient=self._adopted)])
+                    wait.look([finding, *picture.findings(lenient=self._adopted, needed=needed)])
                 except ProvisionError as err:
                     raise self._failed(str(err), picture) from None
         raise AssertionError("the changes never end by themselves")
@@ -505,10 +506,9 @@ class ClusterProvisioner:
 
     # -- waiting
 
-    def _enough(self, up: list[Object], wanted: int) -> bool:
-        """Whether the lead broker's pod runs, and as many others as work is to wait for."""
-        needed = 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
-        return len(up) >= needed and any(diagnosis.index_of(pod) == 0 for pod in up)
+    def _needed(self, wanted: int) -> int:
+        """How many brokers, the lead's among them, work is to wait for."""
+        return 1 if self._found else min(self._spec.min_size or self._spec.size, wanted)
 
     def _endpoint(self, up: list[Object]) -> Endpoint:
         self._lead = next(pod for pod in up if diagnosis.index_of(pod) == 0)

@@ -40,6 +40,10 @@ class Cause(IntEnum):
     TIME = 7
 
 
+#: What a moment may cure, and longer than `run.scheduleTimeout` nobody wants to wait for.
+STUCK = frozenset({Cause.REFUSED, Cause.MOUNT, Cause.BLOCKED, Cause.ROOM})
+
+
 @dataclass(frozen=True)
 class Pending:
     """Why a pod is not there yet."""
@@ -254,7 +258,8 @@ def _of_autoscaler(event: Object) -> Finding:
     if event.get("reason") in _SCALING:
         return Pending(_text(event), Cause.SCALING)
     where, _, text = _text(event).partition(": ")
-    return Fatal(f"{where} cannot be scheduled, and no node that could take it can be added: {text}")
+    # It looks again, and what the pod's own state says of nodes may change: others end, and nodes come by other ways.
+    return Pending(f"{where} cannot be scheduled, and no node that could take it can be added: {text}", Cause.ROOM)
 
 
 def of_jobs_events(job: Object, events: Sequence[Object]) -> Finding:

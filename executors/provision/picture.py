@@ -87,8 +87,12 @@ class Picture:
         ended = diagnosis.lead_end(self.pods, self._container)
         return None if ended is None else Fatal(ended)
 
-    def findings(self, *, lenient: bool = False) -> list[Finding]:
-        """What keeps it from being up. ``lenient``: it was up before, and its Job makes lost followers anew."""
+    def findings(self, *, lenient: bool = False, needed: int | None = None) -> list[Finding]:
+        """What keeps it from being up. ``lenient``: it was up before, and its Job makes lost followers anew.
+
+        ``needed``: so many brokers, the lead's among them, are enough (by default all). What keeps others is no more
+        than time, as long as so many are left that nothing keeps.
+        """
         held = self.held
         if held is not None:  # its pods are going, if there are any
             return [held]
@@ -96,14 +100,30 @@ class Picture:
         current = [pod for pod in diagnosis.youngest(self.pods) if (diagnosis.index_of(pod) or 0) < self.wanted]
         events = self.events
         found: list[Finding] = []
+        kept: set[int | None] = set()
         for pod in current:
             if diagnosis.is_running(pod, self._container):
                 continue
-            said = [diagnosis.of_pod(pod, self._container), *diagnosis.of_pods_events(pod, events)]
-            found += map(_pending, said) if lenient and diagnosis.index_of(pod) != 0 else said
+            said = self._of_pod(pod, events)
+            index = diagnosis.index_of(pod)
+            said = list(map(_pending, said)) if lenient and index != 0 else said
+            found += said
+            if any(_keeps(one) for one in said) and not any(_cause(one) is Cause.SCALING for one in said):
+                kept.add(index)
         if self.job is not None and len(current) < self.wanted:
-            found.append(diagnosis.of_jobs_events(self.job, events))
+            refused = diagnosis.of_jobs_events(self.job, events)
+            found.append(refused)
+            if refused is not None:
+                kept.update(set(range(self.wanted)) - {diagnosis.index_of(pod) for pod in current})
+        if needed is not None and 0 not in kept and self.wanted - len(kept) >= needed:
+            found = [Pending(one.reason) if one is not None and _keeps(one) else one for one in found]
         return found
+
+    def _of_pod(self, pod: Object, events: Sequence[Object]) -> list[Finding]:
+        own, told = diagnosis.of_pod(pod, self._container), diagnosis.of_pods_events(pod, events)
+        # An autoscaler says more of the same.
+        more = not isinstance(own, Fatal) and any(_cause(one) is Cause.ROOM for one in told)
+        return told if more else [own, *told]
 
     def of_rank(self, rank: int) -> tuple[Object | None, Pending | Fatal | None]:
         """The pod of a broker, and what keeps it from running; None for one that runs."""
@@ -114,9 +134,18 @@ class Picture:
         [pod] = found
         if diagnosis.is_running(pod, self._container):
             return pod, None
-        said_of_it = [diagnosis.of_pod(pod, self._container), *diagnosis.of_pods_events(pod, self.events)]
+        said_of_it = self._of_pod(pod, self.events)
         fatal = [one for one in said_of_it if isinstance(one, Fatal)]
         return pod, fatal[0] if fatal else reason_of(said_of_it)
+
+
+def _cause(finding: Finding) -> Cause | None:
+    return finding.cause if isinstance(finding, Pending) else None
+
+
+def _keeps(finding: Finding) -> bool:
+    """Whether it is what time alone does not cure."""
+    return isinstance(finding, Fatal) or _cause(finding) in diagnosis.STUCK
 
 
 def _pending(finding: Finding) -> Finding:

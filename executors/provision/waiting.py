@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from executors.errors import ProvisionError
-from executors.provision.diagnosis import Cause, Fatal, Finding, Pending
+from executors.provision.diagnosis import STUCK, Cause, Fatal, Finding, Pending
 from executors.provision.picture import reason_of
 
 #: Seconds without news after which a wait says again what it is waiting for.
 _PROGRESS = 30.0
-#: What a moment may cure, and longer than `run.scheduleTimeout` nobody wants to wait for.
-_STUCK = {Cause.REFUSED, Cause.MOUNT, Cause.BLOCKED, Cause.ROOM}
 
 
 class Waiting:
@@ -59,7 +57,7 @@ class Waiting:
         waits = {one.cause: one for one in reversed(findings) if isinstance(one, Pending)}
         if Cause.SCALING in waits:
             waits.pop(Cause.ROOM, None)
-        self._stuck_since = {cause: self._stuck_since.get(cause, now) for cause in waits.keys() & _STUCK}
+        self._stuck_since = {cause: self._stuck_since.get(cause, now) for cause in waits.keys() & STUCK}
         for cause in sorted(self._stuck_since):
             if now >= self._stuck_since[cause] + self._schedule_limit:
                 raise ProvisionError(self._too_long(waits[cause]))
@@ -72,7 +70,7 @@ class Waiting:
         if now >= self._deadline:
             cure = "; 0 waits for as long as it takes" if waiting.cause is Cause.HELD else ""
             raise ProvisionError(f"not up within {self._limit:g} s (run.startTimeout{cure}): {waiting.reason}")
-        news = waiting.cause in _STUCK | {Cause.HELD} and waiting.cause is not self._said
+        news = waiting.cause in STUCK | {Cause.HELD} and waiting.cause is not self._said
         if now >= self._say_at or news:
             self._announce(f"waiting: {waiting.reason}")
             self._said = waiting.cause

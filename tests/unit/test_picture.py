@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from executors import ProvisionError
-from executors.provision.diagnosis import Cause, Fatal
+from executors.provision.diagnosis import Cause, Fatal, Finding
 from executors.provision.picture import Picture, reason_of
 from executors.provision.waiting import Waiting
 
@@ -141,7 +141,8 @@ def test_a_missing_volume_is_told_before_the_pods_own_state() -> None:
 def test_what_an_autoscaler_said_last_counts_and_only_without_a_node() -> None:
     no, yes = (event(pod(0), name, at=at) for name, at in (("NotTriggerScaleUp", 1), ("TriggeredScaleUp", 2)))
     one = job(completions=1)
-    assert "cannot be scheduled, and no node" in str(causes(picture(one, pod(0), no)))
+    given = picture(one, pod(0), no)
+    assert causes(given) == [Cause.ROOM] and "no node that could take it can be added" in str(given.findings())
     assert causes(picture(one, pod(0), yes, no)) == [Cause.TIME, Cause.SCALING]
     assert causes(picture(one, pod(0, node="n"), no)) == [Cause.TIME]
 
@@ -178,6 +179,69 @@ def test_a_lost_follower_of_one_that_was_up_comes_back() -> None:
     given = picture(job(), pod(0, state=RUNS, node="n"), lost)
     assert any(isinstance(one, Fatal) for one in given.findings())
     assert not any(isinstance(one, Fatal) for one in given.findings(lenient=True))
+
+
+# -- with fewer than all
+
+
+FULL: Object = {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}
+NO_IMAGE: Object = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+CREATING: Object = {"waiting": {"reason": "ContainerCreating"}}
+
+
+def _without_room(index: int) -> Object:
+    made = pod(index)
+    made["status"].update(FULL)
+    return made
+
+
+def _counts(finding: Finding) -> bool:
+    return isinstance(finding, Fatal) or (finding is not None and finding.cause is not Cause.TIME)
+
+
+def _unmounted(index: int) -> tuple[Object, Object]:
+    one = pod(index, node="n", state=CREATING)
+    return one, event(one, "FailedMount", 'claim "x" not found')
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [_without_room(2), _without_room(3)],
+        [pod(2, node="n", state=NO_IMAGE), pod(3)],
+        [*_unmounted(2), *_unmounted(3)],
+        [event(job(), "FailedCreate", "exceeded quota")],
+        [_without_room(2), event(pod(2), "NotTriggerScaleUp"), pod(3, node="n", phase="Failed")],
+    ],
+    ids=["room", "image", "mount", "quota", "autoscaler"],
+)
+def test_what_keeps_brokers_that_are_not_needed_does_not_end_the_wait_for_those_that_are(others: list[Object]) -> None:
+    two = [pod(index, node="n", state=CREATING) for index in range(2)]
+    given = picture(job(completions=4), *two, *others, wanted=4)
+    clock = Clock()
+    wait = waiting(clock, [])
+    for _ in range(3):
+        wait.look(given.findings(needed=2))
+        clock.now += 31
+    # Where more are needed than can come, it counts as ever.
+    assert any(_counts(one) for one in given.findings(needed=4))
+
+
+def test_what_keeps_the_lead_counts_however_few_are_needed() -> None:
+    others = [pod(index, node="n", state=CREATING) for index in range(1, 4)]
+    given = picture(job(completions=4), pod(0, node="n", state=NO_IMAGE), *others, wanted=4)
+    with pytest.raises(ProvisionError, match="no such image"):
+        waiting(Clock(), []).look(given.findings(needed=2))
+
+
+def test_an_autoscaler_that_cannot_help_now_is_given_as_long_as_any_lack_of_room() -> None:
+    clock = Clock()
+    wait = waiting(clock, [])
+    given = picture(job(completions=1), _without_room(0), event(pod(0), "NotTriggerScaleUp", "max size reached"))
+    wait.look(given.findings())
+    clock.now = wait.next_look()
+    with pytest.raises(ProvisionError, match=r"max size reached.*run\.scheduleTimeout, 30 s"):
+        wait.look(given.findings())
 
 
 # -- suspended
