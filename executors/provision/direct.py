@@ -10,11 +10,11 @@ from typing import Any
 
 from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
-from executors.kube import ApiError, ConflictError, NotFoundError
-from executors.kube.api import JOBS, kind_of
+from executors.kube import ApiError, ConflictError, ForbiddenError, NotFoundError
+from executors.kube.api import JOBS, SERVICES, kind_of
 from executors.provision import diagnosis
 from executors.provision.certificate import make_certificate
-from executors.provision.cluster import ATTEMPT_ANNOTATION, ClusterProvisioner
+from executors.provision.cluster import ATTEMPT_ANNOTATION, DELETE_LIMIT, ClusterProvisioner
 from executors.provision.picture import Picture
 from executors.render import owned_by, places_of, pod_patch_problems, render_direct
 from executors.render.entry import relay_command
@@ -28,6 +28,8 @@ _TOKEN = 6
 _KUEUE = "/apis/kueue.x-k8s.io"
 #: Seconds for whatever else looks after a queue's Jobs, where that is not so.
 _QUEUE_PATIENCE = 15.0
+#: Seconds between attempts to take the place of a Service that goes. Who may create it need not see it go.
+_LEFTOVER_PAUSE = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +88,46 @@ class DirectProvisioner(ClusterProvisioner):
             try:
                 self._create(kind_of(manifest), manifest)
             except ConflictError:
-                pass  # another client completes the same MiniCluster; the first certificate counts
+                # Another client completes the same MiniCluster, and the first certificate counts; or what users know
+                # by its name is left of an earlier one.
+                if manifest["kind"] == "Service":
+                    self._replace_leftover(manifest, owner)
         if not queue:
             self._unsuspend()
         elif diagnosis.is_held(owner) and not self._has_kueue():
             self._release_at = time.monotonic() + _QUEUE_PATIENCE
+
+    def _replace_leftover(self, manifest: Object, owner: Object) -> None:
+        """Wait for the end of a Service whose Job has gone, and create ours then."""
+        name = manifest["metadata"]["name"]
+        deadline = time.monotonic() + DELETE_LIMIT
+        while self._is_leftover(manifest, owner):
+            if time.monotonic() > deadline:
+                raise ProvisionError(f"the Service {self._namespace}/{name} of an earlier run does not go; delete it")
+            time.sleep(_LEFTOVER_PAUSE)
+            try:
+                self._create(SERVICES, manifest)
+            except ConflictError:
+                continue
+            return
+
+    def _is_leftover(self, manifest: Object, owner: Object) -> bool:
+        name = manifest["metadata"]["name"]
+        try:
+            there = self.api.get(SERVICES, self._namespace, name)
+            now = self.api.get(JOBS, self._namespace, self._name)
+        except NotFoundError:
+            return True  # it has gone this moment; or the Job has, which whoever waits for it will hear
+        except ForbiddenError as err:  # a right that nothing else needs
+            log.debug("cannot tell whose Service %s is: %s", name, err)
+            return False
+        if now["metadata"]["uid"] != owner["metadata"]["uid"] or diagnosis.is_owned_by(there, now["metadata"]["uid"]):
+            return False
+        ours = [one for one in there["metadata"].get("ownerReferences") or [] if one.get("name") == self._name]
+        if not ours and not diagnosis.is_leaving(there):
+            log.warning("the Service %s/%s is somebody else's, and is used as it is", self._namespace, name)
+            return False
+        return True
 
     def _unsuspend(self) -> None:
         self.api.patch(JOBS, self._namespace, self._name, {"spec": {"suspend": False}})

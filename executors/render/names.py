@@ -40,6 +40,11 @@ def _own(cluster: MiniCluster, name: str) -> str:
 
 
 def services_pod_name(cluster: MiniCluster) -> str:
+    """That of an earlier Job of this name may still be going. Others know the pod by its host name."""
+    return _own(cluster, services_host_name(cluster))
+
+
+def services_host_name(cluster: MiniCluster) -> str:
     return f"{cluster.name}-services"
 
 

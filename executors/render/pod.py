@@ -100,7 +100,7 @@ def services_pod(cluster: MiniCluster, labels: Mapping[str, str]) -> dict[str, A
     made |= {
         "containers": [_beside(cluster, offset + at, one, has_flux=False) for at, one in enumerate(spec.services)],
         "restartPolicy": "OnFailure",
-        "hostname": name,
+        "hostname": names.services_host_name(cluster),
         "subdomain": names.service_name(cluster),
     }
     if volumes:

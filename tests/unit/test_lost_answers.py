@@ -14,6 +14,7 @@ from executors.config import RunConfig, RunSection
 from executors.kube import ForbiddenError
 from executors.provision.direct import DirectProvisioner
 from executors.provision.operator import OperatorProvisioner
+from executors.spec import parse_spec
 from tests.unit.servers import LOSE, Answer, ApiServer, Asked, kubeconfig, refusal
 
 
@@ -36,7 +37,7 @@ class Store:
             path += "/" + asked.body["metadata"]["name"]
             if path in self.objects:
                 return refusal(409, "AlreadyExists", f"{path} already exists")
-            self.objects[path] = self._changed(asked.body, uid=f"uid-{len(self.objects)}")
+            self.objects[path] = self._changed(asked.body, uid=f"uid-{self._version}")
             return Answer(201, self.objects[path])
         if path not in self.objects:
             if asked.method == "GET" and "watch=1" not in asked.path and path.endswith("s"):
@@ -126,3 +127,62 @@ def test_a_quota_that_was_full_a_moment_ago_delays_and_one_that_stays_full_is_th
         short = replace(config, run=replace(config.run, schedule_timeout=0.2))
         with pytest.raises(ForbiddenError, match="exceeded quota: team"):
             DirectProvisioner("run-1234", short, "asked for").ensure()
+
+
+def _with_sidecar_and_services(config: RunConfig) -> RunConfig:
+    sidecar = {"name": "tool", "image": "tool", "command": "serve", "ports": [9000]}
+    document = {
+        "size": 1,
+        "containers": [{"image": "app", "runFlux": True}, sidecar],
+        "services": [{"name": "data", "image": "data"}],
+    }
+    return replace(config, minicluster=parse_spec(document))
+
+
+@pytest.mark.parametrize("may_see", [True, False])
+def test_what_is_left_of_an_earlier_time_of_the_run_does_not_stand_for_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_see: bool
+) -> None:
+    monkeypatch.setattr("executors.provision.direct._LEFTOVER_PAUSE", 0.0)
+    store, left = Store(), list[str]()
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "GET" and "/services/" in asked.path and not may_see:
+            return refusal(403, "Forbidden", "no")
+        if asked.method == "POST" and left and asked.path.endswith("/services"):
+            answered = store.answer(asked)
+            if answered.status == 409:  # it goes while it is waited for
+                store.objects.pop(left.pop())
+            return answered
+        return store.answer(asked)
+
+    with ApiServer(answer) as server:
+        config = _with_sidecar_and_services(config_of(tmp_path, server))
+        DirectProvisioner("run-1234", config, "asked for").ensure()
+        first = {one["metadata"]["name"] for one in store.objects.values() if one["kind"] == "Pod"}
+        # Its Job is gone, what hung on it is not yet.
+        [job] = [key for key, one in store.objects.items() if one["kind"] == "Job"]
+        store.objects.pop(job)
+        left += [key for key in store.objects if key.endswith("/run-1234-tool")]
+        DirectProvisioner("run-1234", config, "asked for").ensure()
+    uid = store.objects[job]["metadata"]["uid"]
+    new = {
+        one["metadata"]["name"]
+        for one in store.objects.values()
+        if any(owner["uid"] == uid for owner in one["metadata"].get("ownerReferences", []))
+    }
+    assert ("run-1234-tool" in new) == may_see
+    [services] = [name for name in new if name.startswith("run-1234-services-")]
+    assert services not in first
+
+
+def test_a_service_that_another_client_has_made_for_the_same_job_is_as_good(tmp_path: Path) -> None:
+    store = Store()
+    with ApiServer(store.answer) as server:
+        config = _with_sidecar_and_services(config_of(tmp_path, server))
+        provisioner = DirectProvisioner("run-1234", config, "asked for")
+        provisioner.ensure()
+        [job] = [one for one in store.objects.values() if one["kind"] == "Job"]
+        there = len(store.objects)
+        provisioner._complete({**job, "spec": {**job["spec"], "suspend": True}})
+    assert len(store.objects) == there
