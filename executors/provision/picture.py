@@ -97,15 +97,14 @@ class Picture:
         if held is not None:  # its pods are going, if there are any
             return [held]
         # A smaller one has the first ranks.
-        current = [pod for pod in diagnosis.youngest(self.pods) if (diagnosis.index_of(pod) or 0) < self.wanted]
+        current = {rank: pod for rank, pod in self._by_rank().items() if rank < self.wanted}
         events = self.events
         found: list[Finding] = []
-        kept: set[int | None] = set()
-        for pod in current:
+        kept: set[int] = set()
+        for index, pod in current.items():
             if diagnosis.is_running(pod, self._container):
                 continue
             said = self._of_pod(pod, events)
-            index = diagnosis.index_of(pod)
             said = list(map(_pending, said)) if lenient and index != 0 else said
             found += said
             if any(_keeps(one) for one in said) and not any(_cause(one) is Cause.SCALING for one in said):
@@ -114,10 +113,22 @@ class Picture:
             refused = diagnosis.of_jobs_events(self.job, events)
             found.append(refused)
             if refused is not None:
-                kept.update(set(range(self.wanted)) - {diagnosis.index_of(pod) for pod in current})
+                kept.update(set(range(self.wanted)) - current.keys())
         if needed is not None and 0 not in kept and self.wanted - len(kept) >= needed:
             found = [Pending(one.reason) if one is not None and _keeps(one) else one for one in found]
-        return found
+        return found if lenient else [*found, *self._of_services(events)]
+
+    def _by_rank(self) -> dict[int, Object]:
+        ranks = ((diagnosis.index_of(pod), pod) for pod in diagnosis.youngest(self.pods))
+        return {rank: pod for rank, pod in ranks if rank is not None}
+
+    def _of_services(self, events: Sequence[Object]) -> list[Finding]:
+        """What a user has to mend of the pod of ``services``, which no broker waits for."""
+        said: list[Finding] = []
+        for pod in diagnosis.youngest(self.pods):
+            if diagnosis.index_of(pod) is None:
+                said += self._of_pod(pod, events)
+        return [one for one in said if isinstance(one, Fatal) or _cause(one) is Cause.MOUNT]
 
     def _of_pod(self, pod: Object, events: Sequence[Object]) -> list[Finding]:
         own, told = diagnosis.of_pod(pod, self._container), diagnosis.of_pods_events(pod, events)

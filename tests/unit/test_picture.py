@@ -118,6 +118,30 @@ def test_what_keeps_a_pod_does_not_count_where_enough_are_up() -> None:
     assert [one["metadata"]["uid"] for one in given.up(by_events=False)] == ["p0"]
 
 
+# -- the pod of services
+
+
+def _services(**more: Any) -> Object:
+    made = pod(9, "services", **more)
+    del made["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
+    return made
+
+
+def test_the_pod_of_services_does_not_stand_for_a_brokers_that_is_refused() -> None:
+    for services in (_services(), _services(node="n", state=RUNS)):
+        given = picture(job(), pod(0, state=RUNS, node="n"), services, event(job(), "FailedCreate", "exceeded quota"))
+        assert causes(given) == [Cause.REFUSED]
+
+
+def test_of_the_pod_of_services_only_what_has_to_be_mended_is_said() -> None:
+    brokers = [pod(index, state=RUNS, node="n") for index in range(2)]
+    assert causes(picture(job(), *brokers, _services())) == []
+    bad = _services(node="n", state={"waiting": {"reason": "ErrImagePull", "message": "no such image"}})
+    assert "no such image" in str(causes(picture(job(), *brokers, bad)))
+    creating = _services(node="n")
+    assert causes(picture(job(), *brokers, creating, event(creating, "FailedMount"))) == [Cause.MOUNT]
+
+
 # -- mounts
 
 
