@@ -140,40 +140,67 @@ def _only_bytes(text: str) -> bool:
 def _escaped(text: str) -> tuple[bytes, int]:
     """A pattern of any mixture of escapes of a text, and the most bytes that it matches."""
     pattern, longest = b"", 0
-    for part in re.findall(r"[0-9A-Za-z]+|\\+|.", text, re.DOTALL):
+    after_run = False
+    for part in re.findall(r"""[0-9A-Za-z]+|[\\'"]+|.""", text, re.DOTALL):
         if part.isascii() and part.isalnum():
             pattern += part.encode()
             longest += len(part)
-            continue
-        if part[0] == "\\" and len(part) > 1:  # in one, or there were many ways to share them
-            pattern += rb"(?:\\|%%(?:25)?5[cC]){%d,%d}" % (len(part), 5 * len(part))
-            longest += 25 * len(part)
-            continue
-        ways = list(_ways(part))
-        pattern += b"(?:" + b"|".join(way for way, _ in ways) + b")"
-        longest += max(length for _, length in ways)
+            after_run = False
+        elif "\\" in part or (len(part) > 1 and "'" in part):
+            most = 7 * len(part) + 4  # of one: '\\\\'', and what escapes the character behind
+            pattern += b"(?:%s){%d,%d}" % (_mark(part), len(part), most)
+            longest += 5 * most
+            after_run = True
+        else:
+            for char in part:
+                ways = list(_ways(char, after_run))
+                pattern += b"(?:" + b"|".join(way for way, _ in ways) + b")"
+                longest += max(length for _, length in ways)
+                after_run = False
     return pattern, longest
 
 
-def _ways(char: str) -> Iterator[tuple[bytes, int]]:
-    """How a character is written: patterns, and the most bytes that each matches."""
+def _mark(run: str) -> bytes:
+    r"""One piece of a run of backslashes and quotes, however they are escaped.
+
+    By ``'\''`` and ``\"`` escapes are made of what is escaped. If each character of the run were looked for by itself,
+    there would be many ways to share a text among them, and all were tried. Of such pieces there is one way.
+    """
+    chars = {"\\", *run, *('"' if "'" in run else "")}
+    ways = []
+    for char in sorted(chars):
+        code = ord(char)
+        ways.append(re.escape(char).encode())
+        ways.append(rb"%%(?:25)?(?i:%02x)" % code)
+        ways.append(rb"(?<=\\)(?:x(?i:%02x)|%03o|u(?i:%04x))" % (code, code, code))
+        ways.append(rb"&#(?:0*%d|[xX]0*(?i:%x));" % (code, code))
+        if html.escape(char) != char:
+            ways.append(re.escape(html.escape(char).encode()))
+    return b"|".join(ways)
+
+
+def _ways(char: str, after_run: bool = False) -> Iterator[tuple[bytes, int]]:
+    """How a character is written: patterns, and the most bytes that each matches. ``after_run``: its backslashes are
+    taken by the run before it."""
     data = _bytes(char)
-    yield rb"\\{0,4}" + re.escape(data), 4 + len(data)
+    maybe, escape = (b"", rb"(?<=\\)") if after_run else (rb"\\{0,4}", rb"\\{1,4}")
+    yield maybe + re.escape(data), 4 + len(data)
     if char == " ":
         yield rb"\+", 1
     if char == "'":
         yield rb"""'\\''|'"'"'""", 5
     if char in _NAMED:
-        yield rb"\\{1,4}" + _NAMED[char].encode(), 5
+        yield escape + _NAMED[char].encode(), 5
     yield b"".join(b"%%(?:25)?(?i:%02x)" % byte for byte in data), 5 * len(data)
-    yield b"".join(rb"\\{1,4}x(?i:%02x)" % byte for byte in data), 7 * len(data)
-    yield b"".join(rb"\\{1,4}%03o" % byte for byte in data), 7 * len(data)
+    yield escape + rb"\\{1,4}".join(b"x(?i:%02x)" % byte for byte in data), 7 * len(data)
+    yield escape + rb"\\{1,4}".join(b"%03o" % byte for byte in data), 7 * len(data)
     if len(data) > 1 and ord(char) < 256:
-        yield rb"\\{1,4}x(?i:%02x)" % ord(char), 7
+        yield escape + rb"x(?i:%02x)" % ord(char), 7
     units = char.encode("utf-16-be", "surrogatepass")
-    yield b"".join(rb"\\{1,4}u(?i:%s)" % units[i : i + 2].hex().encode() for i in range(0, len(units), 2)), 20
+    codes = (b"u(?i:%s)" % units[i : i + 2].hex().encode() for i in range(0, len(units), 2))
+    yield escape + rb"\\{1,4}".join(codes), 20
     if len(units) > 2:
-        yield rb"\\{1,4}U(?i:%08x)" % ord(char), 14
+        yield escape + rb"U(?i:%08x)" % ord(char), 14
     yield rb"&#(?:0*%d|[xX]0*(?i:%x));" % (ord(char), ord(char)), 14
     if html.escape(char) != char:
         yield re.escape(html.escape(char).encode()), 6

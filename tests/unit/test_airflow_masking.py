@@ -112,6 +112,29 @@ def test_many_backslashes_cost_no_time() -> None:
     assert masker.line(b"\\" * 3000) == b"***" or masker.line(b"x" + b"\\" * 3000)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("'" * 40 + "Z", "'\\''" * 300),
+        ("'" * 40 + "Z", "'\"'\"'" * 300),
+        ("'\"" * 20 + "Z", "'\"" * 600),
+        ("'\\" * 20 + "Z", "'\\" * 600),
+        ("\\!" * 16 + "Z", "\\\\\\!" * 300),
+        ('\\"' * 16 + "Z", '\\\\\\"' * 300),
+        ("\\\u00e9" * 16 + "Z", "\\\\\\\u00e9" * 300),
+        ("\\%" * 16 + "Z", "\\%" * 300),
+        ("% " * 16 + "Z", "%25+" * 300),
+        ("&'" * 16 + "Z", "&#x27;" * 300),
+    ],
+)
+def test_no_run_of_marks_can_be_shared_in_many_ways(value: str, text: str) -> None:
+    """All ways would be tried where the value is not there, and they are more with each mark."""
+    text += "-and-more"
+    assert Masker([value]).line(text.encode()) == text.encode()
+    for form, shown in written(value).items():
+        assert Masker([value]).line(f"is {shown}.".encode()).count(b"***") == 1, form
+
+
 @pytest.mark.parametrize("place", [*range(MAX_LOGGED - 60, MAX_LOGGED + 20, 7), 2 * MAX_LOGGED - 40])
 @pytest.mark.parametrize("piece", [100, 4096, 3 * MAX_LOGGED])
 def test_a_value_in_a_line_that_is_logged_in_pieces_is_never_cut(place: int, piece: int) -> None:
