@@ -8,6 +8,7 @@ Aliases and merge keys work, within bounds: a text of a kilobyte can name a list
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import Any
 
@@ -20,6 +21,8 @@ MAX_KEY = 1000
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
+#: Of PyYAML's messages, before the name: of aliases, anchors, tags and their handles.
+_NAMED = re.compile(r".*?\b(alias|anchor|handle|tag)(?= ['\"])", re.DOTALL)
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 200
 _short.maxlevel, _short.maxlist, _short.maxdict, _short.maxtuple = 3, 8, 8, 8
@@ -32,6 +35,15 @@ class YamlTextError(ValueError):
 def shown(value: object) -> str:
     """A value in a message: its beginning, however large it is."""
     return _short.repr(value)
+
+
+def said(err: Any) -> str:
+    """What PyYAML says of a text, and the cure, without names of the text's: what begins with * or & or ! may be a
+    secret that somebody has not put in quotes."""
+    text = str(getattr(err, "problem", None) or getattr(err, "context", None) or type(err).__name__)
+    if found := _NAMED.match(text):
+        return f"{found.group()}; what begins with *, & or ! and is a text must be in quotes"
+    return f"{text}; indent with spaces, not with tabs" if "'\\t'" in text else text
 
 
 def read_mapping(text: str | bytes) -> dict[str, Any]:
@@ -69,9 +81,8 @@ class _Reader:
                     raise _wrong(node, "a second document begins; a config is one document, without --- between")
         except yaml.MarkedYAMLError as err:
             mark = err.problem_mark or err.context_mark
-            cure = "; indent with spaces, not with tabs" if "'\\t'" in str(err.problem) else ""
             where = f" in line {mark.line + 1}" if mark is not None else ""
-            raise YamlTextError(f"is not valid YAML{where}: {err.problem or err.context}{cure}") from None
+            raise YamlTextError(f"is not valid YAML{where}: {said(err)}") from None
         except yaml.YAMLError as err:
             raise YamlTextError(f"is not valid YAML: {str(err).splitlines()[0]}") from None
         except RecursionError:
@@ -156,10 +167,12 @@ class _Reader:
         if kind in ("str", "timestamp", "value", "merge") or (kind in ("int", "float") and ":" in node.value):
             return str(node.value)
         if kind not in ("int", "float", "bool", "null"):
-            raise _wrong(node, f"the tag {_tag(node)} is not known here; leave it out, or put the text in quotes")
+            # Another than YAML's own may be the beginning of a text, and that a secret.
+            tag = f"the tag {_tag(node)}" if node.tag.startswith(_TAG) else "a tag (!name)"
+            raise _wrong(node, f"{tag} is not known here; leave it out, or put the text in quotes")
         try:
             return self._scalars.construct_object(node)
-        except (ValueError, KeyError) as err:
+        except (ValueError, KeyError, IndexError) as err:  # the last is of one without digits
             raise _wrong(node, f"{shown(node.value)} is no {kind}: {err}") from None
 
 

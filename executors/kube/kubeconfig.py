@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.errors import ConfigError
+from executors.yaml_text import said
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ _USER = {
     "as-uid", "as-groups", "as-user-extra", "username", "password", "auth-provider", "exec", "extensions",
 }  # fmt: skip
 _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+#: What PyYAML raises for a value that is not what its tag says, and for what is nested too deep.
+_OF_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -155,13 +160,11 @@ def _read(path: Path) -> Mapping[str, Any]:
         document = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as err:
         raise _unknown(f"{path} cannot be read: {err.strerror or err}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as err:
+    except (yaml.YAMLError, *_OF_VALUES) as err:
         mark = getattr(err, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""
         # Without the line itself: it may be a token's.
-        raise _unknown(
-            f"{path} is not valid YAML{where}: {getattr(err, 'problem', None) or type(err).__name__}"
-        ) from None
+        raise _unknown(f"{path} is not valid YAML{where}: {said(err)}") from None
     if document is None:
         return {}
     if not isinstance(document, Mapping):

@@ -285,7 +285,9 @@ def test_of_several_files_the_first_that_has_a_name_counts(tmp_path: Path, monke
         load(ClusterAccess(context="third"))
 
 
-@pytest.mark.parametrize("text", ["", "just text", "users: 3", "a: [", "\tx: 1"])
+@pytest.mark.parametrize(
+    "text", ["", "just text", "users: 3", "a: [", "\tx: 1", 'a: !!int ""', "a: !!bool x", "a: !!timestamp x"]
+)
 def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text)

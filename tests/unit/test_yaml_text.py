@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from executors import ConfigError, load_config
 from executors.config import config_of_text
+from executors.kube.kubeconfig import select
 from executors.yaml_text import MAX_SIZE, YamlTextError, read_mapping
 
 HEAD = "apiVersion: flux-operator-executors/v1\nkind: FluxRun\n"
@@ -63,7 +64,10 @@ def test_a_byte_order_mark_and_line_ends_of_other_systems_do_no_harm(tmp_path: P
         ("a: !!set {b}\n", "the tag !!set is not known here"),
         ("a: !!int x\n", "'x' is no int"),
         ("a: !!binary eA==\n", "the tag !!binary is not known here"),
-        ("a: *b\n", "found undefined alias 'b'"),
+        ('a: !!int ""\n', "'' is no int"),
+        ('a: !!float ""\n', "'' is no float"),
+        ("a: !!int '-'\n", "'-' is no int"),
+        ("a: *b\n", "found undefined alias; what begins with *, & or ! and is a text must be in quotes"),
         ("a: &a [*a]\n", "an alias (*name) stands within what it names"),
         ("a: &a {<<: *a}\n", "an alias (*name) stands within what it names"),
         ("a: " + "9" * 5000 + "\n", "is no int"),
@@ -81,6 +85,21 @@ def test_what_is_refused_is_told_once_and_in_a_line(text: str, words: str) -> No
         read_mapping(text)
     assert words in str(told.value)
     assert len(str(told.value)) < 700 and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["*hunter2", "!hunter2", "!hunter2 text", "!hun!ter2", "!<hunter2> x", "&hunter2 a\nb: &hunter2 c"]
+)
+def test_what_may_be_a_secret_without_quotes_is_not_shown(value: str, tmp_path: Path) -> None:
+    if not value.startswith("&"):  # two anchors of one name are no error there
+        with pytest.raises(YamlTextError) as refused:
+            read_mapping(f"a: {value}\n")
+        assert "ter2" not in str(refused.value)
+    path = tmp_path / "kubeconfig"
+    path.write_text(f"users:\n- name: me\n  user:\n    password: {value}\n".replace("\nb:", "\n    token:"))
+    with pytest.raises(ConfigError) as told:
+        select([path], None)
+    assert "ter2" not in str(told.value)
 
 
 def test_bytes_that_are_no_text_are_told() -> None:
