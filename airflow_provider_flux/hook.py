@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_flux.environment import inheritable
 from airflow_provider_flux.fields import FIELDS
+from airflow_provider_flux.kubernetes import of_kubernetes
 from airflow_provider_flux.minicluster import DEFAULT_CONNECTION, MiniCluster
 from airflow_provider_flux.names import deployment_id, run_of
 
@@ -200,22 +201,12 @@ def _settings(conn_id: str, connection: Connection | None) -> Settings:
 
 
 def _of_kubernetes(conn_id: str) -> dict[str, Any]:
-    """kubeconfig, context and namespace of a connection of Airflow's own Kubernetes provider."""
+    """What a connection of Airflow's own Kubernetes provider says. Raises ConfigError, AirflowNotFoundException."""
     try:
         extra = BaseHook.get_connection(conn_id).extra_dejson
     except AirflowNotFoundException as err:
         raise AirflowNotFoundException(f"kubernetes_conn_id: {conn_id!r} is not a connection") from err
-
-    def get(name: str) -> Any:
-        return extra.get(name) or extra.get(f"extra__kubernetes__{name}")
-
-    found = {"kubeconfig": get("kube_config_path"), "context": get("cluster_context"), "namespace": get("namespace")}
-    content = get("kube_config")
-    if content:
-        import json
-
-        found["content"] = content if isinstance(content, str) else json.dumps(content)
-    return {name: value for name, value in found.items() if value}
+    return of_kubernetes(conn_id, extra, os.environ)
 
 
 def _content(config: str | Mapping[str, Any] | None, folder: str | None) -> str | Mapping[str, Any] | None:
