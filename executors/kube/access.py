@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from executors.errors import ConfigError, ProvisionError
 from executors.kube.connections import make_pool
-from executors.kube.kubeconfig import Section, Selected, select
+from executors.kube.kubeconfig import Section, Selected, is_there, select
 from executors.kube.plugin import ask_plugin
 from executors.kube.proxies import Proxy, open_connection, parse_proxy, proxy_of_environment
 from executors.memory_file import MemoryFile
@@ -160,13 +160,13 @@ def load(access: ClusterAccess) -> Credentials:
     """Read the kubeconfig, or the pod's service account. Raises ConfigError saying what is missing."""
     if access.kubeconfig is not None:
         path = os.path.expanduser(access.kubeconfig)
-        if not os.path.isfile(path):
+        if not is_there(path):
             raise ConfigError([f"run.kubeconfig: {access.kubeconfig!r} is not a file; give a kubeconfig"])
         files = [path]
     else:
         given = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
         files = [path for path in given.split(os.pathsep) if path]
-        there = any(map(os.path.isfile, files))
+        there = any(map(is_there, files))
         if not there and access.context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
             return _of_pod()
     return _of_context(select([Path(path) for path in files], access.context))
@@ -198,6 +198,10 @@ def _of_pod() -> Credentials:
 def _of_context(found: Selected) -> Credentials:
     cluster, user = found.cluster, found.user
     server = _server(cluster, user)
+    verify = not cluster.flag("insecure-skip-tls-verify")
+    if not verify and (cluster.text("certificate-authority") or cluster.text("certificate-authority-data")):
+        text = "is true beside a certificate-authority, which it would make useless (kubectl refuses it); leave out one"
+        raise cluster.problem("insecure-skip-tls-verify", text)
     given = cluster.text("proxy-url")
     proxy = parse_proxy(given, f"proxy-url in {cluster.where}") if given else proxy_of_environment(server, os.environ)
     made: dict[str, Any] = {
@@ -218,7 +222,7 @@ def _of_context(found: Selected) -> Credentials:
         server=server,
         namespace=found.namespace,
         ca=cluster.pem("certificate-authority"),
-        verify=not cluster.flag("insecure-skip-tls-verify"),
+        verify=verify,
         tls_server_name=cluster.text("tls-server-name"),
         proxy=proxy,
         impersonation=_impersonation(user),

@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import os
 import re
+import stat
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +116,19 @@ class Selected:
     namespace: str
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether there is a file, or a pipe (``--kubeconfig <(decrypt ...)``). Devices, /dev/null above all, are none."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
+
+
 def select(files: Sequence[Path], context: str | None) -> Selected:
     """The context of that name, or the current one. Raises ConfigError."""
     where = ", ".join(map(str, files))
-    documents = [(path, _read(path)) for path in files if path.is_file()]
+    documents = [(path, _read(path)) for path in files if is_there(path)]
     if not documents:
         raise _unknown(f"there is no kubeconfig {where}")
     name = context or next((one for _, document in documents if (one := _current(document))), "")
@@ -153,11 +165,34 @@ def _unknown(text: str) -> ConfigError:
     return ConfigError([f"no Kubernetes cluster is known: {text}; give run.kubeconfig or KUBECONFIG, or run in a pod"])
 
 
+#: What pipes held: they give it once, and credentials that end have the kubeconfig read again.
+_piped: dict[tuple[int, int, int], bytes] = {}
+_piping = threading.Lock()
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_fifo():
+        return path.read_bytes()
+    with _piping:
+        known = _piped.get(_identity(path.stat()))
+        if known is not None:
+            return known
+        with path.open("rb") as file:
+            content = file.read()
+            _piped[_identity(os.fstat(file.fileno()))] = content
+        return content
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """The last is another when a pipe of the same name has been made, or something was written since."""
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     import yaml  # most clients read one file, and some none
 
     try:
-        document = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        document = yaml.load(_content(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as err:
         raise _unknown(f"{path} cannot be read: {err.strerror or err}") from None
     except (yaml.YAMLError, *_OF_VALUES) as err:

@@ -86,10 +86,13 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 def _variables(plugin: Section) -> dict[str, str]:
     found = plugin.fields.get("env") or []
-    pairs = [(one.get("name"), one.get("value")) if isinstance(one, Mapping) else (None, None) for one in found]
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise plugin.problem("env", "must be a list of mappings with name and value")
+    # As kubectl: one without a value is empty.
+    pairs = [(one.get("name"), "" if one.get("value") is None else one["value"]) for one in found]
     if not all(isinstance(name, str) and name and isinstance(value, str) for name, value in pairs):
         raise plugin.problem("env", "must be a list of mappings with name and value, both strings")
-    return {str(name): str(value) for name, value in pairs}
+    return dict(pairs)
 
 
 def _cluster_of(cluster: Section) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,14 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         ({"proxy-url": "proxy:3128"}, "proxy-url in clusters[c]"),
         ({"certificate-authority": "nowhere.pem"}, "certificate-authority in clusters[c]"),
         ({"certificate-authority-data": "AAAA"}, "holds no PEM block"),
+        (
+            {"insecure-skip-tls-verify": True, "certificate-authority": "nowhere.pem"},
+            "insecure-skip-tls-verify in clusters[c]",
+        ),
+        (
+            {"insecure-skip-tls-verify": True, "certificate-authority-data": "AAAA"},
+            "insecure-skip-tls-verify in clusters[c]",
+        ),
         ({"insecure-skip-tls-verify": "yes"}, "insecure-skip-tls-verify in clusters[c]"),
         ({"server": ""}, "server in clusters[c]"),
         ({"server": "https://"}, "server in clusters[c]"),
@@ -207,6 +217,17 @@ def test_a_plugin_is_found_beside_its_kubeconfig_and_told_of_the_cluster(
     assert asked["spec"] == {"interactive": False, "cluster": {"server": SERVER, "tls-server-name": "kubernetes"}}
 
 
+def test_a_variable_of_a_plugin_without_a_value_is_empty(tmp_path: Path) -> None:
+    user = _plugin(
+        tmp_path, {"token": "t"}, script='[ "${EMPTY+there}$EMPTY" = there ] && [ "$NULL$FULL" = x ] || exit 3'
+    )
+    user["exec"]["env"] = [{"name": "EMPTY"}, {"name": "NULL", "value": None}, {"name": "FULL", "value": "x"}]
+    assert given(tmp_path, user).headers() == [("Authorization", "Bearer t")]
+    for bad in ("text", 5, ["text"], [{"value": "x"}], [{"name": "A", "value": 1}]):
+        user["exec"]["env"] = bad
+        assert "env in exec of users[u]" in refused(tmp_path, user)
+
+
 def test_impersonation_holds_beside_a_plugin(tmp_path: Path) -> None:
     user = {**_plugin(tmp_path, {"token": "abc"}), "as": "jane"}
     assert given(tmp_path, user).headers() == [("Authorization", "Bearer abc"), ("Impersonate-User", "jane")]
@@ -294,6 +315,46 @@ def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path, text: str) -> Non
     with pytest.raises(ConfigError) as caught:
         load(ClusterAccess(str(path)))
     assert str(path) in str(caught.value)
+
+
+def test_a_kubeconfig_may_come_by_a_pipe_which_gives_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `--kubeconfig <(decrypt it)` does; credentials that are refused have it read again."""
+    text = kubeconfig(tmp_path, SERVER, {"token": "piped"}).read_bytes()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # whose service account is not taken instead
+    for way in ("option", "environment"):
+        reading, writing = os.pipe()
+        try:
+            os.write(writing, text)
+            os.close(writing)
+            path = f"/dev/fd/{reading}"
+            monkeypatch.setenv("KUBECONFIG", path if way == "environment" else "")
+            access = ClusterAccess(path if way == "option" else None)
+            for _ in range(2):
+                assert load(access).headers() == [("Authorization", "Bearer piped")]
+        finally:
+            os.close(reading)
+
+
+def test_a_named_pipe_that_was_made_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    for token in ("first", "second"):
+        os.mkfifo(path)
+        text = kubeconfig(tmp_path, SERVER, {"token": token}).read_text()
+        writer = threading.Thread(target=path.write_text, args=(text,))
+        writer.start()
+        for _ in range(2):
+            assert load(ClusterAccess(str(path))).headers() == [("Authorization", f"Bearer {token}")]
+        writer.join()
+        path.unlink()
+
+
+def test_the_null_device_and_a_folder_are_no_kubeconfigs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("/dev/null", str(tmp_path)):
+        with pytest.raises(ConfigError, match="is not a file"):
+            load(ClusterAccess(path))
+        monkeypatch.setenv("KUBECONFIG", path)
+        with pytest.raises(ConfigError, match="there is no kubeconfig"):
+            load(ClusterAccess())
 
 
 def test_no_kubeconfig_at_all_is_said(tmp_path: Path) -> None:
