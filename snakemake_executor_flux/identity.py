@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from snakemake_executor_flux.namespaces import names_of, shell_text
+
 
 def base_key(job: Any) -> str:
     """The same for all attempts at the same output: 20 hex digits over rules, outputs and wildcards."""
@@ -59,10 +61,10 @@ def _one(job: Any) -> list[Any]:
 
 def _code(job: Any) -> str:
     if job.is_shell:
-        return str(job.shellcmd)  # formatted: it may hold what is nowhere else, {config[x]} for instance
+        return shell_text(job)  # formatted: it may hold what is nowhere else, {config[x]} for instance
     code = _content(job) or job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src
     # Such code sees the whole config, and nobody can tell what it uses.
-    return f"{code}\n{json.dumps(job.rule.workflow.config, sort_keys=True, default=str)}"
+    return f"{code}\n{json.dumps(names_of(job.rule).get('config'), sort_keys=True, default=str)}"
 
 
 def _content(job: Any) -> str | None:

@@ -17,6 +17,7 @@ from snakemake.deployment import singularity
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import MAX_ARG_LEN, shell
 
+from snakemake_executor_flux.namespaces import shell_text
 from snakemake_executor_flux.steps.base import StepCommand
 from snakemake_executor_flux.steps.pending import check_text
 
@@ -61,8 +62,8 @@ def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scrat
     conda_env = job.conda_env.address if DeploymentMethod.CONDA in deployment and job.conda_env else None
     image = job.container_img_path if DeploymentMethod.APPTAINER in deployment else None
     modules = job.env_modules if DeploymentMethod.ENV_MODULES in deployment else None
-    text = job.format_wildcards(
-        job.rule.shellcmd,
+    text = shell_text(
+        job,
         bench_iteration=iteration if job.benchmark is not None else None,
         conda_env=conda_env,
         container_img=image,

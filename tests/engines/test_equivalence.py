@@ -32,7 +32,7 @@ def run_everything(parent: Path, engine: str, way: str) -> Run:
 
 def _run_everything(directory: Path, engine: str, way: str) -> Run:
     directory.mkdir(parents=True)
-    for name in ("script.py", "script.sh"):
+    for name in ("script.py", "script.sh", "module.smk"):
         (directory / name).write_text((WORKFLOWS / name).read_text())
     (directory / "wrapper").mkdir()
     (directory / "wrapper" / "environment.yaml").write_text("dependencies: []\n")
@@ -152,7 +152,20 @@ def test_a_report_can_be_made(ours: Run) -> None:
 
 
 #: Which step the rules of the workflow take, by what was asked for.
-SHELL = ["plain", "logged", "bench", "kept", "ensured", "retried", "touched", "long", "tmpdir", "secret", "late"]
+SHELL = [
+    "plain",
+    "logged",
+    "bench",
+    "kept",
+    "ensured",
+    "retried",
+    "touched",
+    "long",
+    "tmpdir",
+    "secret",
+    "late",
+    "part_shell",
+]
 SCRIPT = ["scripted", "measured_script", "bash_script", "wrapped"]
 WHOLE = ["ran", "shadowed"]
 

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snakemake.exceptions import RuleException
 
 from snakemake_executor_flux import leftovers
+from snakemake_executor_flux.namespaces import names_of, shell_text
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.settings import ExecutorSettings
 from snakemake_executor_flux.steps.nested import decode_target_jobs, encode_target_jobs, format_value
@@ -161,3 +163,18 @@ def test_a_command_is_taken_in_its_thread_only_and_an_environment_is_asked_once(
         shell("true " + "x" * 100_000)
     [directory] = capture.scratch
     assert directory.is_dir() and str(directory) in capture.command
+
+
+def test_a_command_is_made_of_the_names_that_its_rule_sees() -> None:
+    module: dict[str, object] = {"config": {"word": "module"}, "only": "here", "name": "global"}
+    exec("def function(): pass", module)
+    main = SimpleNamespace(globals={"config": {"word": "main"}, "word": "main"}, config={"word": "main"})
+    rule = SimpleNamespace(name="part_a", run_func=module["function"], workflow=main, lineno=1, snakefile="module.smk")
+    job = SimpleNamespace(rule=rule, threads=2, jobid=0)
+    job.input = job.output = job.params = job.wildcards = job.resources = job.log = {}
+    rule.shellcmd = "{config[word]} {only} {name} {rule} {threads} {more}"
+    assert shell_text(job, more=3) == "module here global part_a 2 3"
+    assert names_of(rule)["config"] == {"word": "module"}
+    rule.shellcmd = "{word}"
+    with pytest.raises(RuleException, match="The name 'word' is unknown"):
+        shell_text(job)

@@ -17,9 +17,9 @@ rule all:
         expand("plain/{i}.txt", i=range(3)), "logged/x.txt", "bench/a.txt", "bench/b.txt", "dir", "kept.txt",
         "ensured.txt", "retried.txt", "touched.txt", "ran.txt", "scripted.txt", "shadowed.txt", "piped.txt",
         "grouped.txt", "parts.txt", "here.txt", "params.txt", "env.txt", "prefix.txt", "long.txt", "threads.txt",
-        "multi/one.txt", "tmpdir.txt", "quoted file.txt", "secret.txt", "updated.txt",
+        "multi/one.txt", "tmpdir.txt", "quoted file.txt", "secret.txt", "updated.txt", "named.txt",
         "late.txt", "measured_script.txt", "bash_script.txt", "wrapped.txt", expand("region/{r}.txt", r=REGIONS),
-        expand("together/{r}.txt", r=REGIONS),
+        expand("together/{r}.txt", r=REGIONS), "module/shell.txt", "module/changed.txt", "module/script.txt",
 
 rule plain:
     output: "plain/{i}.txt"
@@ -202,6 +202,12 @@ rule quoted:
     output: "quoted file.txt"
     shell: "echo \"it's\" > {output:q}"
 
+# A rule's function knows no name of its job.
+name = "of the Snakefile"
+rule named:
+    output: "named.txt"
+    shell: "echo {name} > {output}"
+
 rule secret:
     output: "secret.txt"
     shell: "echo ${{#EQUIVALENCE_TOKEN}} > {output}"
@@ -210,3 +216,16 @@ rule update_it:
     input: "plain/0.txt"
     output: update("updated.txt")
     shell: "cat {input} >> {output}"
+
+# A module has a config and names of its own, and the main Snakefile has others by the same names.
+config["word"] = "main"
+word = "main"
+
+module part:
+    snakefile: "module.smk"
+    config: {"word": "module"}
+
+use rule * from part as part_*
+
+use rule shell from part as part_changed with:
+    output: "module/changed.txt"
