@@ -46,7 +46,7 @@ from snakemake_executor_flux.steps.snakemake import (
 _SAVERS = 4
 #: Seconds after which what has been prepared is sent, though more is being prepared: the first jobs start early.
 _BATCH_SECONDS = 0.05
-#: What makes one job fail, and no other.
+#: What says by itself why a job cannot begin. Anything else is told with its type.
 _PROBLEMS = (WorkflowError, RuleException, ResourceError, OSError, ExecutorsError, TimeoutError)
 #: Seconds to wait for the end of a job of an earlier Snakemake that must make room for a new one.
 _REPLACE_LIMIT = 120.0
@@ -195,7 +195,7 @@ class Executor(RemoteExecutor):
         choice = Choice("snakemake")
         try:
             choice = self._choose(job)
-        except _PROBLEMS as err:
+        except Exception as err:  # the workflow's code may have run; it is this job's problem
             problem = err
         if not announced:
             self.run_job_pre(job)  # shows params and resources, so they are known by now
@@ -203,9 +203,12 @@ class Executor(RemoteExecutor):
             if problem is not None:
                 raise problem
             return self._prepare_or_raise(job, choice)
-        except _PROBLEMS as err:
+        except Exception as err:  # what the workflow's values and functions raise may be anything
             # As with any remote executor, a job that cannot begin fails; the others go on as Snakemake was told.
-            self._inbox.put(("refused", job, str(err)))
+            if not isinstance(err, _PROBLEMS):
+                self.logger.debug(f"flux-operator: job {job.jobid} ({job.name}) cannot be prepared", exc_info=err)
+            text = str(err) if isinstance(err, _PROBLEMS) else f"{type(err).__name__}: {err}"
+            self._inbox.put(("refused", job, text))
             return None
 
     def _choose(self, job: Any) -> Choice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,26 @@ def wildcards_text(job: Any) -> str:
     return ",".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
 
 
+def stable_text(value: Any) -> str:
+    """The same text for the same value, whatever its keys and values are; a config may hold what JSON cannot."""
+    return repr(_stable(value, ()))
+
+
+def _stable(value: Any, around: tuple[int, ...]) -> Any:
+    if id(value) in around:
+        return "around"  # it holds itself
+    around = (*around, id(value))
+    if isinstance(value, Mapping):
+        return "mapping", sorted(
+            ((_stable(name, around), _stable(one, around)) for name, one in value.items()), key=repr
+        )
+    if isinstance(value, set | frozenset):
+        return "set", sorted((_stable(one, around) for one in value), key=repr)
+    if isinstance(value, list | tuple):
+        return "list", [_stable(one, around) for one in value]
+    return repr(value)
+
+
 def _one(job: Any) -> list[Any]:
     resources = {name: value for name, value in job.resources.items() if name != "tmpdir"}
     return [
@@ -64,7 +85,7 @@ def _code(job: Any) -> str:
         return shell_text(job)  # formatted: it may hold what is nowhere else, {config[x]} for instance
     code = _content(job) or job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src
     # Such code sees the whole config, and nobody can tell what it uses.
-    return f"{code}\n{json.dumps(names_of(job.rule).get('config'), sort_keys=True, default=str)}"
+    return f"{code}\n{stable_text(names_of(job.rule).get('config'))}"
 
 
 def _content(job: Any) -> str | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import logging
 import os
+import queue
 import shlex
 import shutil
 from collections import namedtuple
@@ -15,9 +18,12 @@ from hypothesis import strategies as st
 from snakemake.exceptions import RuleException
 
 from snakemake_executor_flux import leftovers
+from snakemake_executor_flux.executor import Executor
+from snakemake_executor_flux.identity import stable_text
 from snakemake_executor_flux.namespaces import names_of, shell_text
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.settings import ExecutorSettings
+from snakemake_executor_flux.steps.choice import Choice
 from snakemake_executor_flux.steps.nested import decode_target_jobs, encode_target_jobs, format_value
 from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
 
@@ -178,3 +184,29 @@ def test_a_command_is_made_of_the_names_that_its_rule_sees() -> None:
     rule.shellcmd = "{word}"
     with pytest.raises(RuleException, match="The name 'word' is unknown"):
         shell_text(job)
+
+
+def test_any_config_has_a_text_of_its_own() -> None:
+    day = datetime.date(2024, 2, 3)
+    config = {1: "a", "b": [day, {None: {2, "c"}}], day: (1.5, b"x"), (1, 2): {"d": None}}
+    assert stable_text(config) == stable_text(dict(reversed(config.items())))
+    for other in ({**config, 1: "z"}, {**config, "1": "a"}, {name: one for name, one in config.items() if name != 1}):
+        assert stable_text(other) != stable_text(config)
+    assert stable_text({1: "a"}) != stable_text({"1": "a"})
+    config["all"] = config
+    assert stable_text(config) == stable_text(config)
+
+
+@pytest.mark.parametrize("where", ["_choose", "_prepare_or_raise"])
+def test_whatever_goes_wrong_with_one_job_is_that_jobs(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(*_: object) -> None:
+        raise TypeError("'<' not supported")
+
+    executor = Executor.__new__(Executor)
+    executor._inbox = queue.SimpleQueue()
+    executor.logger = logging.getLogger("test")
+    monkeypatch.setattr(executor, "_choose", lambda _: Choice("shell"))
+    monkeypatch.setattr(executor, where, raising)
+    job = SimpleNamespace(jobid=1, name="a")
+    assert executor._prepare(job, announced=True) is None
+    assert executor._inbox.get_nowait() == ("refused", job, "TypeError: '<' not supported")
