@@ -17,7 +17,7 @@ from executors.kube import Api, ApiError, ExpiredError, Kind, UnreachableError, 
 
 #: Seconds that one watch lasts; a new one begins where it ended.
 _WATCH = 60.0
-#: Seconds between attempts while the API server is away.
+#: Seconds between attempts while the API server is away, or ends each watch at once, which some proxies do.
 _AWAY = 1.0
 
 
@@ -88,12 +88,16 @@ class Follower:
     def _follow(self, wanted: Wanted) -> None:
         seen: dict[str, dict[str, Any]] = {}
         while not self._closing.is_set():
+            began = time.monotonic()
             try:
                 version = self._list(wanted, seen)
                 while not self._closing.is_set():
+                    began, before = time.monotonic(), version
                     version = self._watch(wanted, seen, version)
+                    if version == before:
+                        self._pause_after(began)
             except ExpiredError:
-                continue
+                self._pause_after(began)
             except ApiError as err:
                 # What was allowed once is refused by a server that has just come back (see `ApiError.transient`).
                 if not (isinstance(err, UnreachableError) or (wanted in self._watched and err.transient)):
@@ -106,6 +110,11 @@ class Follower:
             except Exception as err:  # whoever waits for this thread would wait for ever
                 self._queue.put(ProvisionError(f"watching {wanted.kind.plural} failed: {err!r}"))
                 return
+
+    def _pause_after(self, began: float) -> None:
+        """Where that was hardly any time ago, a repetition would be one of many."""
+        if time.monotonic() - began < _AWAY:
+            self._closing.wait(_AWAY)
 
     def _list(self, wanted: Wanted, seen: dict[str, dict[str, Any]]) -> str:
         found = self._api.list(wanted.kind, self._namespace, labels=wanted.labels, fields=wanted.fields)
