@@ -157,9 +157,11 @@ def test_a_404_of_what_stands_before_the_server_passes(
 
 
 def test_a_404_of_a_wrong_address_is_told_soon(tmp_path: Path, waits: list[float]) -> None:
-    with ApiServer(lambda _: Answer(404, b"<html>nothing here</html>")) as server:
-        with pytest.raises(UnreachableError, match="nothing here"):
-            api_of(tmp_path, server).request("GET", "/version")
+    with (
+        ApiServer(lambda _: Answer(404, b"<html>nothing here</html>")) as server,
+        pytest.raises(UnreachableError, match="nothing here"),
+    ):
+        api_of(tmp_path, server).request("GET", "/version")
     assert sum(waits) <= patience_module.NOBODY_LIMIT
 
 
