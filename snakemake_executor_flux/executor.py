@@ -77,6 +77,8 @@ class Executor(RemoteExecutor):
         self._failed = False
         self._shut = False
         self._warned: set[str] = set()
+        #: Outputs of jobs of an earlier Snakemake that this one has taken up.
+        self._made_earlier: set[str] = set()
         self._instance = Instance(self.workflow, self._settings, self.logger)
         self._reporter = threading.Thread(target=self._report_forever, name="flux-operator-reporter", daemon=True)
 
@@ -349,7 +351,7 @@ class Executor(RemoteExecutor):
         doomed = []
         for found in candidates:
             result = found["result"]
-            same = found["digest"] == _short(digest)
+            same = found["digest"] == _short(digest) and not self._is_outdated(job, found)
             if usable is None and same and (result is None or result["outcome"] == Outcome.COMPLETED):
                 usable = found
             else:
@@ -361,7 +363,17 @@ class Executor(RemoteExecutor):
         if usable is None:
             return None
         self.logger.info(f"flux-operator: {job.name} is attached to job {usable['id']} of an earlier Snakemake")
+        self._made_earlier.update(map(str, job.output))
         return str(usable["key"])
+
+    def _is_outdated(self, job: Any, found: dict[str, Any]) -> bool:
+        since = found["times"]["submit"]
+        changed = since is not None and identity.changed_input(job, since, self._made_earlier)
+        if changed:
+            self.logger.info(
+                f"flux-operator: {changed} has changed since job {found['id']} of {job.name} was submitted"
+            )
+        return bool(changed)
 
     def _by_marker(self, job: Any) -> list[dict[str, Any]]:
         """Jobs that Snakemake's own incomplete markers name (``incomplete_external_jobid`` hides them on a rerun)."""

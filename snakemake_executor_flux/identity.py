@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from snakemake import wrapper
+from snakemake.io import is_flagged
 
 from snakemake_executor_flux.namespaces import names_of, shell_text
 
@@ -33,6 +37,24 @@ def digest(job: Any) -> str:
     """
     members = sorted(job, key=lambda one: str(one.output)) if job.is_group() else [job]
     return _hash([_one(member) for member in members], 32)
+
+
+def changed_input(job: Any, since: float, made: Collection[str]) -> str | None:
+    """An input that changed after ``since``, in seconds since the epoch: what a job did with it before is of no use.
+
+    ``made`` are files that count as unchanged: outputs of jobs of an earlier Snakemake, which this one only finishes
+    (and touches then). Nor do `ancient` inputs count, nor those that only a storage provider has.
+    """
+    for file in job.input:
+        if str(file) in made or is_flagged(file, "ancient") or file.is_storage:
+            continue
+        try:
+            changed = max(os.stat(file).st_mtime, os.lstat(file).st_mtime)
+        except OSError:
+            continue  # not there yet, or no more: temporary ones go when they are done with
+        if changed > since:
+            return str(file)
+    return None
 
 
 def wildcards_text(job: Any) -> str:
@@ -89,16 +111,24 @@ def _code(job: Any) -> str:
 
 
 def _content(job: Any) -> str | None:
-    """What a script on this machine holds, since a changed one does something else; not what it imports."""
-    path = job.rule.script or job.rule.notebook
-    if not path:
-        return None
-    source = job._path_to_source_file(path)
-    try:
-        file = Path(source.get_path_or_uri(secret_free=True))
-        return f"{path}\n{hashlib.sha256(file.read_bytes()).hexdigest()}"
-    except OSError:
-        return None  # not on this machine: its address has its version, or nobody can tell
+    """What a script or wrapper on this machine holds, since a changed one does something else; not what it imports."""
+    for source in _sources(job):
+        path = source.get_path_or_uri(secret_free=True)
+        try:
+            return f"{path}\n{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+        except OSError:
+            continue  # not on this machine: its address has its version, or nobody can tell
+    return None
+
+
+def _sources(job: Any) -> list[Any]:
+    """Where the code of a job may be, first come first served."""
+    rule = job.rule
+    if rule.wrapper:
+        source = wrapper.get_path(rule.wrapper, prefix=rule.workflow.workflow_settings.wrapper_prefix)
+        return [source] if wrapper.is_script(source) else [source.join(f"wrapper{end}") for end in wrapper.EXTENSIONS]
+    path = rule.script or rule.notebook
+    return [job._path_to_source_file(path)] if path else []
 
 
 def _wildcards(job: Any) -> Any:

@@ -297,6 +297,19 @@ def test_a_job_whose_config_changed_is_not_taken_up(background: Callable[..., Ba
     assert (tmp_path / "a").read_text() == "new\n"
 
 
+def test_a_job_whose_input_changed_is_not_taken_up(background: Callable[..., Background], tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("old\n")
+    text = 'rule a:\n    input: "in"\n    output: "a"\n    shell: "cat {input} > {output}; echo >> ran; sleep 1"\n'
+    first = background(text)
+    wait_for(lambda: (tmp_path / "ran").exists(), "the job runs")
+    first.process.kill()
+    first.process.wait()
+    (tmp_path / "in").write_text("new\n")
+    second = background("", "--rerun-incomplete")
+    assert second.wait() == 0, second.output()
+    assert (tmp_path / "a").read_text() == "new\n"
+
+
 def test_an_old_failure_does_not_answer_for_a_new_run(background: Callable[..., Background], tmp_path: Path) -> None:
     text = 'rule a:\n    output: "a"\n    shell: "echo x >> tries; sleep 1; test -e fixed; touch {output}"\n'
     first = background(text)

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.exceptions import RuleException
+from snakemake.io import IOFile, ancient
 
 from snakemake_executor_flux import leftovers
 from snakemake_executor_flux.executor import Executor
-from snakemake_executor_flux.identity import stable_text
+from snakemake_executor_flux.identity import _content, changed_input, stable_text
 from snakemake_executor_flux.namespaces import names_of, shell_text
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.settings import ExecutorSettings
@@ -210,3 +211,37 @@ def test_whatever_goes_wrong_with_one_job_is_that_jobs(where: str, monkeypatch: 
     job = SimpleNamespace(jobid=1, name="a")
     assert executor._prepare(job, announced=True) is None
     assert executor._inbox.get_nowait() == ("refused", job, "TypeError: '<' not supported")
+
+
+def test_an_input_that_changed_since_makes_a_job_outdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, seconds in (("old", 100), ("new", 300), ("there", 300), ("age", 300)):
+        Path(name).touch()
+        os.utime(name, (seconds, seconds))
+    Path("link").symlink_to("old")  # made now
+    files = {name: IOFile(name, rule=None) for name in ("old", "new", "there", "missing", "link")}
+    since = 200.0
+
+    def changed(*names: str, made: tuple[str, ...] = ()) -> str | None:
+        return changed_input(SimpleNamespace(input=[files[name] for name in names]), since, made)
+
+    assert changed("old", "missing") is None
+    assert changed("old", "new") == "new"
+    assert changed("old", "link") == "link"
+    assert changed("old", "there", made=("there",)) is None  # by a job that is taken up, too
+    files["age"] = IOFile(ancient("age"), rule=None)
+    assert changed("age") is None
+
+
+def test_what_a_local_wrapper_holds_counts(tmp_path: Path) -> None:
+    settings = SimpleNamespace(workflow_settings=SimpleNamespace(wrapper_prefix=None))
+    job = SimpleNamespace(rule=SimpleNamespace(wrapper=f"file:{tmp_path}", workflow=settings))
+    assert _content(job) is None
+    (tmp_path / "wrapper.R").write_text("1")
+    first = _content(job)
+    (tmp_path / "wrapper.R").write_text("2")
+    assert first is not None and _content(job) != first
+    job.rule.wrapper = f"file:{tmp_path}/wrapper.R"
+    assert _content(job) is not None
+    job.rule.wrapper = "v5.0.0/bio/tool"
+    assert _content(job) is None  # its address has its version
