@@ -29,7 +29,7 @@ from snakemake_executor_flux.efficiency import Asked
 from snakemake_executor_flux.instance import CORES, INSIDE, Instance
 from snakemake_executor_flux.resources import Ask, ResourceError, ask_of, ignored
 from snakemake_executor_flux.settings import ExecutorSettings
-from snakemake_executor_flux.steps.base import StepCommand, remove_scratch
+from snakemake_executor_flux.steps.base import StepCommand, changed_since, remove_scratch
 from snakemake_executor_flux.steps.choice import Choice, choose, facts_of
 from snakemake_executor_flux.steps.pending import Unresolved, forget_params, resolve
 from snakemake_executor_flux.steps.script import script_command
@@ -304,7 +304,10 @@ class Executor(RemoteExecutor):
                 f"mpi={job.resources.get('mpi')!r}: the embedded engine has no Flux to start tasks with; install Flux, "
                 'or give mpi="mpirun"'
             )
-        env: dict[str, str | None] = {**command.env, INSIDE: self._instance.run.id, CORES: str(ask.cores)}
+        since = changed_since(self._instance.inherited) if self._instance.inherited is not None else {}
+        for name in secrets:
+            since.pop(name, None)
+        env: dict[str, str | None] = {**since, **command.env, INSIDE: self._instance.run.id, CORES: str(ask.cores)}
         if ask.nested and self._session.hello.engine == "flux":
             # One broker per node of the job, with all that the job holds there; as `flux batch` does.
             argv = ["flux", "start", *argv]

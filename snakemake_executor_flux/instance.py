@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Instance:
     efficiency: Efficiency
     #: Jobs that an earlier Snakemake has left in the instance, by base key.
     survivors: dict[str, list[dict[str, Any]]]
+    #: The environment that jobs inherit; None: one of another machine.
+    inherited: Mapping[str, str] | None
 
     def __init__(self, workflow: Any, settings: ExecutorSettings, logger: Any) -> None:
         """Raises UserError at a config that cannot be used."""
@@ -71,10 +74,12 @@ class Instance:
             where = "--flux-operator-logdir" if self._settings.logdir is not None else "the log directory"
             raise UserError(f"flux-operator: {where}: logs cannot be written there: {err}") from None
         self.efficiency = Efficiency(self.logdir)
+        environ = dict(os.environ)
         try:
             self.session = open_session(
                 RunId("snakemake", self.run.id),
                 self._config,
+                environ=environ,
                 announce=self._announce,
                 auto_acknowledge=False,
             )
@@ -91,6 +96,7 @@ class Instance:
             if isinstance(err, ExecutorsError | NotShared):
                 raise _error(err) from None
             raise
+        self.inherited = None if self.session.remote else environ
         leftovers.remove_of_other_runs(self.run.id)
         self.is_open = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,13 @@ class StepCommand:
     benchmark_record: Path | None = None
     #: None: the working directory of the workflow.
     cwd: str | None = None
+
+
+def changed_since(inherited: Mapping[str, str]) -> dict[str, str | None]:
+    """What differs now from the environment that jobs inherit: a workflow's code may set variables at any time."""
+    changed: dict[str, str | None] = {name: value for name, value in os.environ.items() if inherited.get(name) != value}
+    changed.update((name, None) for name in inherited if name not in os.environ)
+    return changed
 
 
 def remove_scratch(paths: Iterable[Path]) -> None:

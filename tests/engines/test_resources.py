@@ -287,3 +287,32 @@ rule b:
 """
     run = run_snakemake(tmp_path, text, engine="embedded")
     assert run.returncode == 0, run.output
+
+
+@pytest.mark.parametrize("step", ["shell", "script", "snakemake"])
+def test_what_a_workflow_sets_later_reaches_later_jobs(tmp_path: Path, step: str) -> None:
+    text = """
+import os
+envvars: "LATER_SECRET"
+rule all:
+    input: "second"
+rule first:
+    output: "first"
+    shell: "touch {output}"
+def later(wildcards, input):
+    if os.path.exists("first"):
+        os.environ["LATER"] = "set"
+        os.environ["LATER_SECRET"] = "changed"
+        os.environ.pop("GONE", None)
+    return 1
+rule second:
+    input: "first"
+    output: "second"
+    params: later=later
+    shell: "echo $LATER ${{GONE:-gone}} $LATER_SECRET > {output}"
+"""
+    run = run_snakemake(
+        tmp_path, text, "--flux-operator-job-step", step, engine="embedded", GONE="there", LATER_SECRET="first"
+    )
+    assert run.returncode == 0, run.output
+    assert run.read("second") == "set gone changed\n"

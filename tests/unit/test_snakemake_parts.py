@@ -24,6 +24,7 @@ from snakemake_executor_flux.identity import _content, changed_input, stable_tex
 from snakemake_executor_flux.namespaces import names_of, shell_text
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.settings import ExecutorSettings
+from snakemake_executor_flux.steps.base import changed_since
 from snakemake_executor_flux.steps.choice import Choice
 from snakemake_executor_flux.steps.nested import decode_target_jobs, encode_target_jobs, format_value
 from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
@@ -245,3 +246,14 @@ def test_what_a_local_wrapper_holds_counts(tmp_path: Path) -> None:
     assert _content(job) is not None
     job.rule.wrapper = "v5.0.0/bio/tool"
     assert _content(job) is None  # its address has its version
+
+
+def test_a_change_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHANGED", "before")
+    monkeypatch.setenv("GONE", "there")
+    inherited = dict(os.environ)
+    assert changed_since(inherited) == {}
+    monkeypatch.setenv("CHANGED", "after")
+    monkeypatch.setenv("ADDED", "")
+    monkeypatch.delenv("GONE")
+    assert changed_since(inherited) == {"CHANGED": "after", "ADDED": "", "GONE": None}
