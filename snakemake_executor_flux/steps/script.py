@@ -59,10 +59,11 @@ class _Capture:
         DIRECTORY.mkdir(parents=True, exist_ok=True)
         suffix = f".{self.owner}.{script.path.get_filename()}"
         with tempfile.NamedTemporaryFile(suffix=suffix, dir=DIRECTORY, delete=False) as file:
+            path = Path(file.name).absolute()  # as it is with the local executor, for scripts that look at it
             if self.cleanup:
-                self.scratch.append(Path(file.name).absolute())
+                self.scratch.append(path)
             script.write_script(script.get_preamble(), file)
-        script.execute_script(str(DIRECTORY / Path(file.name).name))
+        script.execute_script(str(path))
 
     def start(self, command: str, env: Mapping[str, str], executable: str | None) -> None:
         # Where a command is too long for one argument, Snakemake has put it into a directory for it.

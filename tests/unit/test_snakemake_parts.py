@@ -166,6 +166,13 @@ def test_a_command_is_taken_in_its_thread_only_and_an_environment_is_asked_once(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["after", "asked", "run"]
     assert (tmp_path / "asked").read_text() == "asked\n"
     assert capture.command.endswith("touch taken") and capture.env["OMP_NUM_THREADS"] == "3"
+    source = SimpleNamespace(path=SimpleNamespace(get_filename=lambda: "a.py"), get_preamble=lambda: "")
+    source.write_script = lambda _, file: file.write(b"x")
+    paths: list[str] = []
+    source.execute_script = paths.append
+    capture.write(source)
+    assert paths == [str(tmp_path / ".snakemake" / "scripts" / Path(paths[0]).name)] == list(map(str, capture.scratch))
+    capture.scratch.clear()
     # One that is too long for an argument lies in a directory, which belongs to the job.
     with script._capturing(capture), pytest.raises(script._Taken):
         shell("true " + "x" * 100_000)
