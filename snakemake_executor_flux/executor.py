@@ -276,12 +276,13 @@ class Executor(RemoteExecutor):
 
     def _command(self, job: Any, step: str, key: str, record: Path) -> tuple[str, StepCommand]:
         """A job's command by its step, or by the snakemake step where it turns out that only that can make it."""
+        owner = leftovers.owner(self._instance.run.id, key)
         if step != "snakemake":
             self.workflow.async_run(job.prepare())
             try:
                 if step == "shell":
-                    return step, shell_command(job, self.workflow, record)
-                return step, script_command(job, self.workflow, record, leftovers.owner(self._instance.run.id, key))
+                    return step, shell_command(job, self.workflow, record, owner)
+                return step, script_command(job, self.workflow, record, owner)
             except Unresolved as err:
                 reason = str(err)
             except Exception as err:
@@ -293,7 +294,7 @@ class Executor(RemoteExecutor):
             self.logger.debug(
                 f"flux-operator: job {job.jobid} ({job.name}) takes the snakemake step after all: {reason}"
             )
-        return "snakemake", snakemake_command(job, self, self.workflow.workdir_init)
+        return "snakemake", snakemake_command(job, self, self.workflow.workdir_init, owner)
 
     def _request(self, job: Any, ask: Ask, command: StepCommand, key: str, digest: str, log: Path) -> JobRequest:
         secrets = {name: value for name, value in command.secret_env.items() if name not in command.env}

@@ -1,6 +1,6 @@
-"""Temporary scripts of jobs whose Snakemake was killed.
+"""Temporary scripts of jobs whose Snakemake was killed, and directories of commands that are too long for an argument.
 
-A script's name holds the run and the key of its job (`owner`), so that the next Snakemake in the directory can tell
+Their name holds the run and the key of its job (`owner`), so that the next Snakemake in the directory can tell
 what nobody needs any more. Ends of jobs remove their own; this is for what those left who could not.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from snakemake_executor_flux.steps.base import remove_scratch
 
 #: Where Snakemake puts scripts, below the working directory.
 DIRECTORY = Path(".snakemake") / "scripts"
+#: Where Snakemake puts directories of long commands.
+_ABOVE = DIRECTORY.parent
+_LONG = "shell_tmp."
 _NAME = re.compile(r"[^.]*\.flux-(?P<run>[0-9a-f]+)-(?P<key>[0-9a-f.]+)-\.")
 
 
@@ -23,25 +27,31 @@ def owner(run_id: str, key: str) -> str:
     return f"flux-{run_id}-{key}-"
 
 
+def new_directory(owner: str) -> Path:
+    """For a command that is too long for one argument."""
+    return Path(tempfile.mkdtemp(dir=_ABOVE, prefix=f"{_LONG}{owner}.")).absolute()
+
+
 def of_job(key: str) -> tuple[Path, ...]:
-    """The scripts of one job."""
-    return tuple(path for path, _, found in _scripts() if found == key)
+    """What one job has."""
+    return tuple(path for path, _, found in _found() if found == key)
 
 
 def remove_of_other_runs(run_id: str) -> None:
     """A run that has the directory now means that earlier ones, and their jobs, are over."""
-    remove_scratch(path for path, run, _ in _scripts() if run != run_id)
+    remove_scratch(path for path, run, _ in _found() if run != run_id)
 
 
 def remove_of_jobs(keys: Iterable[str]) -> None:
     wanted = set(keys)
     if wanted:
-        remove_scratch(path for path, _, key in _scripts() if key in wanted)
+        remove_scratch(path for path, _, key in _found() if key in wanted)
 
 
-def _scripts() -> Iterator[tuple[Path, str, str]]:
-    with contextlib.suppress(FileNotFoundError):
-        for path in list(DIRECTORY.iterdir()):
-            match = _NAME.match(path.name)
-            if match:
-                yield path.absolute(), match["run"], match["key"]
+def _found() -> Iterator[tuple[Path, str, str]]:
+    for directory, start in ((DIRECTORY, ""), (_ABOVE, _LONG)):
+        with contextlib.suppress(FileNotFoundError):
+            for path in list(directory.iterdir()):
+                match = _NAME.match(path.name) if path.name.startswith(start) else None
+                if match:
+                    yield path.absolute(), match["run"], match["key"]

@@ -25,7 +25,7 @@ from typing import Any
 
 from snakemake.settings.types import DeploymentMethod
 
-from snakemake_executor_flux.leftovers import DIRECTORY
+from snakemake_executor_flux import leftovers
 from snakemake_executor_flux.steps.base import StepCommand, remove_scratch
 from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
 from snakemake_executor_flux.steps.shell import declared, measured
@@ -56,9 +56,9 @@ class _Capture:
 
     def write(self, script: Any) -> None:
         """In place of ScriptBase.evaluate, which removes the script when the command has ended."""
-        DIRECTORY.mkdir(parents=True, exist_ok=True)
+        leftovers.DIRECTORY.mkdir(parents=True, exist_ok=True)
         suffix = f".{self.owner}.{script.path.get_filename()}"
-        with tempfile.NamedTemporaryFile(suffix=suffix, dir=DIRECTORY, delete=False) as file:
+        with tempfile.NamedTemporaryFile(suffix=suffix, dir=leftovers.DIRECTORY, delete=False) as file:
             path = Path(file.name).absolute()  # as it is with the local executor, for scripts that look at it
             if self.cleanup:
                 self.scratch.append(path)
@@ -69,7 +69,10 @@ class _Capture:
         # Where a command is too long for one argument, Snakemake has put it into a directory for it.
         directory = sys._getframe(2).f_locals.get("tmpdir")
         if directory is not None:
-            self.scratch.append(Path(directory).absolute())
+            mine = leftovers.new_directory(self.owner)
+            Path(directory).replace(mine)
+            self.scratch.append(mine)
+            command = command.replace(Path(directory).name, mine.name)
         self.command, self.program, self.env = command, executable or "/bin/sh", env
         raise _Taken
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from snakemake.deployment import singularity
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import MAX_ARG_LEN, shell
 
+from snakemake_executor_flux import leftovers
 from snakemake_executor_flux.namespaces import shell_text
 from snakemake_executor_flux.steps.base import StepCommand
 from snakemake_executor_flux.steps.pending import check_text
@@ -35,13 +35,16 @@ _TMP_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 _CONDA_CONFLICTS = ("R_LIBS", "PYTHONPATH", "PERLLIB", "PERL5LIB")
 
 
-def shell_command(job: Any, workflow: Any, record: Path) -> StepCommand:
-    """The command of a prepared job. Raises RuleException for one that cannot be formatted, Unresolved."""
+def shell_command(job: Any, workflow: Any, record: Path, owner: str) -> StepCommand:
+    """The command of a prepared job. ``owner`` becomes a part of the name of what it leaves for its time.
+
+    Raises RuleException for one that cannot be formatted, Unresolved.
+    """
     executable = job.resources.get("shell_exec") or shell.get_executable()
     shell._check_executable(executable)
     scratch: list[Path] = []
     repeats = (job.benchmark_repeats or 1) if job.benchmark is not None else 1
-    commands = [_text(job, workflow, executable, iteration, scratch) for iteration in range(repeats)]
+    commands = [_text(job, workflow, executable, iteration, scratch, owner) for iteration in range(repeats)]
     program = executable or "/bin/sh"
     return StepCommand(
         argv=[program, "-c", commands[0]] if job.benchmark is None else measured(record, program, commands),
@@ -57,7 +60,7 @@ def measured(record: Path, program: str, commands: list[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "snakemake_executor_flux.steps.measured", str(record), program, *commands]
 
 
-def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scratch: list[Path]) -> str:
+def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scratch: list[Path], owner: str) -> str:
     deployment = workflow.deployment_settings.deployment_method
     conda_env = job.conda_env.address if DeploymentMethod.CONDA in deployment and job.conda_env else None
     image = job.container_img_path if DeploymentMethod.APPTAINER in deployment else None
@@ -78,7 +81,7 @@ def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scrat
 
         text = Conda(container_img=image, prefix_path=workflow.conda_base_path).shellcmd(conda_env, text)
     if len(text.replace("'", r"'\''")) + 2 > MAX_ARG_LEN:
-        text = _spill(text, executable, scratch)
+        text = _spill(text, executable, scratch, owner)
     if image:
         text = singularity.shellcmd(
             image,
@@ -93,9 +96,9 @@ def _text(job: Any, workflow: Any, executable: str | None, iteration: int, scrat
     return str(text)
 
 
-def _spill(text: str, executable: str | None, scratch: list[Path]) -> str:
+def _spill(text: str, executable: str | None, scratch: list[Path], owner: str) -> str:
     """Put a text that is too long for one argument into a script, as Snakemake does."""
-    directory = Path(tempfile.mkdtemp(dir=".snakemake", prefix="shell_tmp.")).absolute()
+    directory = leftovers.new_directory(owner)
     scratch.append(directory)
     script = directory / "script.sh"
     script.write_text(text + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from snakemake.shell import MAX_ARG_LEN, shell
 from snakemake_interface_executor_plugins import utils
 from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
+from snakemake_executor_flux import leftovers
 from snakemake_executor_flux.importing import given_by_start
 from snakemake_executor_flux.steps import nested
 from snakemake_executor_flux.steps.base import StepCommand
@@ -77,9 +77,10 @@ def quoted_for_a_shell() -> Iterator[None]:
         utils.format_cli_value = original
 
 
-def snakemake_command(job: Any, executor: Any, cwd: str) -> StepCommand:
+def snakemake_command(job: Any, executor: Any, cwd: str, owner: str) -> StepCommand:
     """The command that an executor of Snakemake's own kind would put into its jobscript. It begins in ``cwd``, where
-    this Snakemake began: it reads the workflow anew, a relative ``workdir:`` included."""
+    this Snakemake began: it reads the workflow anew, a relative ``workdir:`` included.
+    ``owner`` is for the name of what it leaves for its time."""
     # The storage plugins' settings are among them: a nested Snakemake takes them from there.
     secrets = executor.envvars()
     env = {"PWD": cwd}
@@ -93,7 +94,7 @@ def snakemake_command(job: Any, executor: Any, cwd: str) -> StepCommand:
     # Not any sh: some drop what bash has exported, the function `module` above all.
     program = shell.get_executable() or "/bin/sh"
     if len(text.encode()) > MAX_ARG_LEN:
-        directory = Path(tempfile.mkdtemp(dir=".snakemake", prefix="shell_tmp.")).absolute()
+        directory = leftovers.new_directory(owner)
         long = directory / "job.sh"
         long.write_text(text + "\n")
         long.chmod(long.stat().st_mode | stat.S_IXUSR)

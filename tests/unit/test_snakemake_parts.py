@@ -87,13 +87,22 @@ def test_scripts_are_told_by_run_and_key(tmp_path: Path, monkeypatch: pytest.Mon
     other = directory / f"tmpx_2.{leftovers.owner('12ab', 'ab.2.cd')}.plot.py"
     old = directory / f"tmpx_3.{leftovers.owner('99', 'ab.1.cd')}.R"
     foreign = directory / "tmpx_4.plot.py"
+    mine_long = leftovers.new_directory(leftovers.owner("12ab", "ab.1.cd"))
+    other_long = leftovers.new_directory(leftovers.owner("12ab", "ab.2.cd"))
+    old_long = leftovers.new_directory(leftovers.owner("99", "ab.1.cd"))
+    foreign_long = tmp_path / ".snakemake" / "shell_tmp.abcd"
+    foreign_long.mkdir()
+    for long in (mine_long, other_long, old_long, foreign_long):
+        (long / "script.sh").touch()
     for path in (mine, other, old, foreign):
         path.touch()
-    assert set(leftovers.of_job("ab.1.cd")) == {mine, old}
+    assert set(leftovers.of_job("ab.1.cd")) == {mine, old, mine_long, old_long}
     leftovers.remove_of_other_runs("12ab")
     assert set(directory.iterdir()) == {mine, other, foreign}
+    assert set(directory.parent.iterdir()) == {directory, mine_long, other_long, foreign_long}
     leftovers.remove_of_jobs(["ab.2.cd"])
     assert set(directory.iterdir()) == {mine, foreign}
+    assert set(directory.parent.iterdir()) == {directory, mine_long, foreign_long}
 
 
 def test_paths_of_options_are_relative_to_where_they_were_typed(
@@ -155,7 +164,7 @@ def test_a_command_is_taken_in_its_thread_only_and_an_environment_is_asked_once(
     from snakemake_executor_flux.steps import script
 
     monkeypatch.chdir(tmp_path)
-    capture = script._Capture("owner", cleanup=True)
+    capture = script._Capture(leftovers.owner("12ab", "ab.1.cd"), cleanup=True)
     with script._capturing(capture), ThreadPoolExecutor(1) as others:
         for _ in range(2):
             assert shell("echo asked >> asked; echo 3.12", read=True).strip() == "3.12"
@@ -177,7 +186,10 @@ def test_a_command_is_taken_in_its_thread_only_and_an_environment_is_asked_once(
     with script._capturing(capture), pytest.raises(script._Taken):
         shell("true " + "x" * 100_000)
     [directory] = capture.scratch
-    assert directory.is_dir() and str(directory) in capture.command
+    assert f'"{directory}/script.sh"' in capture.command
+    assert os.access(directory / "script.sh", os.X_OK)
+    assert directory in leftovers.of_job("ab.1.cd")
+    assert [path.name for path in directory.parent.glob("shell_tmp.*")] == [directory.name]
 
 
 def test_a_command_is_made_of_the_names_that_its_rule_sees() -> None:
