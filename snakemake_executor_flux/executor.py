@@ -31,9 +31,9 @@ from snakemake_executor_flux.resources import Ask, ResourceError, ask_of, ignore
 from snakemake_executor_flux.settings import ExecutorSettings
 from snakemake_executor_flux.steps.base import StepCommand, changed_since, remove_scratch
 from snakemake_executor_flux.steps.choice import Choice, choose, facts_of
-from snakemake_executor_flux.steps.pending import Unresolved, forget_params, resolve
+from snakemake_executor_flux.steps.pending import Unresolved, check_values, forget_params, resolve
 from snakemake_executor_flux.steps.script import script_command
-from snakemake_executor_flux.steps.shell import shell_command
+from snakemake_executor_flux.steps.shell import check_command, shell_command
 from snakemake_executor_flux.steps.snakemake import (
     NO_IDLE_EXIT,
     job_arguments,
@@ -278,19 +278,26 @@ class Executor(RemoteExecutor):
         """A job's command by its step, or by the snakemake step where it turns out that only that can make it."""
         owner = leftovers.owner(self._instance.run.id, key)
         if step != "snakemake":
-            self.workflow.async_run(job.prepare())
+            # Before `prepare`: a nested Snakemake prepares too, and a second time is not the same as the first.
+            check = check_command if step == "shell" else check_values
             try:
-                if step == "shell":
-                    return step, shell_command(job, self.workflow, record, owner)
-                return step, script_command(job, self.workflow, record, owner)
+                check(job)
             except Unresolved as err:
                 reason = str(err)
-            except Exception as err:
-                # Any code of Snakemake's and of the workflow's may have run. A nested Snakemake runs it again: it
-                # succeeds, or says what is wrong as the local executor would.
-                if step == "shell":
-                    raise
-                reason = f"{type(err).__name__}: {err}"
+            else:
+                self.workflow.async_run(job.prepare())
+                try:
+                    if step == "shell":
+                        return step, shell_command(job, self.workflow, record, owner)
+                    return step, script_command(job, self.workflow, record, owner)
+                except Unresolved as err:
+                    reason = str(err)
+                except Exception as err:
+                    # Any code of Snakemake's and of the workflow's may have run. A nested Snakemake runs it again: it
+                    # succeeds, or says what is wrong as the local executor would.
+                    if step == "shell":
+                        raise
+                    reason = f"{type(err).__name__}: {err}"
             self.logger.debug(
                 f"flux-operator: job {job.jobid} ({job.name}) takes the snakemake step after all: {reason}"
             )

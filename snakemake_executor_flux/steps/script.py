@@ -27,7 +27,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from snakemake_executor_flux import leftovers
 from snakemake_executor_flux.steps.base import StepCommand, remove_scratch
-from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
+from snakemake_executor_flux.steps.pending import Unresolved, check_text
 from snakemake_executor_flux.steps.shell import declared, measured
 
 #: By their names: the package snakemake has attributes of the same names that are not its modules.
@@ -143,11 +143,12 @@ def _capturing(capture: _Capture) -> Iterator[None]:
 
 
 def script_command(job: Any, workflow: Any, record: Path, owner: str) -> StepCommand:
-    """The command of a prepared job. ``owner`` becomes a part of the names of its scripts.
+    """The command of a prepared job, whose values `check_values` has looked at.
+
+    ``owner`` becomes a part of the names of its scripts.
 
     Raises Unresolved, and whatever Snakemake raises at such a rule; nothing of the job is left then.
     """
-    check_values(job)
     capture = _Capture(owner, workflow.execution_settings.cleanup_scripts)
     repeats = (job.benchmark_repeats or 1) if job.benchmark is not None else 1
     commands = []

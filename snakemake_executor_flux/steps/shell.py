@@ -35,6 +35,11 @@ _TMP_VARIABLES = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 _CONDA_CONFLICTS = ("R_LIBS", "PYTHONPATH", "PERLLIB", "PERL5LIB")
 
 
+def check_command(job: Any) -> None:
+    """Whether a job's command can be made here, before anything is done for it. Raises RuleException, Unresolved."""
+    check_text(job, shell_text(job), job.rule.shellcmd)
+
+
 def shell_command(job: Any, workflow: Any, record: Path, owner: str) -> StepCommand:
     """The command of a prepared job. ``owner`` becomes a part of the name of what it leaves for its time.
 

@@ -24,7 +24,7 @@ from snakemake_executor_flux.identity import _content, changed_input, stable_tex
 from snakemake_executor_flux.namespaces import names_of, shell_text
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.settings import ExecutorSettings
-from snakemake_executor_flux.steps.base import changed_since
+from snakemake_executor_flux.steps.base import StepCommand, changed_since
 from snakemake_executor_flux.steps.choice import Choice
 from snakemake_executor_flux.steps.nested import decode_target_jobs, encode_target_jobs, format_value
 from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
@@ -276,3 +276,22 @@ def test_a_change_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ADDED", "")
     monkeypatch.delenv("GONE")
     assert changed_since(inherited) == {"CHANGED": "after", "ADDED": "", "GONE": None}
+
+
+@pytest.mark.parametrize("step", ["shell", "script"])
+def test_a_job_that_only_a_nested_snakemake_can_tell_is_prepared_there_only(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job({"a": "<TBD>"}, {})
+    job.rule = SimpleNamespace(name="a", shellcmd="echo {params}", run_func=None, workflow=SimpleNamespace(globals={}))
+    job.input = job.output = job.wildcards = job.log = {}
+    job.threads = job.jobid = 1
+    job.name = "a"
+    job.prepare = lambda: pytest.fail("it is prepared here, too")
+    executor = Executor.__new__(Executor)
+    executor.logger = logging.getLogger("test")
+    executor.workflow = SimpleNamespace(workdir_init="/")
+    executor._instance = SimpleNamespace(run=SimpleNamespace(id="12ab"))  # type: ignore[assignment]  # a part of it
+    nested = StepCommand(["nested"])
+    monkeypatch.setattr("snakemake_executor_flux.executor.snakemake_command", lambda *_: nested)
+    assert executor._command(job, step, "ab.1.cd", Path("record")) == ("snakemake", nested)
