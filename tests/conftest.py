@@ -30,7 +30,7 @@ _CURE = {
 def pytest_configure() -> None:
     """What the tests start and interrupt must not ignore signals because they themselves were started by nohup, or with
     `&` by a script: a signal with a handler is not ignored by what is started."""
-    for signum in (signal.SIGHUP, signal.SIGINT):
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, lambda *_: None)
 

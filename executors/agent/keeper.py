@@ -42,10 +42,10 @@ class _Keeper:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._asked_to_end)
         signal.signal(signal.SIGALRM, self._force)
-        # What Python ignores for itself, programs expect to end by.
-        self._child = os.posix_spawnp(
-            command[0], command, os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ], setsigmask=[]
-        )
+        # Programs expect to end by what Python ignores for itself, and by what a shell has what it starts in the
+        # background ignore: a session of its own has no terminal whose keys could be meant for somebody else.
+        expected = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT]
+        self._child = os.posix_spawnp(command[0], command, os.environ, setsigdef=expected, setsigmask=[])
         from . import holding, process_tree  # while the instance starts
 
         holding.hold(
