@@ -26,7 +26,7 @@ def spec_with(*volumes: dict[str, Any], **more: Any) -> MiniClusterSpec:
     ("volume", "shared"),
     [
         ({"claimName": "work", "path": "/work"}, True),
-        ({"hostPath": "/elsewhere", "path": "/work/project"}, True),
+        ({"hostPath": "/elsewhere", "path": "/data/project"}, True),
         ({"claimName": "work", "path": "/work", "readOnly": True}, False),
         ({"claimName": "work", "path": "/workbench"}, False),
         ({"emptyDir": True, "path": "/work"}, False),
@@ -34,7 +34,7 @@ def spec_with(*volumes: dict[str, Any], **more: Any) -> MiniClusterSpec:
     ],
 )
 def test_files_are_shared_where_the_working_directory_is_in_a_volume(volume: dict[str, Any], shared: bool) -> None:
-    assert shares_files(spec_with(volume), "/work/project") is shared
+    assert shares_files(spec_with(volume), "/data/project") is shared
 
 
 def someone(monkeypatch: pytest.MonkeyPatch, uid: int, gid: int, groups: list[int]) -> None:
