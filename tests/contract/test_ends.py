@@ -178,12 +178,14 @@ def test_joining_an_instance_that_ends_meanwhile_makes_none(config: RunConfig) -
 
 def test_one_that_is_ending_is_not_joined(opener: Opener, config: RunConfig, out: Path) -> None:
     session = opener()
-    stubborn = f"trap '' TERM; touch {out}; while :; do sleep 1; done"
+    told = out.with_suffix(".told")
+    stubborn = f"trap 'touch {told}' TERM; touch {out}; while :; do sleep 1; done"
     [job] = session.submit([JobRequest(argv=["sh", "-c", stubborn])])
     wait_running(job, out)
     closing = threading.Thread(target=session.close)
     closing.start()
-    wait_for(lambda: session._client.ended or not _joinable(session, config), "it takes nobody any more")
+    # Who joined before that would use it, and it would not end.
+    wait_for(told.exists, "its job is told to end")
     assert not _joinable(session, config)
     closing.join()
     wait_for(lambda: is_gone(session), "nothing is left")
