@@ -50,7 +50,7 @@ def test_variants_are_found(engine: str, tmp_path: Path) -> None:
     steps = {row["rule"]: row["step"] for row in run.efficiency()}
     assert steps == {
         "index": "shell", "align": "shell", "sort": "shell", "call": "shell", "merge": "shell", "table": "shell",
-        "plot": "snakemake",
+        "plot": "script",
     }  # fmt: skip
     assert (tmp_path / "benchmarks/align/a.tsv").read_text().startswith("s\th:m:s\tmax_rss")
 
