@@ -110,8 +110,8 @@ def test_jobs_of_all_ranks_may_write_a_last_file_when_everything_is_deleted(pods
     job = f"trap 'echo saved >{tmp_path}/saved-$FLUX_TASK_RANK; exit 0' TERM; touch {tmp_path}/up-$FLUX_TASK_RANK;"
     (tmp_path / "job.sh").write_text(f"{job} while :; do sleep 0.1; done")
     script = f"""
-    flux submit --quiet -N2 sh {tmp_path}/job.sh
     trap 'flux cancel --all --quiet; flux queue drain --quiet; exit 0' HUP
+    flux submit --quiet -N2 sh {tmp_path}/job.sh
     while :; do sleep 0.1; done
     """
     made = pods(spec_of(script, container={"launcher": True}))
