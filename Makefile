@@ -7,6 +7,10 @@ STAMP := $(VENV)/.complete
 # Snakemake's command has to be found by the examples' own commands.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Where PYTHONDONTWRITEBYTECODE is set, each of the thousands of processes of the tests would compile our packages anew.
+COMPILE = $(BIN)/python -m compileall -q executors snakemake_executor_flux snakemake_executor_plugin_flux_operator \
+	airflow_provider_flux tests
+
 .PHONY: help demo demo-airflow test test-quick lint bench clean
 
 help:
@@ -33,9 +37,11 @@ demo-airflow: $(STAMP)
 	@$(BIN)/python examples/airflow/demo.py
 
 test: $(STAMP)
+	@$(COMPILE)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 test-quick: $(STAMP)
+	@$(COMPILE)
 	$(BIN)/python -m pytest tests/unit tests/contract/test_jobs.py -q
 
 lint: $(STAMP)
