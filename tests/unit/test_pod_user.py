@@ -25,12 +25,12 @@ def spec_with(*volumes: dict[str, Any], **more: Any) -> MiniClusterSpec:
 @pytest.mark.parametrize(
     ("volume", "shared"),
     [
-        ({"claimName": "work", "path": "/work"}, True),
+        ({"claimName": "work", "path": "/data"}, True),
         ({"hostPath": "/elsewhere", "path": "/data/project"}, True),
-        ({"claimName": "work", "path": "/work", "readOnly": True}, False),
-        ({"claimName": "work", "path": "/workbench"}, False),
-        ({"emptyDir": True, "path": "/work"}, False),
-        ({"configMapName": "work", "path": "/work"}, False),
+        ({"claimName": "work", "path": "/data", "readOnly": True}, False),
+        ({"claimName": "work", "path": "/database"}, False),
+        ({"emptyDir": True, "path": "/data"}, False),
+        ({"configMapName": "work", "path": "/data"}, False),
     ],
 )
 def test_files_are_shared_where_the_working_directory_is_in_a_volume(volume: dict[str, Any], shared: bool) -> None:
