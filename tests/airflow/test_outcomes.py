@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import sqlite3
 import urllib.parse
 from pathlib import Path
@@ -46,6 +47,20 @@ def run(airflow: AirflowStack, dag_id: str, directory: Path) -> Run:
 @pytest.fixture(scope="module", params=["worker", "deferred"])
 def outcomes(request: pytest.FixtureRequest, airflow: AirflowStack, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(airflow, f"outcomes_{request.param}", tmp_path_factory.mktemp("outcomes"))
+
+
+def told_late(outcomes: Run, task: str) -> list[str]:
+    """What the triggerer logged of a task after Airflow had closed the task's own log there.
+
+    A trigger that ends soon on a busy machine is taken off Airflow's list before its last lines are read, and these
+    stand in the triggerer's log instead.
+    """
+    line = re.compile(
+        rf"\S+ \[info +\] (.*?) +\[airflow_provider_flux\.triggers\.job\..* run_id={re.escape(outcomes.run_id)} "
+    )
+    text = (outcomes.airflow.home / "triggerer.out").read_text()
+    found = [(one, line.match(one)) for one in text.splitlines() if f"task_id={task} " in one]
+    return [match[1] for _, match in found if match]
 
 
 def tries(outcomes: Run, task: str) -> tuple[str, int]:
@@ -116,7 +131,7 @@ def test_a_secret_that_a_job_tells_is_masked_by_whoever_logs_it(outcomes: Run) -
     """Not in the log in any form is what the test before this one shows."""
     assert outcomes.tasks["tells"]["state"] == "success"
     assert outcomes.xcom("tells") == "the end"
-    lines = outcomes.log("tells").splitlines()
+    lines = [*outcomes.log("tells").splitlines(), *told_late(outcomes, "tells")]
     assert "token=***." in lines and "cut:***" in lines, lines
     assert lines.count("***") == 1  # in base64
     assert [line for line in lines if line.startswith("dXNlcj") and line.endswith("***")]
