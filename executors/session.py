@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Self
 
 from executors import forks
-from executors.agent.wire import MAX_LINE, MAX_NOTE, Cursor, JobEvent
+from executors.agent.wire import MAX_LINE, MAX_NOTE, Cursor, JobEvent, is_text
 from executors.client import Client, Following, Handler, Hello
 from executors.config import RunConfig
 from executors.errors import AgentError, ForkedError, ProvisionError, RequestError, SessionClosedError
@@ -731,14 +731,11 @@ def _passable(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _unnameable(environ: Mapping[str, str]) -> list[str]:
     """Variables that jobs under Flux cannot have: not UTF-8, so not in a jobspec; nor to be set by a shell."""
-    found = []
-    for name, value in environ.items():
-        try:
-            (name + value).encode("utf-8")
-        except UnicodeEncodeError:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                found.append(name)
-    return found
+    return [
+        name
+        for name, value in environ.items()
+        if not is_text(name + value) and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    ]
 
 
 def _placeholder(session: Session, job_id: str) -> JobHandle:

@@ -6,6 +6,8 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
 
+from .wire import is_text
+
 #: (job id, event name, timestamp, context): an entry of a job's main eventlog (RFC 18, RFC 21).
 Entry = Tuple[str, str, float, Dict[str, Any]]
 #: Called on the server's loop with entries in order.
@@ -50,7 +52,7 @@ class Environment:
     def halves(self) -> Tuple[Environment, Dict[str, str]]:
         """The part that is text, all of it as a rule; and what is not UTF-8, which Flux's JSON cannot hold."""
         if self._halves is None:
-            rest = {name: value for name, value in self.values.items() if not _is_text(name + value)}
+            rest = {name: value for name, value in self.values.items() if not is_text(name + value)}
             text = {name: value for name, value in self.values.items() if name not in rest}
             self._halves = (Environment(text) if rest else self), rest
         return self._halves
@@ -60,14 +62,6 @@ class Environment:
         if self._text is None:
             self._text = json.dumps(self.values)
         return self._text
-
-
-def _is_text(word: str) -> bool:
-    try:
-        word.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Submission:

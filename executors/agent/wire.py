@@ -180,3 +180,12 @@ def parse_cursor(value: Any) -> Optional[Cursor]:
         if isinstance(epoch, str) and isinstance(sequence, int) and not isinstance(sequence, bool) and sequence >= 0:
             return Cursor(epoch, sequence)
     raise WireError("bad-request", "after: %r is not a cursor [epoch, sequence]" % (value,))
+
+
+def is_text(word: str) -> bool:
+    """Whether a word can be sent: Python has surrogates for bytes that are not UTF-8, which no message can hold."""
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping
 
 from executors.agent.sweeping import sweep
-from executors.agent.wire import MARK, mark_value
+from executors.agent.wire import MARK, is_text, mark_value
 from executors.config import RunConfig
 from executors.errors import EndingError, GuestError, ProvisionError
 from executors.provision import usage
@@ -72,7 +72,7 @@ class _AgentHere:
 
     def _process_environment(self) -> dict[str, str]:
         """The instance's own. A Flux broker does not start with a variable that is not UTF-8; jobs have it from us."""
-        return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX and _is_text(k + v)}
+        return {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX and is_text(k + v)}
 
     def _agent_arguments(self, engine: str, command: str) -> list[str]:
         run = self._config.run
@@ -367,11 +367,3 @@ class AttachProvisioner(_AgentHere):
 
     def _process_environment(self) -> dict[str, str]:
         return {**super()._process_environment(), "FLUX_URI": self._environ["FLUX_URI"]}
-
-
-def _is_text(word: str) -> bool:
-    try:
-        word.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
