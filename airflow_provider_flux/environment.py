@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from executors.names import PLACE_VARIABLE
+
 #: Airflow's own settings (its database and its keys among them), connections and variables are no business of a job.
 _OWN = ("AIRFLOW_", "_AIRFLOW_", "FLUX_OPERATOR_")
 #: What Airflow does not take for a secret, and often is one.
@@ -14,12 +16,16 @@ _VALUE = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
 def inheritable(environ: Mapping[str, str], is_secret: Callable[[str], bool] | None = None) -> dict[str, str]:
-    """An environment without what is Airflow's and without what looks like a secret: jobspecs are stored by Flux."""
+    """An environment without what is Airflow's and without what looks like a secret: jobspecs are stored by Flux.
+
+    Where this machine's instances are is kept: workers find, and make, them where everybody else looks for them.
+    """
     secret = _airflows_opinion if is_secret is None else is_secret
     return {
         name: value
         for name, value in environ.items()
-        if not (name.startswith(_OWN) or _NAME.search(name) or _VALUE.search(value) or secret(name))
+        if name == PLACE_VARIABLE
+        or not (name.startswith(_OWN) or _NAME.search(name) or _VALUE.search(value) or secret(name))
     }
 
 

@@ -1,4 +1,4 @@
-"""Run ids, and the deterministic object names that follow from them. Pure."""
+"""Run ids, the deterministic object names that follow from them, and where instances on a machine are found. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from executors.errors import RunNameError
 
+#: The environment variable that names the directory for instances on this machine (`executors.provision.rundir`). All
+#: who look for an instance must agree on it, so an adapter that filters an environment keeps it.
+PLACE_VARIABLE = "FLUX_OPERATOR_RUNTIME_DIR"
 _HASH_DIGITS = 10
 #: Room for what is derived from a name: ``-`` and a pod index of up to 5 digits, ``-`` and 5 random characters, in a
 #: DNS label of 63.

@@ -18,9 +18,10 @@ from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
 from executors.kube.api import NAMESPACES, Kind
+from executors.names import PLACE_VARIABLE
 from executors.provision.direct import OLDEST, version_of
 from executors.provision.rights import RIGHTS, missing_rights
-from executors.provision.rundir import PLACE_VARIABLE, base_directory
+from executors.provision.rundir import base_directory
 from executors.render import MiniCluster, Program, pod_patch_problems, render_direct
 from executors.spec import default_document, parse_spec
 from executors.validation import direct_problems

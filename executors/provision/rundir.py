@@ -15,9 +15,8 @@ from pathlib import Path
 
 from executors.agent.sweeping import sweep
 from executors.errors import ProvisionError
+from executors.names import PLACE_VARIABLE
 
-#: Names a directory of the user's own for `Place`, where /tmp does not do.
-PLACE_VARIABLE = "FLUX_OPERATOR_RUNTIME_DIR"
 #: Where that directory is made, the first that is possible. They outlast a login session and hold short paths: neither
 #: XDG_RUNTIME_DIR (removed at the user's last logout) nor TMPDIR (long, and of one job, in batch systems) does both.
 _ROOTS = ("/tmp", "/var/tmp")

@@ -28,9 +28,10 @@ from executors import (
 )
 from executors.agent.wire import MARK
 from executors.lifecycle.reap import reap
+from executors.names import PLACE_VARIABLE
 from executors.provision import usage
 from executors.provision.local import LocalProvisioner
-from executors.provision.rundir import PLACE_VARIABLE, RunDirectory
+from executors.provision.rundir import RunDirectory
 from tests.contract.conftest import Opener, environment
 from tests.contract.test_jobs import LIMIT, wait_running
 from tests.contract.test_sessions import agent_pid, directory_of, wait_for

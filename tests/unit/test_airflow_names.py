@@ -49,3 +49,8 @@ def test_nothing_of_airflows_and_no_secret_is_inherited() -> None:
         "AWS_SECRET_ACCESS_KEY": "x",
     }
     assert inheritable(environ, lambda name: "secret" in name.lower()) == {"PATH": "/bin"}
+
+
+def test_workers_have_their_instances_where_everybody_looks_for_them() -> None:
+    environ = {"FLUX_OPERATOR_RUNTIME_DIR": "/scratch/me", "FLUX_OPERATOR_RUN_PROVISIONER": "local"}
+    assert inheritable(environ, lambda _name: False) == {"FLUX_OPERATOR_RUNTIME_DIR": "/scratch/me"}

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from executors import ProvisionError
+from executors.names import PLACE_VARIABLE
 from executors.provision import rundir
-from executors.provision.rundir import PLACE_VARIABLE, RunDirectory, base_directory, find_place, prune
+from executors.provision.rundir import RunDirectory, base_directory, find_place, prune
 
 
 @pytest.fixture
