@@ -25,7 +25,7 @@ PACKAGES = [
 USER = "fluxuser"
 UID = 1000
 # Part of the digest: to be raised when the same inputs have to give another image.
-RECIPE = 2
+RECIPE = 3
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 # What Snakemake's jobs and the examples import; and what those require.
 WANTED = (
     *("snakemake", "snakemake-storage-plugin-fs", "snakemake-storage-plugin-s3", "matplotlib", "pysam", "pybwa"),
-    *("psutil", "pyyaml", "tenacity", "kubernetes", "websockets", "click", "pyzmq"),
+    *("psutil", "pyyaml", "tenacity", "urllib3", "websockets", "click", "pyzmq"),
 )
 # Itself: the tests' own tree may be newer than any image, and its requirements are those above.
 OURS = "flux-operator-executors"
@@ -52,11 +52,14 @@ def _requirements(of: Distribution) -> Iterator[str]:
 
 
 def copy_to(packages: Path, scripts: Path) -> None:
-    """Copies the distributions' files; their commands get the interpreter of the image."""
+    """Copies the distributions' files; their commands get the interpreter of the image.
+
+    Bytecode too, as pip made it: a user of a pod cannot write any, and Snakemake would be compiled in each of its jobs.
+    """
     for dist in distributions():
         for file in dist.files or []:
             source = Path(str(file.locate()))
-            if not source.is_file() or file.suffix == ".pyc":
+            if not source.is_file():
                 continue
             if file.parts[0] == "..":
                 if file.parent.name == "bin":
