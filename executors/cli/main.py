@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
+from collections.abc import Sequence
 
 import click
 
-from executors.cli import clusters, doctor, files, jobs
+#: Which module of this package has a command. It is imported when the command is wanted: `run` in an instance that is
+#: there takes 0.1 s less without what the others need.
+MODULES = {
+    "up": "clusters",
+    "down": "clusters",
+    "list": "clusters",
+    "status": "clusters",
+    "resize": "clusters",
+    "reap": "clusters",
+    "run": "jobs",
+    "jobs": "jobs",
+    "logs": "jobs",
+    "cancel": "jobs",
+    "render": "files",
+    "validate": "files",
+    "doctor": "doctor",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(importlib.metadata.version("flux-operator-executors"))
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULES:
+            return None
+        commands: Sequence[click.Command] = importlib.import_module(f"executors.cli.{MODULES[cmd_name]}").COMMANDS
+        return next(one for one in commands if one.name == cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="flux-operator-executors")
 def main() -> None:
     """MiniClusters for workflow runs: Flux instances on Kubernetes or on this machine, and the jobs in them."""
-
-
-for command in (*clusters.COMMANDS, *jobs.COMMANDS, *files.COMMANDS, *doctor.COMMANDS):
-    main.add_command(command)

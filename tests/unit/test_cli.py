@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -13,8 +16,13 @@ import yaml
 from click.testing import CliRunner, Result
 
 from executors.cli.common import FAILED, INTERRUPTED, RUN_FAILED, TIMED_OUT, UNREAD, WRONG_INPUT
-from executors.cli.main import main
+from executors.cli.main import MODULES, main
 
+COMMANDS = {
+    command.name: command
+    for module in sorted(set(MODULES.values()))
+    for command in importlib.import_module(f"executors.cli.{module}").COMMANDS
+}
 MINICLUSTER = """\
 apiVersion: flux-framework.org/v1alpha2
 kind: MiniCluster
@@ -173,7 +181,7 @@ def test_doctor_is_content_without_flux_where_the_embedded_engine_does(monkeypat
 
 
 def test_every_command_and_option_says_what_it_does_and_what_happens_without_it() -> None:
-    for command in main.commands.values():
+    for command in COMMANDS.values():
         assert command.help, command.name
         for parameter in command.params:
             if isinstance(parameter, click.Option):
@@ -212,7 +220,7 @@ def _options_of(command: click.Command) -> set[str]:
 def test_the_page_has_every_command_with_an_example_and_its_options_and_no_other() -> None:
     sections = _sections()
     shared = _options_said(sections["Where instances are"])
-    there = {name: _options_of(command) - {"--json"} for name, command in main.commands.items()}
+    there = {name: _options_of(command) - {"--json"} for name, command in COMMANDS.items()}
     assert {name for name in sections if name.islower()} == set(there)
     for name, options in there.items():
         own = options if name in ("render", "validate") else options - shared
@@ -223,7 +231,7 @@ def test_the_page_has_every_command_with_an_example_and_its_options_and_no_other
 
 def test_the_page_has_the_shape_of_every_commands_json() -> None:
     said = set(re.findall(r"(?m)^\| `([a-z]+)` \|", _sections()["JSON"]))
-    assert said == {name for name, command in main.commands.items() if "--json" in _options_of(command)}
+    assert said == {name for name, command in COMMANDS.items() if "--json" in _options_of(command)}
 
 
 def test_the_page_has_the_commands_own_exit_codes() -> None:
@@ -235,4 +243,18 @@ def test_the_pages_lines_of_options_are_taken_by_the_commands() -> None:
     """Each example's words are parsed; nothing is run."""
     for line in re.findall(r"(?m)^    \$ flux-minicluster (.*)$", "".join(_sections().values())):
         words = shlex.split(line.split(" | ")[0].replace("2>/dev/null", ""))
-        main.commands[words[0]].make_context(words[0], words[1:])
+        COMMANDS[words[0]].make_context(words[0], words[1:])
+
+
+def test_each_command_is_found() -> None:
+    context = click.Context(main)
+    assert {name: main.get_command(context, name) for name in main.list_commands(context)} == COMMANDS
+    assert main.get_command(context, "none") is None
+    shown = CliRunner().invoke(main, ["--help"]).output
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+
+
+def test_running_a_job_loads_nothing_of_kubernetes() -> None:
+    code = "import sys, executors.cli.jobs; print(*[name for name in sys.modules if name.startswith('executors.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in loaded if name.startswith(("executors.kube", "executors.render"))]
