@@ -7,6 +7,7 @@ wait (``result``, ``close`` ...): they raise RuntimeError there, since nothing t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -121,6 +122,8 @@ class Session:
         self._to_ack: list[str] = []
         self._lost: str | None = None
         self._closed = False
+        #: Whether `close` has done all that it can.
+        self._done = False
         self._history = History(self._changed)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._client: Client = acquire(self, announce)
@@ -140,12 +143,21 @@ class Session:
         forks.bind(self, "_client", "_changed", "_making", "_acking", "_inbox", "_history", "_outbox")
 
     def __enter__(self) -> Self:
+        atexit.register(self._at_exit)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # What ends a forked child (SystemExit as a rule) is to end it, and to reach nothing of its parent's.
         if kind is None or self._pid == os.getpid():
             self.close()
+            atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        """A Ctrl-C may come when `__exit__` or `close` has only just begun, so that nothing in them sees it."""
+        if self._opened and not self._done and self._pid == os.getpid():
+            self._closed = True
+            self._lifecycle.release_soon(self._client)
+            self._client.close()
 
     # -- public
 
@@ -372,12 +384,14 @@ class Session:
                 self._closed = True
                 self._changed.notify_all()
             self._end(release)
+            self._done = True
         except BaseException as err:
             # A Ctrl-C above all, which may come before anything else; but a forked child has nothing to release.
             if release and not isinstance(err, ForkedError):
                 self._closed = True
                 self._lifecycle.release_soon(self._client)
                 self._client.close()
+            self._done = True
             raise
 
     def _end(self, release: bool) -> None:

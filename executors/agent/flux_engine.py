@@ -16,6 +16,7 @@ import asyncio
 import errno
 import json
 import os
+import sys
 import threading
 from collections import deque
 from typing import Any, Awaitable, Callable, Deque, Dict, List, Optional, Set, Tuple
@@ -88,9 +89,10 @@ class FluxEngine(Engine):
         self._refused = 0
         self._answered = 0
         self._seen = 0
-        #: The text for Flux's shell, see `flux_shell`; empty where nodes do not share our files.
+        #: The text for Flux's shell, see `flux_shell`; empty where it is not on every node.
         self._shell_text = ""
-        self._spool = os.path.join(state_dir, "spool")
+        #: For output that goes to no file of the job's; empty where not all nodes share it. Flux keeps it then.
+        self._spool = ""
         #: Jobs whose output Flux keeps, though our shell text is in use.
         self._kept_by_flux: Set[int] = set()
         self._mark = "" if guest else os.environ.get(MARK, "")
@@ -133,9 +135,11 @@ class FluxEngine(Engine):
             watcher.start()
             self._watch_broker(handle)
             if not self._everywhere and set(flux.hostlist.decode(handle.attr_get("hostlist"))) <= {os.uname().nodename}:
+                self._spool = os.path.join(self._state_dir, "spool")
                 os.makedirs(self._spool, mode=0o700, exist_ok=True)
                 self._shell_text = flux_shell.write(self._state_dir)
             if self._everywhere:
+                self._shell_text = _beside_the_archive(flux_shell.NAME)
                 self._secret_watcher = secret_service.serve(handle, self._state_dir)
             (self._consume if self._first else self._sentinel)(handle, instance)
             handle.reactor_run()
@@ -397,13 +401,15 @@ class FluxEngine(Engine):
             self._secret_count += 1
             mark["secret"] = name = "env-%d-%d-%s" % (os.getpid(), self._secret_count, os.urandom(16).hex())
             base = os.path.join(self._state_dir, name)
-            by_shell = not self._shell_text and launch.a_shell_takes(secret_env)
+            by_shell = not self._spool and launch.a_shell_takes(secret_env)
             launch.write_secrets(base, secret_env, mark["tasks"], secrets, by_shell)
-            if not self._shell_text:
+            if not self._spool:
                 bring = launch.with_sent_secrets if self._everywhere else launch.with_secrets
                 task["command"] = bring(task["command"], base, by_shell)
-        if self._shell_text and flux_shell.prepare(spec, mark["tasks"], self._shell_text, self._spool, base):
-            mark["spooled"] = True
+        if self._shell_text:
+            ours = base if self._spool else None
+            if flux_shell.prepare(spec, mark["tasks"], self._shell_text, self._spool, ours) and self._spool:
+                mark["spooled"] = True
         task["command"] = launch.without_templates(task["command"])
         if self._mark:
             # If the broker is killed, its job shells go and leave the tasks behind, with nothing else to know them by.
@@ -459,7 +465,7 @@ class FluxEngine(Engine):
 
     def follow(self, job_id: str, stream: str, offset: int, sink: Sink, progress: Callable[[], str]) -> Follower:
         job = _number(job_id)
-        if self._shell_text and job not in self._kept_by_flux:
+        if self._spool and job not in self._kept_by_flux:
             return FileFollower(flux_shell.spool_path(self._spool, job_id, stream), stream, offset, sink, progress)
         follower = OutputFollower(job_id, stream, offset, sink, progress, self._to_loop)
 
@@ -476,7 +482,7 @@ class FluxEngine(Engine):
         return follower
 
     def forget(self, job_id: str) -> None:
-        if self._shell_text:
+        if self._spool:
             self._kept_by_flux.discard(_number(job_id))
             for stream in ("stdout", "stderr"):
                 _unlink(flux_shell.spool_path(self._spool, job_id, stream))
@@ -516,6 +522,12 @@ def _resubmission(handle: flux.Flux, text: str, urgency: int) -> Callable[[], An
         return flux.job.submit_async(handle, text, urgency=urgency) if tries[0] <= _TRIES else None
 
     return submit
+
+
+def _beside_the_archive(name: str) -> str:
+    """The path of a file that every pod has beside the agent's archive, "" where there is none (an older client's)."""
+    path = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), name)
+    return path if os.path.exists(path) else ""
 
 
 def _connect() -> flux.Flux:

@@ -1,4 +1,4 @@
-"""What Flux's job shell does for a job before its tasks begin, where our files are on every node: a text of its initrc.
+"""What Flux's job shell does for a job before its tasks begin: a text of its initrc, which must be on every node.
 
 Flux's shell can be programmed in Lua (flux-shell-initrc(5)); a job names a text of ours by the option ``userrc``. With
 it, and without any process more, a job under Flux is what it is on the embedded engine:
@@ -6,10 +6,14 @@ it, and without any process more, a job under Flux is what it is on the embedded
 * a working directory that is not there is an error, where Flux would run the job in /tmp;
 * the tasks write to their files themselves. So a full disk is an error of the program that writes, a path with braces
   is no template, and a job is over when its tasks are, whatever they have left in the background;
-* stdin is empty, where Flux would have the job wait for input that nobody sends;
-* a secret environment reaches the tasks whatever its variables are called, since no shell reads it.
+* stdin is empty, where Flux would have the job wait for input that nobody sends.
 
-A job that asks for a terminal or for outputs of another kind keeps Flux's ways for its streams.
+Where all nodes share the agent's directory (one machine), output that goes to no file of the job's is kept there too,
+and a secret environment reaches the tasks whatever its variables are called, since no shell reads it.
+
+A job that asks for a terminal or for outputs of another kind keeps Flux's ways for its streams. So does a job of
+several tasks where nodes share no such directory: network file systems lose what several nodes append to one file. In
+an image without lua-posix all jobs do, and only the working directory is looked at.
 """
 
 from __future__ import annotations
@@ -20,16 +24,29 @@ from typing import Any, Dict, List, Optional
 OPTION = "fxo"
 NAME = "shell.lua"
 
-_TEXT = r"""
-local fcntl, unistd = require "posix.fcntl", require "posix.unistd"
+TEXT = r"""
 local our = shell.options.fxo
-local output = fcntl.O_WRONLY + fcntl.O_CREAT + fcntl.O_APPEND + fcntl.O_NONBLOCK
+local posix, fcntl = pcall (require, "posix.fcntl")
+local unistd = posix and require "posix.unistd"
+local output = posix and fcntl.O_WRONLY + fcntl.O_CREAT + fcntl.O_APPEND + fcntl.O_NONBLOCK
 
 -- Without the path before it, which may hold anything.
 local function plain (reason) return (reason:gsub ("^.*: ", "")) end
 
-local ok, reason = unistd.chdir (our.cwd)
+local ok, reason
+if posix then
+    ok, reason = unistd.chdir (our.cwd)
+else
+    ok, reason = io.open (our.cwd .. "/.")
+    if ok then ok:close () else ok = reason:match "Permission denied$" end  -- it may let one in without a look
+    if our.input then shell.options.input = our.input end
+    if our.output then shell.options.output = our.output end
+end
 if not ok then shell.die ("the working directory " .. our.cwd .. ": " .. plain (reason)) end
+
+if our.spool and not posix then
+    shell.die ("lua-posix is not installed here, though Flux was built with it: output cannot be kept")
+end
 
 local paths = {}
 
@@ -65,7 +82,7 @@ plugin.register {
     name = "fxo",
     handlers = {
         { topic = "shell.init", fn = function ()
-            if our.spool then open_outputs () end
+            if posix and our.writes then open_outputs () end
             return true
         end },
         { topic = "task.init", fn = function ()
@@ -80,7 +97,8 @@ plugin.register {
             return true
         end },
         { topic = "task.exec", fn = function ()
-            if our.spool then
+            if not posix then return true end
+            if our.writes then
                 put (paths[1], output, 1)
                 if paths[2] == paths[1] then unistd.dup2 (1, 2) else put (paths[2], output, 2) end
             end
@@ -101,7 +119,7 @@ def write(directory: str) -> str:
     path = os.path.join(directory, NAME)
     fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as text:
-        text.write(_TEXT)
+        text.write(TEXT)
     os.rename(path + ".new", path)  # a job of an agent before this one may be reading it
     return path
 
@@ -112,8 +130,9 @@ def spool_path(spool: str, job_id: str, stream: str) -> str:
 
 
 def prepare(spec: Dict[str, Any], tasks: int, text: str, spool: str, secrets: Optional[str]) -> bool:
-    """Have Flux's shell do for this job what the module says; whether its output goes where `spool_path` says.
+    """Have Flux's shell do for this job what the module says; whether its tasks write to their files themselves.
 
+    ``text``: the path of the text on every node. ``spool``: the directory for `spool_path`, "" where nodes share none.
     ``secrets``: the base of the files that `launch.write_variables` makes.
     """
     system = spec["attributes"].setdefault("system", {})
@@ -126,13 +145,18 @@ def prepare(spec: Dict[str, Any], tasks: int, text: str, spool: str, secrets: Op
     plain = "pty" not in options
     if plain and _is_plain_input(options.get("input")):
         our["stdin"] = True
-        options.pop("input", None)
-    files = _files(options.get("output")) if plain else None
-    if files is not None:
-        our["spool"] = spool
-        our.update(zip(("stdout", "stderr"), files))
-        our = {name: value for name, value in our.items() if value is not None}
-        if options.pop("output", {}).get("mode") != "append":
+        if given := options.pop("input", None):
+            our["input"] = given
+    files = _files(options.get("output")) if plain and (spool or tasks == 1) else None
+    writes = files is not None and (bool(spool) or None not in files)
+    if files is not None and writes:
+        our["writes"] = True
+        our.update({name: path for name, path in zip(("stdout", "stderr"), files) if path is not None})
+        if spool:
+            our["spool"] = spool
+        if given := options.pop("output", None):
+            our["output"] = given
+        if (given or {}).get("mode") != "append":
             our["truncate"] = True
         if _nodes(spec) > 1:
             our["several"] = True
@@ -142,7 +166,7 @@ def prepare(spec: Dict[str, Any], tasks: int, text: str, spool: str, secrets: Op
         options["pmi"] = "off"
     options["userrc"] = text
     options[OPTION] = our
-    return files is not None
+    return writes
 
 
 def _is_plain_input(value: Any) -> bool:

@@ -20,10 +20,10 @@ from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
 from executors.kube.api import NAMESPACES, Kind
 from executors.names import PLACE_VARIABLE
 from executors.provision.direct import OLDEST, version_of
-from executors.provision.rights import RIGHTS, missing_rights
+from executors.provision.rights import missing_rights, rights_for
 from executors.provision.rundir import base_directory
 from executors.render import MiniCluster, Program, pod_patch_problems, render_direct
-from executors.spec import default_document, parse_spec
+from executors.spec import MiniClusterSpec, default_document, parse_spec
 from executors.validation import direct_problems
 
 _QUOTAS = Kind("v1", "resourcequotas")
@@ -112,8 +112,8 @@ def _examine_cluster(api: Api, config: RunConfig, mode: str) -> Iterator[Finding
     if mode == "operator":
         yield _crd(api)
     yield _namespace(api, namespace)
-    yield from _rights(api, namespace, mode)
     spec = replace(config.minicluster or parse_spec(default_document()), pod_patch=config.run.pod_patch)
+    yield from _rights(api, namespace, mode, spec)
     # Of a run whose name and agent do not matter here.
     cluster, program = MiniCluster("run", namespace, spec), Program(b"", (), config.run.max_lifetime, config.run.ttl)
     problems = _problems(cluster, program, config, mode)
@@ -155,13 +155,14 @@ def _namespace(api: Api, namespace: str) -> Finding:
     return Finding("namespace", True, namespace)
 
 
-def _rights(api: Api, namespace: str, mode: str) -> Iterator[Finding]:
+def _rights(api: Api, namespace: str, mode: str, spec: MiniClusterSpec) -> Iterator[Finding]:
+    rights = rights_for(mode, spec)
     try:
-        missing = missing_rights(api, namespace, mode)
+        missing = missing_rights(api, namespace, rights)
     except ApiError as err:
         yield Finding("rights", None, str(err))
         return
-    for right in RIGHTS[mode]:
+    for right in rights:
         for verb in right.verbs:
             ok = (verb, right) not in missing
             cure = f"have the Role of docs/rbac-{mode}.yaml bound to you in the namespace {namespace}"

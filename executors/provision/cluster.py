@@ -22,7 +22,7 @@ from executors.kube.api import EVENTS, JOBS, PODS, kind_of
 from executors.provision import diagnosis
 from executors.provision.creating import create
 from executors.provision.diagnosis import Fatal
-from executors.provision.package import agent_archive
+from executors.provision.package import agent_archive, shell_text
 from executors.provision.picture import Picture
 from executors.provision.user import user_of
 from executors.provision.waiting import Waiting
@@ -425,6 +425,7 @@ class ClusterProvisioner:
             ),
             max_lifetime=run.max_lifetime,
             ttl=run.ttl,
+            shell_text=shell_text(),
         )  # fmt: skip
 
     def _create(self, kind: Kind, manifest: Object, *, strict: bool = False) -> Object:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import executors.agent
+from executors.agent import flux_shell
 
 #: A client waits for the keeper to start, which needs less than the others.
 _MAIN = """import sys
@@ -29,6 +30,11 @@ def agent_archive() -> bytes:
             _add(archive, f"agent/{path.name}", path.read_bytes())
         _add(archive, "__main__.py", _MAIN.encode())
     return buffer.getvalue()
+
+
+def shell_text() -> str:
+    """What Flux's job shell does for the agent's jobs, where it is on every node beside the archive."""
+    return flux_shell.TEXT
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

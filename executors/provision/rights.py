@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from executors.kube import Api
+from executors.spec import MiniClusterSpec
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,19 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
 }
 
 
-def missing_rights(api: Api, namespace: str, mode: str) -> list[tuple[str, Right]]:
+#: More that direct mode needs for a MiniCluster with ``services``: it makes their pod itself.
+_FOR_SERVICES = Right("", "pods", ("create",))
+
+
+def rights_for(mode: str, spec: MiniClusterSpec) -> tuple[Right, ...]:
+    """What a client needs for MiniClusters of this spec."""
+    return (*RIGHTS[mode], _FOR_SERVICES) if mode == "direct" and spec.services else RIGHTS[mode]
+
+
+def missing_rights(api: Api, namespace: str, rights: Iterable[Right]) -> list[tuple[str, Right]]:
     """(verb, right) of what this user may not do, asked one by one (SelfSubjectAccessReview). Raises ApiError."""
     missing = []
-    for right in RIGHTS[mode]:
+    for right in rights:
         resource, _, subresource = right.resource.partition("/")
         for verb in right.verbs:
             wanted = {"namespace": namespace, "verb": verb, "group": right.group, "resource": resource}

@@ -34,6 +34,7 @@ ROOT = "FLUXOP_ROOT"
 ENTRY = "FLUXOP_ENTRY"
 BROKER = "FLUXOP_BROKER"
 AGENT = "FLUXOP_AGENT"
+SHELL = "FLUXOP_SHELL"
 CURVE = "FLUXOP_CURVE"
 
 #: As the agent (`executors.agent.server`) calls the file.
@@ -73,6 +74,7 @@ unpack() {
     printf %s "$FLUXOP_CURVE" >"$secret/$$" && mv "$secret/$$" "$secret/@KEY@" &&
         printf %s "$FLUXOP_BROKER" >"$files/$$" && mv "$files/$$" "$files/broker.toml" &&
         printf %s "$FLUXOP_AGENT" | base64 -d >"$files/$$" && mv "$files/$$" "$files/agent.pyz" &&
+        printf %s "$FLUXOP_SHELL" >"$files/$$" && mv "$files/$$" "$files/shell.lua" &&
         printf %s "$FLUXOP_ENTRY" >"$files/$$" && mv "$files/$$" "$files/entry.sh" && return
     say "our files could not be written to $FLUXOP_ROOT, for which the image needs base64; $cure"
     exit 1
@@ -285,7 +287,7 @@ if [ -n "${FLUXOP_ENTRY:-}" ]; then
     trap 'exit "$code"' TERM INT HUP
     [ -s "$files/entry.sh" ] || (unpack) || exit
     # A new program, so that the certificate is in no process' environment.
-    unset FLUXOP_ENTRY FLUXOP_BROKER FLUXOP_AGENT FLUXOP_CURVE
+    unset FLUXOP_ENTRY FLUXOP_BROKER FLUXOP_AGENT FLUXOP_SHELL FLUXOP_CURVE
     exec /bin/sh "$files/entry.sh" "$@"
 fi
 role=$1

@@ -47,3 +47,5 @@ class Program:
     max_lifetime: float
     #: Kubernetes removes what is left so long after the end.
     ttl: float
+    #: What Flux's shell does for a job, on every node (`executors.agent.flux_shell`); "": nothing.
+    shell_text: str = field(default="", repr=False)

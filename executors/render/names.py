@@ -10,6 +10,8 @@ NAME_LABEL = "app.kubernetes.io/name"
 HASH_ANNOTATION = "flux-operator-executors/spec-hash"
 
 CERTIFICATE_KEY = "curve.cert"
+#: Of what Flux's job shell does, in every pod beside the agent, which looks for it there by this name.
+SHELL_KEY = "shell.lua"
 
 #: Port of the brokers' overlay network.
 BROKER_PORT = 8050

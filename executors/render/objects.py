@@ -120,6 +120,7 @@ def config_map(cluster: MiniCluster, program: Program | None) -> Manifest:
     data = {"entry.sh": ENTRY_SCRIPT, "broker.toml": broker_config(cluster, program), **_hooks(cluster)}
     made = manifest("v1", "ConfigMap", names.config_map_name(cluster), cluster, immutable=True, data=data)
     if program is not None:
+        data[names.SHELL_KEY] = program.shell_text
         agent = base64.b64encode(program.agent).decode()
         if places_of(cluster.spec, agent=True) is MOUNTED:
             made["binaryData"] = {"agent.pyz": agent}

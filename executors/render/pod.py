@@ -244,7 +244,7 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
 def _texts(cluster: MiniCluster) -> list[dict[str, Any]]:
     """Our files as variables, for a pod without volumes."""
     config = names.config_map_name(cluster)
-    keys = {entry.ENTRY: "entry.sh", entry.BROKER: "broker.toml", entry.AGENT: AGENT_KEY}
+    keys = {entry.ENTRY: "entry.sh", entry.BROKER: "broker.toml", entry.AGENT: AGENT_KEY, entry.SHELL: names.SHELL_KEY}
     made = [
         {"name": name, "valueFrom": {"configMapKeyRef": {"name": config, "key": key}}} for name, key in keys.items()
     ]

@@ -36,6 +36,7 @@ def render_resource(cluster: MiniCluster, program: Program) -> list[Manifest]:
         name,
         cluster,
         immutable=True,
+        data={names.SHELL_KEY: program.shell_text},
         binaryData={_AGENT_FILE: base64.b64encode(program.agent).decode()},
     )
     spec = copy.deepcopy(dict(cluster.spec.document))
@@ -57,12 +58,13 @@ def render_resource(cluster: MiniCluster, program: Program) -> list[Manifest]:
     # Upstream's operator puts it into a shell text, so every word that is not plain is quoted.
     container["command"] = shlex.join(["flux", "python", OPERATOR_AGENT, "supervise", *program.arguments])
     # Upstream names the volume after the ConfigMap and the mount after this key: they have to be the same.
-    volume = {"configMapName": name, "path": _AGENT_MOUNT, "items": {_AGENT_FILE: _AGENT_FILE}}
+    items = {key: key for key in (_AGENT_FILE, names.SHELL_KEY)}
+    volume = {"configMapName": name, "path": _AGENT_MOUNT, "items": items}
     container["volumes"] = {**container.get("volumes", {}), name: volume}
     resource = manifest(MINICLUSTER_API_VERSION, "MiniCluster", cluster.name, cluster, spec=spec)
     resource["metadata"]["annotations"] = {
         **cluster.annotations,
-        names.HASH_ANNOTATION: _hash([spec, holder["binaryData"]]),
+        names.HASH_ANNOTATION: _hash([spec, holder["data"], holder["binaryData"]]),
     }
     return [holder, resource]
 

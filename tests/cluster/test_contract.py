@@ -16,7 +16,7 @@ from executors import JobRequest, RunId, Session, open_session
 from tests.cluster.runs import LIMIT, Runs, runs_on, spec
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.volumes import mounted, volume_of
-from tests.contract import test_faults, test_jobs, test_secrets, test_sessions
+from tests.contract import test_engines_agree, test_faults, test_jobs, test_output, test_secrets, test_sessions
 from tests.contract.conftest import Opener
 
 _ON_THIS_MACHINE = "it looks at the instance's directory and processes on this machine; see test_ends.py, test_cuts.py"
@@ -49,9 +49,17 @@ LEFT_OUT = {
         ],
         _SOCKET,
     ),
+    **dict.fromkeys(
+        [
+            "test_a_slow_reader_holds_up_neither_the_job_nor_other_jobs_and_fills_no_memory",
+            "test_output_that_is_being_read_is_kept_whatever_becomes_of_its_job",
+        ],
+        "Flux keeps the output of jobs in pods, and takes minutes for as much",
+    ),
+    "test_a_job_is_over_when_its_tasks_are": "in pods Flux keeps the output, and waits for its end (docs/engines.md)",
     "test_the_forms_are_found_where_they_are": "it has no session",
 }
-MODULES = (test_jobs, test_sessions, test_faults, test_secrets)
+MODULES = (test_jobs, test_sessions, test_faults, test_secrets, test_engines_agree, test_output)
 
 for module in MODULES:
     found = {name: test for name, test in vars(module).items() if name.startswith("test_") and callable(test)}

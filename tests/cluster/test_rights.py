@@ -45,7 +45,7 @@ def test_a_whole_run_under_exactly_the_role(runs: Runs, grant: Any) -> None:
 def test_the_rights_are_asked_for_one_by_one(runs: Runs, grant: Any) -> None:
     grant(without(role("direct"), "services", "create"))
     api = connect(ClusterAccess(str(runs.kubeconfig)))
-    assert [(verb, right.resource) for verb, right in missing_rights(api, runs.namespace, "direct")] == [
+    assert [(verb, right.resource) for verb, right in missing_rights(api, runs.namespace, RIGHTS["direct"])] == [
         ("create", "services")
     ]
 

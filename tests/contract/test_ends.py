@@ -359,6 +359,28 @@ def test_a_second_ctrl_c_does_not_wait_and_the_instance_ends_all_the_same(engine
     wait_for(lambda: not list(of_run(name)) and not directory_of_name(name).exists(), "nothing is left")
 
 
+AT_THE_DOOR = """
+import sys
+from executors import JobRequest, RunId, Session, load_config, open_session
+def interrupted(*_):
+    raise KeyboardInterrupt
+with open_session(RunId("test", sys.argv[1]), load_config()) as session:
+    session.submit([JobRequest(argv=["sleep", "600"])])
+    # What a Ctrl-C does that comes when the session's own end has only just begun.
+    setattr(Session, sys.argv[2], interrupted)
+"""
+
+
+@pytest.mark.parametrize("place", ["close", "_end"])
+def test_an_interruption_at_the_very_beginning_of_the_end_leaves_nothing(engine: str, place: str) -> None:
+    environ = {**environment(), "FLUX_OPERATOR_ENGINE": engine, "FLUX_OPERATOR_PROVISIONER": "local"}
+    run = f"door-{engine}-{place[-3:]}"
+    code = subprocess.run([sys.executable, "-c", AT_THE_DOOR, run, place], env=environ, stderr=subprocess.PIPE)
+    assert code.returncode == -signal.SIGINT and b"KeyboardInterrupt" in code.stderr
+    name = run_name(RunId("test", run))
+    wait_for(lambda: not list(of_run(name)) and not directory_of_name(name).exists(), "nothing is left")
+
+
 def test_a_keeper_whose_instance_does_not_follow_ends_it_by_force(opener: Opener, out: Path) -> None:
     session = opener()
     [job] = session.submit([JobRequest(argv=["sh", "-c", f"touch {out}; exec sleep 600"])])

@@ -80,8 +80,8 @@ def test_stdin_is_empty(session: Session) -> None:
 
 
 def test_a_job_finds_no_descriptors_but_its_streams(session: Session) -> None:
-    assert said(session, "sh", "-c", "echo /proc/$$/fd/*").split()[:3][-1].endswith("/2")
-    assert len(said(session, "sh", "-c", "ls /proc/$$/fd | grep -v '^2[0-9][0-9]$'").split()) <= 4
+    # The fourth is the directory that it reads. (A shell would have pipes, for a moment.)
+    assert said(session, "ls", "/proc/self/fd").split() == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executors.errors import SpecError
-from executors.provision.package import agent_archive
+from executors.provision.package import agent_archive, shell_text
 from executors.render import (
     HASH_ANNOTATION,
     MiniCluster,
@@ -33,7 +33,7 @@ from executors.spec import Container, Resources, parse_spec
 from executors.validation import direct_problems, name_problems
 from tests.unit.documents import DOCUMENTS, TEXT
 
-PROGRAM = Program(b"zip", ("--run", "it's $HOME"), max_lifetime=3600.5, ttl=60.0)
+PROGRAM = Program(b"zip", ("--run", "it's $HOME"), max_lifetime=3600.5, ttl=60.0, shell_text="-- lua")
 CERTIFICATE = "a-secret-certificate"
 
 
@@ -390,6 +390,7 @@ def test_pods_that_need_nothing_else_have_no_volume_and_get_our_files_as_variabl
         "FLUXOP_ENTRY": ENTRY_SCRIPT,
         "FLUXOP_BROKER": broker_config(cluster(**OWN_FLUX), PROGRAM),
         "FLUXOP_AGENT": base64.b64encode(PROGRAM.agent).decode(),
+        "FLUXOP_SHELL": PROGRAM.shell_text,
     }
     assert found["FLUXOP_CURVE"] == {"secretKeyRef": {"name": "mc-curve", "key": "curve.cert"}}
     assert "binaryData" not in made["ConfigMap"], "what is no text cannot be a variable"
@@ -418,11 +419,12 @@ def test_pods_that_need_a_volume_or_may_not_write_get_our_files_by_volumes(
     assert {"flux-state", "flux-curve", "mc-entrypoint"} <= {one["name"] for one in given["volumes"]}
     assert "FLUXOP_ROOT" not in {one["name"] for one in given["containers"][0]["env"]}
     assert list(made["ConfigMap"]["binaryData"]) == ["agent.pyz"]
+    assert made["ConfigMap"]["data"]["shell.lua"] == PROGRAM.shell_text
 
 
 def test_each_of_our_files_fits_into_a_variable() -> None:
     """Linux takes 128 KiB as one, with its name; some room is left for what they grow by."""
-    for text in (ENTRY_SCRIPT, base64.b64encode(agent_archive()).decode()):
+    for text in (ENTRY_SCRIPT, base64.b64encode(agent_archive()).decode(), shell_text()):
         assert len(text) < 110 * 1024
 
 
@@ -546,6 +548,7 @@ def test_the_resource_is_the_users_but_for_what_runs_in_it() -> None:
     assert given.spec.document == before
     assert (holder["kind"], holder["metadata"]["name"]) == ("ConfigMap", "mc-agent")
     assert base64.b64decode(holder["binaryData"]["agent.pyz"]) == b"zip"
+    assert holder["data"] == {"shell.lua": PROGRAM.shell_text}
     spec = resource["spec"]
     assert (resource["apiVersion"], resource["kind"]) == ("flux-framework.org/v1alpha2", "MiniCluster")
     assert (spec["interactive"], spec["deadlineSeconds"], spec["flux"], spec["size"]) == (
@@ -560,7 +563,7 @@ def test_the_resource_is_the_users_but_for_what_runs_in_it() -> None:
     assert made["volumes"]["mc-agent"] == {
         "configMapName": "mc-agent",
         "path": "/flux_agent",
-        "items": {"agent.pyz": "agent.pyz"},
+        "items": {"agent.pyz": "agent.pyz", "shell.lua": "shell.lua"},
     }
     assert made["volumes"]["d"] == {"claimName": "c", "path": "/d"}
     assert HASH_ANNOTATION in resource["metadata"]["annotations"]
