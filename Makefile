@@ -37,9 +37,11 @@ demo: $(STAMP)
 demo-airflow: $(STAMP)
 	@$(BIN)/python examples/airflow/demo.py
 
+# Most tests wait, for Flux, Airflow or a kubelet, most of the time. One at a time: make test WORKERS=0
+WORKERS ?= 2
 test: $(STAMP)
 	@$(COMPILE)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 # Apart: a traced process takes twice as long, and most of what is tested runs in processes that are not traced.
 coverage: $(STAMP)
