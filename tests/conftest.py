@@ -36,8 +36,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes (pytest-xdist), those of a file stay together, for its fixtures; and those of
-    a folder that shares a Kubernetes or an Airflow."""
+    """Where tests run in several processes (pytest-xdist), those of a file stay together, for its fixtures; and those
+    of a folder that shares a Kubernetes or an Airflow."""
     for item in items:
         folder = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group(folder if folder in ("airflow", "cluster") else item.path.stem))
