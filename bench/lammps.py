@@ -1,0 +1,84 @@
+"""The problem of the Flux Operator's paper (LAMMPS, reaxff HNS, arXiv 2309.17420) in one MiniCluster of two pods.
+
+What a further run costs beyond the loop of LAMMPS, and where that goes. Needs what tests/cluster needs, and PyPI.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.common import NotHere, Row
+from executors import load_config, open_session
+from executors.names import RunId
+from tests.cluster.runs import spec, write_config
+from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.image import lammps_image
+from tests.cluster.testbed.missing import Missing
+
+_PAIRS = 11
+_LOOP = re.compile(r"^Loop time of ([0-9.]+) on 2 procs", re.MULTILINE)
+_OPTIONS = ("-log", "none", "-nocite")
+
+
+def measure_lammps() -> list[Row]:
+    """Three in turn, by the same command: the whole run, one of no steps, and one of a program that does nothing."""
+    try:
+        image = lammps_image()
+        bed = Cluster()
+    except Missing as reason:
+        raise NotHere(str(reason)) from None
+    with bed as cluster, tempfile.TemporaryDirectory() as directory:
+        cluster.load_image(image.archive)
+        namespace = cluster.create_namespace(labels={})
+        given = {"kubeconfig": str(cluster.kubeconfig), "provisioner": "direct", "namespace": namespace}
+        resources = {"resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}}}
+        file = write_config(Path(directory) / "run.yaml", spec(image.name, size=2, container=resources), **given)
+        session = open_session(RunId("cli", "lammps"), load_config(file, environ={}), environ={})
+        try:
+            session.wait_for_brokers()
+            return _rows(file)
+        finally:
+            session.close()
+
+
+def _rows(config: Path) -> list[Row]:
+    ours = [sys.executable, "-c", "from executors.cli.main import main; main(prog_name='flux-minicluster')", "run"]
+    ours += ["--quiet", "--config", str(config), "--name", "lammps", "-N", "2", "-n", "2", "--cwd", "/opt/hns", "--"]
+    whole, start, nothing = [], [], []
+    for _ in range(_PAIRS + 1):
+        seconds, output = _timed([*ours, "lmp", "-in", "in.reaxff.hns", *_OPTIONS])
+        found = _LOOP.search(output)
+        if found is None:
+            raise RuntimeError(f"LAMMPS has not run:\n{output[-2000:]}")
+        whole.append((seconds, float(found[1])))
+        start.append(_timed([*ours, "lmp", "-in", "in.start.hns", *_OPTIONS])[0])
+        nothing.append(_timed([*ours, "true"])[0])
+    # The first is for caches.
+    beyond = [seconds - loop for seconds, loop in whole[1:]]
+    loop = statistics.median(loop for _, loop in whole[1:])
+    extra, alone, empty = statistics.median(beyond), statistics.median(start[1:]), statistics.median(nothing[1:])
+    notes = [
+        f"loop {loop:.2f} s; a run of no steps {alone:.2f} s, of `true` {empty:.2f} s: LAMMPS' own start, set-up and "
+        f"end take {alone - empty:.2f} s, ours and Flux's {empty:.2f} s",
+        f"{min(beyond):.2f}-{max(beyond):.2f} s",
+    ]
+    what = "LAMMPS HNS, 2 pods: a further run, beyond its loop"
+    return [Row(what, f"{extra:.2f} s", "<= 0.4 s", extra <= 0.4, notes)]
+
+
+def _timed(argv: Sequence[str]) -> tuple[float, str]:
+    begin = time.monotonic()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FLUX_")}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environ, stdin=subprocess.DEVNULL)
+    seconds = time.monotonic() - begin
+    if done.returncode:
+        raise RuntimeError(f"{argv[-6:]}: exit code {done.returncode}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
+    return seconds, done.stdout
