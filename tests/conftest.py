@@ -35,14 +35,12 @@ def pytest_configure() -> None:
             signal.signal(signum, lambda *_: None)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run in several processes (pytest-xdist), those of a file stay together, for its fixtures; and those
     of a folder that shares a Kubernetes or an Airflow."""
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder in ("airflow", "cluster") else f"{folder}/{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
+    folder = item.path.parent.name
+    group = folder if folder in ("airflow", "cluster") else f"{folder}/{item.path.stem}"
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _has(what: str) -> bool:
