@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -35,12 +35,20 @@ def pytest_configure() -> None:
             signal.signal(signum, lambda *_: None)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where tests run in several processes (pytest-xdist), those of a file stay together, for its fixtures; and those
-    of a folder that shares a Kubernetes or an Airflow."""
-    folder = item.path.parent.name
-    group = folder if folder in ("airflow", "cluster") else f"{folder}/{item.path.stem}"
-    item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run in several processes, those of a file stay together, for its fixtures; and so do those that share
+    a Kubernetes, and those that each start an Airflow, of which one is as much as two cores bear."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            if path.startswith("tests/cluster/"):
+                return "cluster"
+            return "airflow" if path.startswith(("tests/airflow/", "tests/examples/test_airflow")) else path
+
+    return ByFile(config, log)
 
 
 def _has(what: str) -> bool:
