@@ -11,6 +11,7 @@ this very text is in a variable, evaluated by what `call` gives, brings all file
     entry.sh batch FILE LOGS OPTION...  the lead's initial program of mode "batch": each line a job
     entry.sh relay SECONDS              a stream to the agent, which may still be starting
     entry.sh probe                      liveness of the agent, on the lead
+    entry.sh ready                      readiness of a resource's lead: whether its instance runs
 
 What each exit code of `broker` means to the Job is in `objects.py`.
 """
@@ -30,6 +31,14 @@ TIMED = "FLUXOP_TIMED"
 SERVES = "FLUXOP_SERVES"
 NO_WAIT = "FLUXOP_NO_WAIT"
 ROOT = "FLUXOP_ROOT"
+#: Set where the MiniCluster is a resource, which suspends, drains and deletes may end without its being a failure.
+RESOURCE = "FLUXOP_RESOURCE"
+#: Where upstream's users look for the socket and for what they source (`/mnt/flux`).
+SHARED = "FLUXOP_SHARED"
+#: Set where a follower that ends is not to be started again.
+COMPLETE = "FLUXOP_COMPLETE"
+#: Set where nobody is to find the socket.
+NO_SOCKET = "FLUXOP_NO_SOCKET"
 #: Our texts, in a pod without volumes.
 ENTRY = "FLUXOP_ENTRY"
 BROKER = "FLUXOP_BROKER"
@@ -41,6 +50,9 @@ SERVED = "served"
 #: Seconds that a follower which is told to end leaves to its lead. When a whole MiniCluster is deleted, the lead ends
 #: the jobs, the followers' tasks too, and then the followers; a follower that left at once would take its tasks along.
 _FOLLOWER_PATIENCE = 4
+#: Seconds after which a resource's lead that was told to end is killed: before its pod is (`pod.GRACE_PERIOD`), so that
+#: its exit code is ours and says that nothing has failed.
+_LEAD_PATIENCE = 8
 
 _SCRIPT = r"""#!/bin/sh
 # Start of every container of a MiniCluster. Nothing is filled into this text.
@@ -97,7 +109,7 @@ broker() {
         exit @LEAD_LOST@
     fi
     # Never 0: an index that has completed is not started again when its lead still wants it.
-    [ "$index" = 0 ] || trap 'exit @FOLLOWER_ENDED@' EXIT
+    [ "$index" = 0 ] || [ -n "${FLUXOP_COMPLETE:-}" ] || trap 'exit @FOLLOWER_ENDED@' EXIT
     told=
     child=
     explainer=
@@ -108,7 +120,9 @@ broker() {
         exit 1
     fi
     (umask 077 && cat "$secret/@KEY@" >"$state/flux/@KEY@") || exit 1
-    if [ -n "${FLUXOP_VIEW:-}" ]; then
+    if [ -n "${FLUXOP_SHARED:-}" ]; then
+        share
+    elif [ -n "${FLUXOP_VIEW:-}" ]; then
         printf '%s\n' 'export PATH="$FLUXOP_VIEW/view/bin:$PATH" FLUX_URI=@URI@ fluxsocket=@URI@' \
             >"$FLUXOP_VIEW/flux-view.sh"
     fi
@@ -135,9 +149,26 @@ broker() {
     exit "$code"
 }
 
-# Whether this lead is there for clients, and none has come yet (the agent makes the file for the first).
+# What upstream's users source and connect to.
+share() {
+    mkdir -p "$FLUXOP_SHARED/config/run/flux" || exit 1
+    [ -n "${FLUXOP_NO_SOCKET:-}" ] || ln -sf "$state/flux/local" "$FLUXOP_SHARED/config/run/flux/local"
+    {
+        [ -z "${FLUXOP_VIEW:-}" ] || printf 'export PATH="%s/view/bin:$PATH"\n' "$FLUXOP_VIEW"
+        printf 'export fluxsocket=local://%s/config/run/flux/local\n' "$FLUXOP_SHARED"
+        printf 'export FLUX_URI=$fluxsocket\n'
+    } >"$FLUXOP_SHARED/flux-view.sh"
+    printf '. %s/flux-view.sh\nflux proxy $fluxsocket bash\n' "$FLUXOP_SHARED" >"$FLUXOP_SHARED/flux-connect.sh"
+    printf 'flux module remove %s\nflux module load %s\nflux module load %s\n' \
+        '$(flux module list | sed -n "s/^\(sched-[a-z]*\) .*/\1/p")' sched-fluxion-resource sched-fluxion-qmanager \
+        >"$FLUXOP_SHARED/load-fluxion.sh"
+}
+
+# Whether this lead is there for clients, and none has come yet (the agent makes the file for the first); or runs the
+# command of a resource, which is begun anew.
 unserved() {
-    [ "$index" = 0 ] && [ -n "${FLUXOP_SERVES:-}" ] && [ ! -e "$state/agent/@SERVED@" ]
+    [ "$index" = 0 ] || return 1
+    [ -n "${FLUXOP_RESOURCE:-}" ] || { [ -n "${FLUXOP_SERVES:-}" ] && [ ! -e "$state/agent/@SERVED@" ]; }
 }
 
 # What keeps a follower from its lead: its broker tries again for ever and does not say. Nothing tells a shell of it.
@@ -181,6 +212,9 @@ told_to_end() {
     [ -n "$child" ] || return 0
     if [ "$index" = 0 ] && ! ends_already; then
         kill -TERM "$child" 2>/dev/null
+        if [ -n "${FLUXOP_RESOURCE:-}" ]; then
+            (sleep @LEAD_PATIENCE@ && kill -KILL "$child") >/dev/null 2>&1 &
+        fi
     else
         # Its lead is told as well, as a rule, and ends it when the jobs have ended.
         (sleep @PATIENCE@ && kill -TERM "$child") >/dev/null 2>&1 &
@@ -273,6 +307,22 @@ sys.exit(not agent.recv(64))
 ' "$state/agent/agent.sock"
 }
 
+# Answers when the instance runs, or after some seconds that it does not: a kubelet that asks seldom hears it soon.
+ready() {
+    [ "$index" = 0 ] || exit 0
+    prepare
+    FLUX_URI=local://$state/flux/local
+    export FLUX_URI
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+        if [ -S "$state/flux/local" ]; then
+            case $(timeout 5 flux uptime 2>/dev/null) in *" run "*) exit 0 ;; esac
+        fi
+        sleep 0.3
+    done
+    echo "the instance does not run yet; it waits for its quorum of brokers"
+    exit 1
+}
+
 # What an exec from outside starts: a stream to the agent.
 relay() {
     prepare
@@ -291,7 +341,7 @@ fi
 role=$1
 shift
 case $role in
-broker | beside | view | batch | probe | relay) "$role" "$@" ;;
+broker | beside | view | batch | probe | ready | relay) "$role" "$@" ;;
 *) say "unknown role $role"; exit 1 ;;
 esac
 """
@@ -308,6 +358,7 @@ ENTRY_SCRIPT = (
     .replace("@UNSERVED@", str(names.UNSERVED))
     .replace("@SERVED@", SERVED)
     .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
+    .replace("@LEAD_PATIENCE@", str(_LEAD_PATIENCE))
 )
 
 

@@ -6,6 +6,10 @@ from executors.render.minicluster import MiniCluster
 
 #: Ours among an object's labels; the name of the MiniCluster is in app.kubernetes.io/name.
 LABELS = {"app.kubernetes.io/managed-by": "flux-operator-executors"}
+#: The same of what our Flux Operator makes, which no run's client takes for a run's.
+OPERATOR_LABELS = {"app.kubernetes.io/managed-by": "flux-operator-executors-controller"}
+#: By which upstream's status tells an autoscaler what to look at; the services' pod does not have it.
+SELECTOR_LABEL = "hpa-selector"
 NAME_LABEL = "app.kubernetes.io/name"
 HASH_ANNOTATION = "flux-operator-executors/spec-hash"
 
@@ -54,4 +58,11 @@ def agent_config_map_name(cluster: MiniCluster) -> str:
 
 
 def flux_container_name(cluster: MiniCluster) -> str:
+    if cluster.profile.of_resource:  # as upstream does, whatever the spec calls it
+        return cluster.name
     return cluster.spec.flux_container.name or cluster.name
+
+
+def port_service_name(cluster: MiniCluster, container: str) -> str:
+    """The Service of a container beside the broker's. Upstream calls it after the container alone."""
+    return container if cluster.profile.of_resource else f"{cluster.name}-{container}"
