@@ -109,7 +109,7 @@ broker() {
         exit @LEAD_LOST@
     fi
     # Never 0: an index that has completed is not started again when its lead still wants it.
-    [ "$index" = 0 ] || [ -n "${FLUXOP_COMPLETE:-}" ] || trap 'exit @FOLLOWER_ENDED@' EXIT
+    [ "$index" = 0 ] || [ -n "${FLUXOP_COMPLETE:-}" ] || trap 'follower_ended' EXIT
     told=
     child=
     explainer=
@@ -162,6 +162,12 @@ share() {
     printf 'flux module remove %s\nflux module load %s\nflux module load %s\n' \
         '$(flux module list | sed -n "s/^\(sched-[a-z]*\) .*/\1/p")' sched-fluxion-resource sched-fluxion-qmanager \
         >"$FLUXOP_SHARED/load-fluxion.sh"
+}
+
+# A resource's follower whose broker ends well, and nobody has told it to, has been ended by its lead, for good.
+follower_ended() {
+    [ "${code:-1}" = 0 ] && [ -z "$told" ] && [ -n "${FLUXOP_RESOURCE:-}" ] && exit 0
+    exit @FOLLOWER_ENDED@
 }
 
 # Whether this lead is there for clients, and none has come yet (the agent makes the file for the first); or runs the
