@@ -169,6 +169,10 @@ def _begin(
     if refusal is not None and not refusal.passing and refusal.generation == int(metadata.get("generation", 0)):
         text = f"{refusal.kind} {refusal.name} is refused: {refusal.message}"
         return _decision(resource, observed, _State("Refused", text, stalled=True), (), now)
+    left = [one for one in observed.pods if diagnosis.index_of(one) is not None]
+    if left:  # of a Job that has gone: the new one's brokers would find these by their names
+        text = f"pods of an earlier Job are still there, {diagnosis.name_of(left[0])} for one; they are waited for"
+        return _decision(resource, observed, _State("WaitingForLeftovers", text, reconciling=True), (), now)
     manifests = desired(resource, spec, observed.restricted, certificate)
     actions = []
     for one in manifests:
@@ -294,6 +298,8 @@ def _labels(picture: Picture) -> list[Action]:
 
 def _state_of(picture: Picture, job: Object, container: str, adopted: bool) -> _State:
     end = _end_of(job)
+    if end is None and _lead_succeeded(picture.pods, container):
+        end = True, ""  # the Job's controller says so in a moment
     lead = diagnosis.lead_end(picture.pods, container)
     if end is not None:
         completed, said = end
@@ -323,6 +329,17 @@ def _state_of(picture: Picture, job: Object, container: str, adopted: bool) -> _
     reason = "PodsFail" if fatal is not None else ("PodsWait" if stuck else "Starting")
     text = pods_message if not pods_ready else "the pods run, and the lead broker waits for its quorum of brokers"
     return _State(reason, text, reconciling=True, stalled=stuck, **common)
+
+
+def _lead_succeeded(pods: Sequence[Object], container: str) -> bool:
+    """Whether a lead's command has ended well, by its pod's own word."""
+    for pod in pods:
+        if diagnosis.index_of(pod) == 0 and not diagnosis.is_leaving(pod):
+            for one in pod.get("status", {}).get("containerStatuses") or []:
+                ended = (one.get("state") or {}).get("terminated")
+                if one["name"] == container and ended is not None and ended.get("exitCode") == 0:
+                    return True
+    return False
 
 
 def _reason(findings: Sequence[Finding]) -> str:

@@ -53,6 +53,8 @@ _FOLLOWER_PATIENCE = 4
 #: Seconds after which a resource's lead that was told to end is killed: before its pod is (`pod.GRACE_PERIOD`), so that
 #: its exit code is ours and says that nothing has failed.
 _LEAD_PATIENCE = 8
+#: Seconds in which the Job ends the followers of a lead that has ended.
+_LAST_WAIT = 6
 
 _SCRIPT = r"""#!/bin/sh
 # Start of every container of a MiniCluster. Nothing is filled into this text.
@@ -164,9 +166,14 @@ share() {
         >"$FLUXOP_SHARED/load-fluxion.sh"
 }
 
-# A resource's follower whose broker ends well, and nobody has told it to, has been ended by its lead, for good.
+# A resource's follower whose broker ends well has been ended by its lead: for good as a rule, and then the Job ends
+# this pod too, which has not failed; or its lead begins anew, and then so must this one.
 follower_ended() {
-    [ "${code:-1}" = 0 ] && [ -z "$told" ] && [ -n "${FLUXOP_RESOURCE:-}" ] && exit 0
+    if [ "${code:-1}" = 0 ] && [ -z "$told" ] && [ -n "${FLUXOP_RESOURCE:-}" ]; then
+        trap 'exit 0' TERM
+        sleep @LAST_WAIT@ &
+        wait $!
+    fi
     exit @FOLLOWER_ENDED@
 }
 
@@ -365,6 +372,7 @@ ENTRY_SCRIPT = (
     .replace("@SERVED@", SERVED)
     .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
     .replace("@LEAD_PATIENCE@", str(_LEAD_PATIENCE))
+    .replace("@LAST_WAIT@", str(_LAST_WAIT))
 )
 
 
