@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from executors.controller.deciding import Action, Create, DeleteMiniCluster, LabelPod, Refusal, Resize, Told
+from executors.controller.deciding import UNSEEN, Action, Create, DeleteMiniCluster, LabelPod, Refusal, Resize, Told
 from executors.controller.names import INDEX_LABEL, MANAGER, SIZE_ANNOTATION
 from executors.controller.store import Key
 from executors.kube import Api, ApiError, ConflictError, ForbiddenError, InvalidError, Kind, NotFoundError
@@ -62,6 +62,8 @@ class Actor:
         try:
             made = self._api.create(kind, metadata["namespace"], manifest, manager=MANAGER)
         except ConflictError:
+            if manifest["kind"] in UNSEEN:
+                return  # our own, by its name
             # Somebody else's, or our own by a request whose answer was lost: the next decision tells.
             try:
                 made = self._api.get(kind, metadata["namespace"], metadata["name"])
@@ -73,7 +75,8 @@ class Actor:
             raise RefusedByServer(
                 Refusal(manifest["kind"], metadata["name"], err.message, generation, passing)
             ) from err
-        self._take(kind, made, False)
+        if manifest["kind"] not in UNSEEN:
+            self._take(kind, made, False)
 
     def _label(self, namespace: str, action: LabelPod) -> None:
         change = {"metadata": {"uid": action.uid, "labels": {INDEX_LABEL: action.index}}}

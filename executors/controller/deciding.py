@@ -25,6 +25,11 @@ from executors.spec import MiniClusterSpec
 
 Object = dict[str, Any]
 
+#: Characters of a MiniCluster's uid.
+_TOKEN = 8
+#: What the controller creates without ever reading it: it is there, unless a pod misses it.
+UNSEEN = ("Secret", "ConfigMap")
+
 
 # -- what is there
 
@@ -195,7 +200,10 @@ def desired(
     metadata = resource["metadata"]
     name = str(metadata["name"])
     profile = Profile(of_resource=True, restricted=restricted)
-    cluster = MiniCluster(name, str(metadata["namespace"]), spec, profile=profile)
+    # Secret and ConfigMap have a name that nobody else's can have, so that nobody has to look whose one is: the right
+    # to create Secrets is enough, and none is ever read.
+    token = str(metadata["uid"])[:_TOKEN]
+    cluster = MiniCluster(name, str(metadata["namespace"]), spec, token=token, profile=profile)
     made = render_operated(cluster, certificate(name), str(metadata["uid"]))
     job = made[-1]
     job["metadata"]["annotations"] = {
@@ -215,7 +223,8 @@ def _missing_parts(
         return []
     recorded = (job["metadata"].get("annotations") or {}).get(PARTS_ANNOTATION, "").split()
     there = {f"{kind}/{name}" for kind, name in observed.owned}
-    missing = set(recorded) - there
+    missing = {one for one in recorded if one not in there and not one.startswith(UNSEEN)}
+    missing |= {one for one in recorded if one.startswith(UNSEEN) and _is_missed(one, observed)}
     if not missing:
         return []
     made = desired(resource, spec, observed.restricted, certificate)
@@ -231,6 +240,15 @@ def _waits_for(kind: str, there: Object) -> _State:
         return _State("WaitingForLeftovers", text, reconciling=True)
     text = f"a {kind} {name} that is no MiniCluster's has that name; delete it, or call this MiniCluster otherwise"
     return _State("NameTaken", text, stalled=True)
+
+
+def _is_missed(part: str, observed: Observed) -> bool:
+    """Whether the kubelet's word on the volumes of a pod that waits is that an object is not found."""
+    kind, _, name = part.partition("/")
+    words = f'{kind.lower()} "{name}" not found'
+    waiting = {diagnosis.uid_of(pod) for pod in observed.pods if pod.get("status", {}).get("phase") == "Pending"}
+    said = [str(one.get("message")) for one in observed.events if diagnosis.about_uid(one) in waiting]
+    return any(words in one for one in said)
 
 
 # -- while there is one

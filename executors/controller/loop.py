@@ -15,7 +15,7 @@ from executors.controller.reflecting import Followed, Reflector
 from executors.controller.store import Key, Store
 from executors.controller.work import WorkQueue
 from executors.kube import Api, ApiError, ConflictError, NotFoundError
-from executors.kube.api import CONFIG_MAPS, EVENTS, JOBS, MINICLUSTERS, NAMESPACES, PODS, SECRETS, SERVICES
+from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, NAMESPACES, PODS, SERVICES
 from executors.provision import diagnosis
 from executors.provision.certificate import make_certificate
 from executors.render import OPERATOR_LABELS, SELECTOR_LABEL
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 _OURS = ",".join(f"{name}={value}" for name, value in OPERATOR_LABELS.items())
-_PARTS = {"Secret": SECRETS, "ConfigMap": CONFIG_MAPS, "Service": SERVICES}
+_PARTS = {"Service": SERVICES}
 #: What is followed. Upstream's Jobs and pods have the selector's label too.
 FOLLOWED = (
     Followed(MINICLUSTERS),

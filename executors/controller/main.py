@@ -61,3 +61,16 @@ def crd() -> None:
     from executors.controller.crd import crd as made
 
     click.echo(yaml.safe_dump(made(), sort_keys=False), nl=False)
+
+
+@main.command()
+@click.option("--namespace", help="For one namespace, without rights beyond it; its CRD is printed by `crd`.")
+@click.option("--image", help="The image that holds this package.")
+def manifests(namespace: str | None, image: str | None) -> None:
+    """Print what is installed: rights, the Deployment, and for the whole cluster the CRD."""
+    import yaml
+
+    from executors.controller.manifests import IMAGE
+    from executors.controller.manifests import manifests as made
+
+    click.echo(yaml.safe_dump_all(made(namespace, image or IMAGE), sort_keys=False), nl=False)

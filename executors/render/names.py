@@ -36,16 +36,21 @@ def secret_name(cluster: MiniCluster) -> str:
 
 def service_name(cluster: MiniCluster) -> str:
     """The headless Service, which is also the pods' subdomain."""
-    return cluster.spec.headless_name or _own(cluster, cluster.name)
+    return cluster.spec.headless_name or _known(cluster, cluster.name)
 
 
 def _own(cluster: MiniCluster, name: str) -> str:
     return f"{name}-{cluster.token}" if cluster.token else name
 
 
+def _known(cluster: MiniCluster, name: str) -> str:
+    """The same of what users of a MiniCluster resource know by its name."""
+    return name if cluster.profile.of_resource else _own(cluster, name)
+
+
 def services_pod_name(cluster: MiniCluster) -> str:
     """That of an earlier Job of this name may still be going. Others know the pod by its host name."""
-    return _own(cluster, services_host_name(cluster))
+    return _known(cluster, services_host_name(cluster))
 
 
 def services_host_name(cluster: MiniCluster) -> str:

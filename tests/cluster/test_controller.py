@@ -1,0 +1,180 @@
+"""Our Flux Operator with a real Kubernetes: a MiniCluster is applied, and it is there, and tells the truth of itself.
+
+It runs with exactly the rights that it is published with.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executors.controller.manifests import NAME, NAMESPACE
+from tests.cluster.operators import LIMIT, MiniClusters, installed, operator_program, wait_for_leader
+from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.processes import Program
+from tests.cluster.testbed.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with installed(cluster, tmp_path_factory.mktemp("operator")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def controller(cluster: Cluster, kubeconfig: Path) -> Iterator[Program]:
+    program = operator_program(cluster, kubeconfig)
+    program.start()
+    wait_for_leader(cluster)
+    yield program
+    program.stop()
+
+
+@pytest.fixture(scope="module")
+def mc(cluster: Cluster, controller: Program) -> Iterator[MiniClusters]:
+    name = cluster.create_namespace(labels={})
+    yield MiniClusters(cluster, name)
+    cluster.delete_namespace(name)
+
+
+def broken_rules(program: Program) -> list[str]:
+    """What the controller was not allowed, or failed at."""
+    return [line for line in program.tail(1000).splitlines() if "forbidden" in line or "Traceback" in line]
+
+
+def test_the_commands_output_is_in_the_leads_log(mc: MiniClusters) -> None:
+    mc.apply("hello", "echo hello world", size=2)
+    mc.wait("hello", "Completed")
+    assert mc.lead_log("hello") == "hello world\n"
+    status = mc.get("hello")["status"]
+    assert (status["size"], status["maximumSize"], status["selector"]) == (2, 2, "hpa-selector=hello")
+    assert status["jobid"] == mc.get("hello", "jobs")["metadata"]["uid"]
+    assert mc.events("hello").count(("Completed", "the lead's command ended with exit code 0")) == 1
+
+
+def test_a_wrong_spec_is_told_whole_and_runs_when_it_is_mended(mc: MiniClusters) -> None:
+    mc.apply(
+        "wrong", size=0, pod={"resources": {"cpu": "1"}}, flux={"mungeSecret": "m", "container": {"disable": True}}
+    )
+    message = mc.wait("wrong", "Stalled")["message"]
+    assert "spec.size: 0 must be a whole number >= 1" in message
+    mc.apply(
+        "wrong", size=1, pod={"resources": {"cpu": "1"}}, flux={"mungeSecret": "m", "container": {"disable": True}}
+    )
+    wait_until("the next problems", lambda: "mungeSecret" in mc.condition("wrong", "Accepted")["message"], LIMIT)
+    assert "spec.pod.resources" in mc.condition("wrong", "Accepted")["message"]
+    assert mc.kubectl("get", "jobs", "--output=name") == ""
+    mc.kubectl(
+        "patch", "miniclusters", "wrong", "--type=merge", '--patch={"spec":{"pod":null,"flux":{"mungeSecret":""}}}'
+    )
+    mc.wait("wrong", "Completed")
+    told = [reason for reason, _ in mc.events("wrong")]
+    assert told.count("InvalidSpec") == 1, "what is wrong is told once"
+
+
+def test_a_failed_command_is_a_failure_and_an_image_that_is_not_there_is_named(mc: MiniClusters) -> None:
+    mc.apply("fails", "sh -c 'exit 3'")
+    mc.apply("noimage", container={"image": "localhost/not-there:1", "imagePullPolicy": "Never"})
+    assert "ended with exit code 3" in mc.wait("fails", "Failed")["message"]
+    message = mc.wait("noimage", "Stalled")["message"]
+    assert "image localhost/not-there:1: ErrImageNeverPull" in message
+
+
+def test_cleanup_takes_the_minicluster_and_all_of_it(mc: MiniClusters) -> None:
+    mc.apply("tidy", cleanup=True)
+    mc.kubectl("wait", "miniclusters/tidy", "--for=delete", f"--timeout={LIMIT:g}s")
+    wait_until("nothing of it to be left", lambda: not [one for one in mc.left() if "tidy" in one], 2 * LIMIT)
+
+
+def test_suspended_is_no_failure_and_it_runs_again(mc: MiniClusters) -> None:
+    mc.apply("pause", "sleep inf", size=2)
+    mc.wait("pause", "Ready")
+    mc.kubectl("patch", "job", "pause", '--patch={"spec":{"suspend":true}}')
+    assert "kubectl-patch keeps it so" in mc.wait("pause", "Suspended")["message"]
+    mc.kubectl("wait", "pods", "--selector=job-name=pause", "--for=delete", f"--timeout={LIMIT:g}s")
+    mc.kubectl("patch", "job", "pause", '--patch={"spec":{"suspend":false}}')
+    mc.wait("pause", "Ready")
+    mc.wait("pause", "Suspended", "False")
+    assert mc.get("pause", "jobs")["status"].get("failed", 0) <= 1, "a follower's, at most"
+    mc.kubectl("delete", "miniclusters", "pause")
+
+
+def test_the_size_follows_kubectl_scale_and_other_changes_are_refused(mc: MiniClusters) -> None:
+    mc.apply("grow", interactive=True, maxSize=2)
+    mc.wait("grow", "Ready")
+    mc.kubectl("scale", "miniclusters/grow", "--replicas=2")
+    wait_until("two ranks", lambda: ranks(mc, "grow") == "2", LIMIT)
+    mc.kubectl("scale", "miniclusters/grow", "--replicas=3")
+    assert "spec.size: 3 is not from 1 to 2" in mc.wait("grow", "Accepted", "False")["message"]
+    mc.kubectl("scale", "miniclusters/grow", "--replicas=1")
+    mc.wait("grow", "Accepted")
+    mc.kubectl("patch", "miniclusters", "grow", "--type=merge", '--patch={"spec":{"tasks":7}}')
+    assert mc.wait("grow", "Accepted", "False")["message"].startswith("spec.tasks: cannot be changed")
+    mc.kubectl("delete", "miniclusters", "grow")
+
+
+def ranks(mc: MiniClusters, name: str) -> str:
+    """How many brokers are online, as the lead says, where upstream's users find its socket."""
+    script = ". /mnt/flux/flux-view.sh && flux resource list -s free -n -o {nnodes}"
+    try:
+        return mc.kubectl("exec", lead(mc, name), "--", "sh", "-c", script).strip()
+    except Exception as err:  # its pod is not there yet: this is asked again
+        return str(err)
+
+
+def lead(mc: MiniClusters, name: str) -> str:
+    return mc.kubectl("get", "pods", f"--selector=job-name={name},job-index=0", "--output=name").strip()
+
+
+def test_a_controller_that_is_killed_goes_on_where_it_was_and_a_second_one_waits(
+    cluster: Cluster, mc: MiniClusters, controller: Program, kubeconfig: Path
+) -> None:
+    mc.apply("twice", "sleep inf")
+    mc.wait("twice", "Ready")
+    uid = mc.get("twice", "jobs")["metadata"]["uid"]
+    first = wait_for_leader(cluster)
+    second = operator_program(cluster, kubeconfig, "flux-operator-2")
+    second.start()
+    second.wait_for("standing by", lambda: f"standing by: {first} leads" in second.tail())
+    controller.stop(signal.SIGKILL)
+    mc.apply("meanwhile", "echo later")
+    mc.kubectl("delete", "services", "twice")
+    mc.wait("meanwhile", "Completed")
+    wait_until("the Service again", lambda: "service/twice" in mc.left(), LIMIT)
+    assert mc.get("twice", "jobs")["metadata"]["uid"] == uid
+    assert mc.condition("twice", "Ready")["status"] == "True"
+    controller.start()
+    second.stop()
+    wait_until("the first to lead", lambda: wait_for_leader(cluster) != first, LIMIT)
+    mc.kubectl("delete", "miniclusters", "twice", "meanwhile")
+
+
+def test_nothing_is_written_or_asked_while_nothing_happens(cluster: Cluster, mc: MiniClusters) -> None:
+    mc.apply("idle", interactive=True)
+    mc.wait("idle", "Ready")
+    user = f"system:serviceaccount:{NAMESPACE}:{NAME}"
+
+    def requests() -> list[Any]:
+        events = [one for one in cluster.audit_events() if one["user"]["username"] == user]
+        return [(one["verb"], one["requestURI"]) for one in events if one["verb"] != "watch"]
+
+    before = requests()
+    mc.kubectl("annotate", "miniclusters", "idle", "example.org/seen=yes")
+    mc.apply("after")
+    mc.wait("after", "Completed")
+    about = [one for one in requests()[len(before) :] if "idle" in one[1]]
+    assert about == []
+    made = [one for one in requests()[len(before) :] if one[0] in ("create", "get", "list")]
+    assert len(made) <= 15, made
+
+
+def test_after_all_of_this_deleting_leaves_nothing_and_no_right_was_missing(
+    mc: MiniClusters, controller: Program
+) -> None:
+    mc.kubectl("delete", "miniclusters", "--all")
+    mc.wait_nothing_left()
+    assert broken_rules(controller) == []
