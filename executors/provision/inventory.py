@@ -15,7 +15,6 @@ from executors.provision import diagnosis
 from executors.provision.base import Instance, choose
 from executors.provision.rundir import RunDirectory, base_directory
 from executors.render import LABELS
-from executors.spec import parse_spec
 
 _OURS = ",".join(f"{name}={value}" for name, value in LABELS.items())
 
@@ -114,7 +113,7 @@ def _seconds(timestamp: str) -> float:
 def _container(owner: Any, job: Any, mode: str) -> str:
     """The name of the broker's container."""
     if mode == "operator":
-        return parse_spec(owner["spec"]).flux_container.name or str(owner["metadata"]["name"])
+        return str(owner["metadata"]["name"])
     [name] = {
         rule["onExitCodes"]["containerName"]
         for rule in job["spec"]["podFailurePolicy"]["rules"]
