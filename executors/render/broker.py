@@ -6,6 +6,7 @@ Sources: flux-config-bootstrap(5), flux-config-resource(5), flux-config-ingest(5
 from __future__ import annotations
 
 import math
+import posixpath
 import tomllib
 from typing import Any
 
@@ -113,6 +114,12 @@ def _ids(count: int) -> str:
     return "0" if count == 1 else f"0-{count - 1}"
 
 
+def unfinished(archive: str) -> str:
+    """The file that a broker saves its state to. The entry script gives it the archive's name when it is whole."""
+    directory, name = posixpath.split(archive)
+    return posixpath.join(directory, f".unfinished-{name}")
+
+
 def _connect_timeout(cluster: MiniCluster) -> str:
     given = cluster.spec.flux.connect_timeout
     # The CRD's default, which the API server fills in: nobody has chosen it.
@@ -147,7 +154,7 @@ def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
     if spec.logging.zeromq:
         attributes["tbon.zmqdebug"] = 1
     if spec.archive_path:
-        attributes["content.dump"] = spec.archive_path
+        attributes["content.dump"] = unfinished(spec.archive_path)
     words = initial_program(spec, program, cluster.profile)
     if not words:
         attributes["broker.rc2_none"] = 1

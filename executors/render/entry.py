@@ -53,6 +53,8 @@ _FOLLOWER_PATIENCE = 4
 #: Seconds after which a resource's lead that was told to end is killed: before its pod is (`pod.GRACE_PERIOD`), so that
 #: its exit code is ours and says that nothing has failed.
 _LEAD_PATIENCE = 8
+#: Seconds of it that are the jobs'; the rest is for the broker to end in good order, and to save its state.
+_JOBS_PATIENCE = 5
 #: Seconds in which the Job ends the followers of a lead that has ended.
 _LAST_WAIT = 6
 
@@ -143,6 +145,7 @@ broker() {
         run "$@"
     fi
     [ -z "$explainer" ] || kill "$explainer" 2>/dev/null
+    if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ "$index" = 0 ]; then keep; fi
     hook post
     if [ -n "$told" ]; then
         if [ "$code" = 0 ]; then code=143; fi
@@ -213,25 +216,56 @@ restore() {
     for word; do
         shift
         set -- "$@" "$word"
-        if [ "$word" = "-Scontent.dump=$FLUXOP_ARCHIVE" ]; then
-            set -- "$@" "-Scontent.restore=$FLUXOP_ARCHIVE"
-        fi
+        case $word in -Scontent.dump=*) set -- "$@" "-Scontent.restore=$FLUXOP_ARCHIVE" ;; esac
     done
     run "$@"
+}
+
+# Give what the broker has saved the archive's name, if it is whole: a dump that failed never takes the last good one's
+# place.
+keep() {
+    made=$(dirname "$FLUXOP_ARCHIVE")/.unfinished-$(basename "$FLUXOP_ARCHIVE")
+    [ -e "$made" ] || return 0
+    if flux python -S -E -c '
+import sys, tarfile
+with open(sys.argv[1], "rb") as file, tarfile.open(fileobj=file) as archive:
+    if not archive.getmembers() or len(archive.fileobj.read(512)) != 512:
+        sys.exit(1)
+' "$made" 2>/dev/null; then
+        mv "$made" "$FLUXOP_ARCHIVE"
+    else
+        say "the state could not be saved whole: $made; $FLUXOP_ARCHIVE is as it was"
+        rm -f "$made"
+    fi
 }
 
 told_to_end() {
     told=1
     [ -n "$child" ] || return 0
     if [ "$index" = 0 ] && ! ends_already; then
-        kill -TERM "$child" 2>/dev/null
         if [ -n "${FLUXOP_RESOURCE:-}" ]; then
+            (end_jobs; kill -TERM "$child") >/dev/null 2>&1 &
             (sleep @LEAD_PATIENCE@ && kill -KILL "$child") >/dev/null 2>&1 &
+        else
+            kill -TERM "$child" 2>/dev/null
         fi
     else
         # Its lead is told as well, as a rule, and ends it when the jobs have ended.
-        (sleep @PATIENCE@ && kill -TERM "$child") >/dev/null 2>&1 &
+        patience=@PATIENCE@
+        [ -z "${FLUXOP_RESOURCE:-}" ] || patience=@RESOURCE_PATIENCE@
+        (sleep "$patience" && kill -TERM "$child") >/dev/null 2>&1 &
     fi
+}
+
+# Tell all jobs to end (TERM), and wait for it: a broker that ends has `flux run` hang up on its tasks. Those that have
+# not begun stay, for an instance that is saved.
+end_jobs() {
+    [ -S "$state/flux/local" ] || return 0
+    FLUX_URI=local://$state/flux/local timeout @JOBS_PATIENCE@ sh -c '
+        flux queue stop --quiet --all --nocheckpoint
+        flux cancel --user=all --quiet --states=RUN
+        flux queue idle --quiet
+    '
 }
 
 # Whether the agent has ended, and with it the instance. A broker that is told to end while it tidies up gives that up,
@@ -372,6 +406,8 @@ ENTRY_SCRIPT = (
     .replace("@SERVED@", SERVED)
     .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
     .replace("@LEAD_PATIENCE@", str(_LEAD_PATIENCE))
+    .replace("@JOBS_PATIENCE@", str(_JOBS_PATIENCE))
+    .replace("@RESOURCE_PATIENCE@", str(_LEAD_PATIENCE - 1))
     .replace("@LAST_WAIT@", str(_LAST_WAIT))
 )
 
