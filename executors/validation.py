@@ -320,8 +320,8 @@ def _volume_problems(volume: Volume, path: str) -> Iterator[str]:
 
 #: Variables, volumes and mounts of ours (`executors.render`), which a user's would hide.
 _OUR_VARIABLES = ("FLUX_URI", "FLUX_DISABLE_JOB_CLEANUP", "JOB_COMPLETION_INDEX")
-_OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view")
-_OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/run/flux_operator")
+_OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view", "flux-wish")
+_OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/flux_operator_wish", "/run/flux_operator")
 
 
 def _volume_clashes(spec: MiniClusterSpec, path: str) -> Iterator[str]:

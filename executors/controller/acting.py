@@ -7,11 +7,22 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from executors.controller.deciding import UNSEEN, Action, Create, DeleteMiniCluster, LabelPod, Refusal, Resize, Told
-from executors.controller.names import INDEX_LABEL, MANAGER, SIZE_ANNOTATION
+from executors.controller.deciding import (
+    UNSEEN,
+    Action,
+    Create,
+    DeleteMiniCluster,
+    LabelPod,
+    Refusal,
+    Resize,
+    Told,
+    Wish,
+)
+from executors.controller.names import INDEX_LABEL, MANAGER, SINCE_ANNOTATION, SIZE_ANNOTATION
 from executors.controller.store import Key
 from executors.kube import Api, ApiError, ConflictError, ForbiddenError, InvalidError, Kind, NotFoundError
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, kind_of
+from executors.render import WISH_ANNOTATION
 from executors.schema import MINICLUSTER_API_VERSION
 
 log = logging.getLogger(__name__)
@@ -48,6 +59,13 @@ class Actor:
                 "spec": {"completions": action.size, "parallelism": action.size},
             }
             self._take(JOBS, self._api.patch(JOBS, namespace, resource["metadata"]["name"], change), False)
+        elif isinstance(action, Wish):
+            annotations = {WISH_ANNOTATION: str(action.size), SINCE_ANNOTATION: action.since}
+            change = {"metadata": {"uid": action.uid, "annotations": annotations}}
+            try:
+                self._take(PODS, self._api.patch(PODS, namespace, action.name, change), False)
+            except (NotFoundError, ConflictError) as err:  # it has gone; the next decision is about another lead
+                log.debug("%s", err)
         elif isinstance(action, LabelPod):
             self._label(namespace, action)
         elif isinstance(action, DeleteMiniCluster):

@@ -11,20 +11,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from executors.controller import conditions as known
 from executors.controller.conditions import Condition
-from executors.controller.names import INDEX_LABEL, PARTS_ANNOTATION, RECORD_ANNOTATION, SIZE_ANNOTATION
+from executors.controller.names import (
+    DRAIN_ANNOTATION,
+    INDEX_LABEL,
+    PARTS_ANNOTATION,
+    RECORD_ANNOTATION,
+    SINCE_ANNOTATION,
+    SIZE_ANNOTATION,
+)
 from executors.controller.reading import Refused, changes, read, record
 from executors.provision import diagnosis
 from executors.provision.diagnosis import Fatal, Finding, Pending
 from executors.provision.picture import Picture, reason_of
-from executors.render import SELECTOR_LABEL, MiniCluster, Profile, render_operated
+from executors.render import SELECTOR_LABEL, WISH_ANNOTATION, MiniCluster, Profile, render_operated
 from executors.spec import MiniClusterSpec
 
 Object = dict[str, Any]
 
+#: Seconds that jobs have to end before their ranks go, unless the MiniCluster says otherwise.
+_DRAIN_SECONDS = 60.0
 #: Characters of a MiniCluster's uid.
 _TOKEN = 8
 #: What the controller creates without ever reading it: it is there, unless a pod misses it.
@@ -78,6 +88,17 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """Tell a lead, by its pod, the size that it is to have."""
+
+    name: str
+    uid: str
+    size: int
+    #: A timestamp.
+    since: str
+
+
+@dataclass(frozen=True)
 class LabelPod:
     name: str
     uid: str
@@ -89,7 +110,7 @@ class DeleteMiniCluster:
     uid: str
 
 
-Action = Create | Resize | LabelPod | DeleteMiniCluster
+Action = Create | Resize | Wish | LabelPod | DeleteMiniCluster
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,8 @@ class Decision:
     #: The whole status; None: it stays as it is.
     status: Object | None = None
     events: tuple[Told, ...] = ()
+    #: Seconds after which it is to be decided again, if nothing has changed before; None: then nothing changes.
+    again_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -279,11 +302,20 @@ def _living(resource: Object, job: Object, observed: Observed, problems: list[st
         accepted, refused = False, "; ".join(filter(None, [refused, size_problem]))
     state = _state_of(picture, job, name, adopted)
     state = replace(state, accepted=accepted, problems=refused)
-    actions: list[Action] = [resize] if resize is not None and not (state.completed or state.failed) else []
+    actions: list[Action] = []
+    again_after = None
+    if resize is not None and not (state.completed or state.failed):
+        actions, again_after = _resizing(resource, job, picture, resize, state.ready and not adopted, now)
+        if not any(isinstance(one, Resize) for one in actions):
+            limit = _drain_seconds(resource)
+            text = f"ranks from {size} on go when their jobs have ended, and after {limit:g} s at the latest"
+            state = replace(state, reason="Shrinking", message=text, reconciling=True)
+    elif not adopted and state.ready:
+        actions += _revoked(picture, _asked_size(job), now)
     actions += _labels(picture)
     if state.completed or state.failed:
         actions += _cleanup(resource)
-    return _decision(resource, observed, state, tuple(actions), now)
+    return replace(_decision(resource, observed, state, tuple(actions), now), again_after=again_after)
 
 
 def _resize(resource: Object, job: Object, size: int) -> tuple[Resize | None, str]:
@@ -295,6 +327,51 @@ def _resize(resource: Object, job: Object, size: int) -> tuple[Resize | None, st
         text = f"spec.size: {size} is not from 1 to {largest}, the maxSize of its start; it stays {asked}"
         return None, text
     return Resize(diagnosis.uid_of(job), size), ""
+
+
+def _resizing(
+    resource: Object, job: Object, picture: Picture, resize: Resize, asks_lead: bool, now: str
+) -> tuple[list[Action], float | None]:
+    """What is done for another size: at once, or, before ranks go, after their jobs have ended. Seconds left for that.
+
+    ``asks_lead``: there is one that hears.
+    """
+    pods = diagnosis.youngest(picture.pods)
+    lead = next((pod for pod in pods if diagnosis.index_of(pod) == 0), None)
+    if lead is None or not asks_lead:
+        return [resize], None
+    told = lead["metadata"].get("annotations") or {}
+    wish = Wish(diagnosis.name_of(lead), diagnosis.uid_of(lead), resize.size, now)
+    if resize.size > _asked_size(job):
+        # Ranks that were drained are to be of use again.
+        return [*([wish] if WISH_ANNOTATION in told else []), resize], None
+    limit = _drain_seconds(resource)
+    if told.get(WISH_ANNOTATION) != str(resize.size):
+        return [wish], limit
+    left = limit - _seconds_between(str(told.get(SINCE_ANNOTATION, now)), now)
+    container = str(resource["metadata"]["name"])
+    going = [pod for pod in pods if (diagnosis.index_of(pod) or 0) >= resize.size]
+    if left <= 0 or not any(diagnosis.is_running(pod, container) for pod in going):
+        return [resize], None
+    return [], left
+
+
+def _revoked(picture: Picture, size: int, now: str) -> list[Action]:
+    """A lead that was told another size than the one that it has, and keeps."""
+    for pod in diagnosis.youngest(picture.pods):
+        told = (pod["metadata"].get("annotations") or {}).get(WISH_ANNOTATION)
+        if diagnosis.index_of(pod) == 0 and told not in (None, str(size)):
+            return [Wish(diagnosis.name_of(pod), diagnosis.uid_of(pod), size, now)]
+    return []
+
+
+def _drain_seconds(resource: Object) -> float:
+    given = str((resource["metadata"].get("annotations") or {}).get(DRAIN_ANNOTATION, ""))
+    return float(given) if given.isdecimal() else _DRAIN_SECONDS
+
+
+def _seconds_between(before: str, now: str) -> float:
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(before)).total_seconds()
 
 
 def _asked_size(job: Object) -> int:

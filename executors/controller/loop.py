@@ -188,6 +188,8 @@ class Controller:
         for action in decision.actions:
             if isinstance(action, DeleteMiniCluster):
                 self._actor.do(resource, action)
+        if decision.again_after is not None:
+            self._queue.add_after(key, decision.again_after)
         if refused is not None and refused.refusal.passing:
             raise refused
 

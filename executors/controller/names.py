@@ -8,6 +8,10 @@ MANAGER = "flux-operator-executors"
 RECORD_ANNOTATION = "flux-operator-executors/recorded-spec"
 #: On a Job: the size that was asked of it last. Its parallelism may be somebody else's wish (Kueue).
 SIZE_ANNOTATION = "flux-operator-executors/recorded-size"
+#: On a lead's pod: since when (a timestamp) it has had the wish of its size (`executors.render.names.WISH_ANNOTATION`).
+SINCE_ANNOTATION = "flux-operator-executors/size-since"
+#: On a MiniCluster, an option of ours: seconds that jobs have to end before their ranks go.
+DRAIN_ANNOTATION = "flux-operator-executors/drain-seconds"
 #: On a Job: kinds and names of what was made beside it, separated by spaces.
 PARTS_ANNOTATION = "flux-operator-executors/parts"
 #: Our own Lease, and the one by which upstream's operator elects its leader.

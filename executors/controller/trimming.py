@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from executors.controller.names import SINCE_ANNOTATION
 from executors.kube import Kind
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS
+from executors.render import WISH_ANNOTATION
 
 Object = dict[str, Any]
 
@@ -48,9 +50,9 @@ def _job(given: Object) -> Object:
 
 def _pod(given: Object) -> Object:
     metadata = _some(given["metadata"], _METADATA)
-    index = (given["metadata"].get("annotations") or {}).get(_INDEX)
-    if index is not None:
-        metadata["annotations"] = {_INDEX: index}
+    annotations = _some(given["metadata"].get("annotations") or {}, (_INDEX, WISH_ANNOTATION, SINCE_ANNOTATION))
+    if annotations:
+        metadata["annotations"] = annotations
     spec, status = given.get("spec") or {}, given.get("status") or {}
     containers = [
         {"name": one["name"], "resources": _some(one.get("resources") or {}, ("limits",))}

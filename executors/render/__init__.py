@@ -15,6 +15,7 @@ from executors.render.names import (
     NAME_LABEL,
     OPERATOR_LABELS,
     SELECTOR_LABEL,
+    WISH_ANNOTATION,
 )
 from executors.render.operated import render_operated
 from executors.render.places import places_of
@@ -27,6 +28,7 @@ __all__ = [
     "NAME_LABEL",
     "OPERATOR_LABELS",
     "SELECTOR_LABEL",
+    "WISH_ANNOTATION",
     "MiniCluster",
     "PodUser",
     "Profile",

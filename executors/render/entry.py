@@ -138,6 +138,9 @@ broker() {
     if [ "$index" != 0 ]; then
         explain &
         explainer=$!
+    elif [ -n "${FLUXOP_RESOURCE:-}" ] && [ -e "@WISH@" ]; then
+        follow_wish >/dev/null 2>&1 &
+        explainer=$!
     fi
     if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ -e "$FLUXOP_ARCHIVE" ]; then
         restore "$@"
@@ -208,6 +211,39 @@ try:
 except OSError as err:
     print(" %s" % err)
 ' "$lead" "$port")"
+    done
+}
+
+# Do what the controller wishes: before ranks go they are drained, and when their jobs have ended their brokers are; a
+# broker's end is what the controller sees. Nothing tells a shell that a file has changed.
+follow_wish() {
+    FLUX_URI=local://$state/flux/local
+    export FLUX_URI
+    wish=
+    going=
+    while sleep 1; do
+        size=$(cat "@WISH@")
+        if [ -S "$state/flux/local" ] && [ -n "$size" ] && [ "$size" != "$wish" ]; then
+            last=$(($(flux getattr size) - 1))
+            # Those that we have drained, not the user's.
+            flux resource drain -no "{ranks} {reason}" | sed -n "s/ minicluster: it is to have .*//p" |
+                while read -r ranks; do flux resource undrain "$ranks"; done
+            going=
+            if [ "$size" -le "$last" ]; then
+                going=$size
+                [ "$size" = "$last" ] || going=$size-$last
+                flux resource drain --update "$going" "minicluster: it is to have $size brokers" || continue
+            fi
+            wish=$size
+        fi
+        if [ -n "$going" ] && [ -z "$(flux resource list -s allocated -i "$going" -no "{ranks}")" ]; then
+            rank=${going%-*}
+            while [ "$rank" -le "${going#*-}" ]; do
+                flux overlay disconnect "$rank"
+                rank=$((rank + 1))
+            done
+            going=
+        fi
     done
 }
 
@@ -399,6 +435,7 @@ ENTRY_SCRIPT = (
     .replace("@SECRET@", MOUNTED.secret)
     .replace("@STATE@", MOUNTED.state)
     .replace("@KEY@", names.CERTIFICATE_KEY)
+    .replace("@WISH@", "${FLUXOP_ROOT:-}" + MOUNTED.wish)
     .replace("@URI@", MOUNTED.broker_uri)  # views are mounted
     .replace("@LEAD_LOST@", str(names.LEAD_LOST))
     .replace("@FOLLOWER_ENDED@", str(names.FOLLOWER_ENDED))

@@ -15,6 +15,9 @@ HASH_ANNOTATION = "flux-operator-executors/spec-hash"
 
 CERTIFICATE_KEY = "curve.cert"
 
+#: On a resource's lead: the size that it is to have. The lead reads it as a file, so that nobody has to enter the pod.
+WISH_ANNOTATION = "flux-operator-executors/size"
+
 #: Port of the brokers' overlay network.
 BROKER_PORT = 8050
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ AGENT_KEY = "agent.base64"
 _STATE_VOLUME = "flux-state"
 _SECRET_VOLUME = "flux-curve"
 _VIEW_VOLUME = "flux-view"
+_WISH_VOLUME = "flux-wish"
 #: Cluster Autoscaler and Karpenter leave such pods where they are.
 _STAY = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 _FAILURES_FIELD = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
@@ -240,6 +242,9 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
     if places is MOUNTED:
         secret = {"name": _SECRET_VOLUME, "mountPath": MOUNTED.secret, "readOnly": True}
         ours_mounted = [_files_mount(cluster), _state_mount(), *_view_mounts(cluster), secret]
+        if _may_shrink(cluster):
+            wish = {"name": _WISH_VOLUME, "mountPath": posixpath.dirname(MOUNTED.wish), "readOnly": True}
+            ours_mounted.append(wish)
         made["volumeMounts"] = [*ours_mounted, *mounts_of(container)]
     else:
         made["env"] += _texts(cluster)
@@ -258,6 +263,10 @@ def _resource_variables(cluster: MiniCluster) -> dict[str, str]:
         entry.COMPLETE: "1" if flux.get("completeWorkers") else "",
         entry.NO_SOCKET: "1" if flux.get("disableSocket") else "",
     }
+
+
+def _may_shrink(cluster: MiniCluster) -> bool:
+    return cluster.profile.of_resource and cluster.spec.max_size > 1
 
 
 def _is_shared(cluster: MiniCluster) -> bool:
@@ -356,6 +365,10 @@ def _own_volumes(cluster: MiniCluster) -> list[dict[str, Any]]:
     ]
     if _is_shared(cluster):
         made.append({"name": _VIEW_VOLUME, "emptyDir": {}})
+    if _may_shrink(cluster):
+        field = {"fieldPath": f"metadata.annotations['{names.WISH_ANNOTATION}']"}
+        items = [{"path": posixpath.basename(MOUNTED.wish), "fieldRef": field}]
+        made.append({"name": _WISH_VOLUME, "downwardAPI": {"items": items}})
     return made
 
 

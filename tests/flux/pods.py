@@ -55,9 +55,7 @@ class Pods:
 
     def start(self, index: int, role: int | str = 0, **environ: str) -> subprocess.Popen[str]:
         """Run a container of the pod with this index: the broker's, or another by its name."""
-        here = self.directory(index)
-        if not here.exists():
-            self._write(index)
+        self.prepare(index)
         containers = {one["name"]: one for one in self.template.get("initContainers", [])}
         container = containers[role] if isinstance(role, str) else self.template["containers"][role]
         argv = [self._placed(word.replace("$$", "$"), index) for word in container["command"]]
@@ -74,6 +72,11 @@ class Pods:
         )
         self._processes.append(process)
         return process
+
+    def prepare(self, index: int) -> None:
+        """Make the files of a pod."""
+        if not self.directory(index).exists():
+            self._write(index)
 
     def run(self, indices: Iterable[int] = (0, 1), **environ: str) -> list[tuple[int, str, str]]:
         """Start brokers and wait for all: exit code, standard output and error of each."""

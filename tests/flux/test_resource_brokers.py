@@ -105,6 +105,43 @@ def test_the_instance_is_found_where_upstreams_users_look_and_says_when_it_runs(
     assert lead.poll() is None
 
 
+def test_ranks_that_are_to_go_end_with_their_jobs_and_come_back(pods: MakePods, tmp_path: Path) -> None:
+    script = f"""
+    flux run --quiet --requires=rank:1 sh -c 'touch {tmp_path}/up; while [ ! -e {tmp_path}/end ]; do sleep 0.1; done' &
+    while [ ! -e {tmp_path}/off ]; do sleep 0.1; done
+    flux resource list -s free -no 'free {{ranks}}'
+    while [ ! -e {tmp_path}/on ]; do sleep 0.1; done
+    flux run --requires=rank:1 echo again
+    """
+    made = pods(spec_of(script, container={"launcher": True}))
+    made.prepare(0)
+    wish = made.directory(0) / "files_wish" / "size"
+    wish.parent.mkdir()
+    wish.write_text("")
+    lead, follower = made.start(0), made.start(1)
+    until((tmp_path / "up").exists)
+    wish.write_text("1")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FLUX")}
+    environ["FLUX_URI"] = f"local://{made.state(0)}/flux/local"
+
+    def drained() -> str:
+        argv = ["flux", "resource", "drain", "-no", "{ranks}"]
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False).stdout.strip()
+
+    until(lambda: drained() == "1")
+    assert follower.poll() is None, "it has a job"
+    (tmp_path / "end").touch()
+    assert ended([follower])[0][0] == 76
+    (tmp_path / "off").touch()
+    wish.write_text("2")
+    until(lambda: drained() == "")
+    made.start(1)
+    (tmp_path / "on").touch()
+    [(code, out, err)] = ended([lead])
+    assert code == 0, err
+    assert out.splitlines() == ["free 0", "again"]
+
+
 # -- saved state
 
 

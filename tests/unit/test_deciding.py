@@ -18,6 +18,7 @@ from executors.controller.deciding import (
     Observed,
     Refusal,
     Resize,
+    Wish,
     decide,
 )
 from executors.controller.trimming import trimmed
@@ -185,7 +186,7 @@ def test_stages_of_a_start(living: Living) -> None:
     assert true(up) == {"Accepted", "PodsReady", "Reconciling"}, "its instance does not run yet"
     ready = decided(one, job=job, owned=parts, pods=[pod(0, ready=True), pod(1)])
     assert true(ready) == {"Accepted", "PodsReady", "Ready"}
-    assert {told.reason for told in ready.events} == {"PodsReady", "Ready"}
+    assert {event.reason for event in ready.events} == {"PodsReady", "Ready"}
 
 
 def test_a_followers_image_that_is_not_there_is_told_in_the_pods_own_words(living: Living) -> None:
@@ -219,7 +220,7 @@ def test_suspended_is_no_failure(living: Living) -> None:
     one, job, parts = living
     job["spec"]["suspend"] = True
     decision = decided(one, job=job, owned=parts, pods=[pod(0)])
-    assert true(decision) == {"Accepted", "Suspended"} and not any(told.warning for told in decision.events)
+    assert true(decision) == {"Accepted", "Suspended"} and not any(event.warning for event in decision.events)
 
 
 def test_pods_get_the_label_by_which_upstreams_users_find_one(living: Living) -> None:
@@ -242,6 +243,49 @@ def test_the_size_follows_the_spec_up_to_the_largest(living: Living) -> None:
         decision = decided(known, job=job, owned=parts)
         assert decision.actions == ()
         assert f"spec.size: {size} is not from 1 to 4" in condition(decision, "Accepted")["message"]
+
+
+def shrinking(living: Living, lead: dict[str, Any], *others: dict[str, Any], size: int = 1, now: str = NOW) -> Decision:
+    one, job, parts = living
+    known = {**one, "status": decided(one).status, "spec": {**one["spec"], "size": size}}
+    return decided(known, now, job=job, owned=parts, pods=[lead, *others])
+
+
+def told(size: int, since: str = NOW) -> dict[str, Any]:
+    """A lead that has been told a size."""
+    lead = pod(0, ready=True)
+    lead["metadata"]["annotations"] |= {
+        "flux-operator-executors/size": str(size),
+        "flux-operator-executors/size-since": since,
+    }
+    return lead
+
+
+def test_before_ranks_go_their_jobs_have_time_to_end(living: Living) -> None:
+    lead, follower = pod(0, ready=True), pod(1)
+    first = shrinking(living, lead, follower)
+    assert first.actions == (Wish("mc-0-abcde", "p-0", 1, NOW),) and first.again_after == 60
+    assert condition(first, "Ready") | {"status": "True", "reason": "Shrinking"} == condition(first, "Ready")
+    waiting = shrinking(living, told(1), follower, now="2026-01-01T00:00:50Z")
+    assert waiting.actions == () and waiting.again_after == 10
+    gone = pod(1, {"terminated": {"exitCode": 76}}, phase="Failed")
+    assert shrinking(living, told(1), gone).actions == (Resize("j-1", 1),), "its broker has ended"
+    assert shrinking(living, told(1), follower, now=LATER).actions == (Resize("j-1", 1),), "time is up"
+    assert shrinking(living, pod(0), follower).actions == (Resize("j-1", 1),), "nobody who could end anything runs"
+
+
+def test_jobs_have_as_long_as_the_minicluster_says(living: Living) -> None:
+    living[0]["metadata"]["annotations"] = {"flux-operator-executors/drain-seconds": "600"}
+    assert shrinking(living, pod(0, ready=True), pod(1)).again_after == 600
+
+
+def test_a_wish_that_is_taken_back_and_a_size_that_grows_again_are_told(living: Living) -> None:
+    assert shrinking(living, told(1), pod(1), size=2).actions == (Wish("mc-0-abcde", "p-0", 2, NOW),)
+    assert shrinking(living, told(1), pod(1), size=3).actions == (
+        Wish("mc-0-abcde", "p-0", 3, NOW),
+        Resize("j-1", 3),
+    )
+    assert shrinking(living, told(2), pod(1), size=2).actions == ()
 
 
 def test_somebody_elses_parallelism_is_left_alone(living: Living) -> None:
@@ -329,7 +373,7 @@ def test_a_failed_command_is_a_failure_in_the_pods_own_words(living: Living) -> 
     decision = decided(one, job={**job, "status": {"conditions": failed}}, owned=parts, pods=[lead])
     assert true(decision) == {"Accepted", "Failed", "Stalled"}
     assert "pod mc-0-abcde, container mc ended with exit code 3" in condition(decision, "Failed")["message"]
-    [event] = [told for told in decision.events if told.warning]
+    [event] = [one for one in decision.events if one.warning]
     assert event.reason == "Failed"
 
 
