@@ -82,7 +82,7 @@ class Controller:
             worker = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
             worker.start()
             self._workers.append(worker)
-        log.info("working on %d MiniClusters", len(self._store.keys()))
+        log.info("working on %d MiniClusters", len(self._store.miniclusters()))
 
     _closed = False
 

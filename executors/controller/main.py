@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -23,6 +24,8 @@ def main() -> None:
 @click.option("--kubeconfig", type=click.Path(), help="Default: as kubectl; in a pod its service account.")
 @click.option("--context", "context_name", help="A context of the kubeconfig.")
 @click.option("--health-port", type=click.IntRange(0, 65535), default=0, help="Serve /healthz and /readyz (0: do not).")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics, to whom the API server allows it.")
+@click.option("--metrics-tls", type=click.Path(path_type=Path), help="A directory with tls.crt and tls.key, for that.")
 @click.option(
     "--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", help="auto: text on a terminal."
 )
@@ -33,6 +36,8 @@ def run(
     kubeconfig: str | None,
     context_name: str | None,
     health_port: int,
+    metrics_port: int | None,
+    metrics_tls: Path | None,
     log_format: str,
     debug: bool,
 ) -> None:
@@ -42,10 +47,15 @@ def run(
     from executors.controller.running import Process
     from executors.kube import ClusterAccess, connect
 
+    if (metrics_port is None) != (metrics_tls is None):
+        raise click.UsageError(
+            "--metrics-port and --metrics-tls belong together: readers show tokens; give both, or none"
+        )
+    metrics = (metrics_port, metrics_tls) if metrics_port is not None and metrics_tls is not None else None
     set_up(as_json=log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()), debug=debug)
     try:
         api = connect(ClusterAccess(kubeconfig, context_name))
-        code = Process(api, Options(namespace, restricted), health_port).run()
+        code = Process(api, Options(namespace, restricted), health_port, metrics).run()
     except ExecutorsError as err:
         raise click.ClickException(str(err)) from None
     # What is left are watches that wait for an answer.

@@ -9,10 +9,12 @@ import socket
 import threading
 import time
 import uuid
+from pathlib import Path
 from types import FrameType
 
 from executors.controller.leading import Leadership, UpstreamWatch
 from executors.controller.loop import Controller, Options
+from executors.controller.metrics import Gate, MetricsServer, lines_of, text_of
 from executors.controller.serving import HealthServer
 from executors.kube import Api
 
@@ -20,9 +22,12 @@ log = logging.getLogger(__name__)
 
 
 class Process:
-    """``health_port`` 0: nobody asks."""
+    """``health_port`` 0: nobody asks. ``metrics``: a port, and the directory of its certificate and key.
 
-    def __init__(self, api: Api, options: Options, health_port: int) -> None:
+    Raises ConfigError for a certificate that cannot be used.
+    """
+
+    def __init__(self, api: Api, options: Options, health_port: int, metrics: tuple[int, Path] | None = None) -> None:
         self._api = api
         self._options = options
         self._closing = threading.Event()
@@ -30,6 +35,10 @@ class Process:
         self._controller: Controller | None = None
         self._lease_namespace = options.namespace or api.namespace
         checks = {"/healthz": lambda: True, "/readyz": self._is_ready}
+        self._metrics = None
+        if metrics is not None:
+            port, directory = metrics
+            self._metrics = MetricsServer(port, directory, Gate(api), lambda: text_of(lines_of(self._controller)))
         self._health = HealthServer(health_port, checks) if health_port else None
 
     def run(self) -> int:
@@ -46,8 +55,9 @@ class Process:
         finally:
             leadership.release()
             upstream.stop()
-            if self._health is not None:
-                self._health.close()
+            for server in (self._health, self._metrics):
+                if server is not None:
+                    server.close()
         log.info("ended")
         return code
 

@@ -81,8 +81,8 @@ class Store:
             known = self._objects.get(key, {})
             return {(word, name): one for word, kind in kinds.items() for name, one in known.get(kind, {}).items()}
 
-    def keys(self) -> list[Key]:
-        """Of all MiniClusters."""
+    def miniclusters(self) -> list[Key]:
+        """All that there are."""
         with self._lock:
             return [key for key, kinds in self._objects.items() if kinds.get(MINICLUSTERS)]
 

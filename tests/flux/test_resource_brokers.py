@@ -80,12 +80,17 @@ def test_jobs_that_trap_term_write_their_files_when_it_is_deleted(
 
 
 def test_a_job_that_ignores_term_is_killed_before_its_pod_is(pods: MakePods, tmp_path: Path) -> None:
-    (tmp_path / "job.sh").write_text(f"trap '' TERM HUP INT; touch {tmp_path}/up; while :; do sleep 0.1; done")
+    # Kubernetes ends what is left in a pod; here the job does, at the end of the test.
+    loop = f"while [ ! -e {tmp_path}/end ]; do sleep 0.1; done"
+    (tmp_path / "job.sh").write_text(f"trap '' TERM HUP INT; touch {tmp_path}/up; {loop}")
     made = pods(spec_of(f"sh {tmp_path}/job.sh", size=1))
     lead = made.start(0)
     until((tmp_path / "up").exists)
     lead.send_signal(signal.SIGTERM)
-    assert ended([lead])[0][0] == 77
+    try:
+        assert ended([lead])[0][0] == 77
+    finally:
+        (tmp_path / "end").touch()
 
 
 def test_the_instance_is_found_where_upstreams_users_look_and_says_when_it_runs(pods: MakePods) -> None:
