@@ -19,6 +19,7 @@ from executors.controller.conditions import Condition
 from executors.controller.names import (
     DRAIN_ANNOTATION,
     INDEX_LABEL,
+    ISOLATED_ANNOTATION,
     PARTS_ANNOTATION,
     RECORD_ANNOTATION,
     SINCE_ANNOTATION,
@@ -35,10 +36,11 @@ Object = dict[str, Any]
 
 #: Seconds that jobs have to end before their ranks go, unless the MiniCluster says otherwise.
 _DRAIN_SECONDS = 60.0
+_LABELS_AT_ONCE = 20
 #: Characters of a MiniCluster's uid.
 _TOKEN = 8
 #: What the controller creates without ever reading it: it is there, unless a pod misses it.
-UNSEEN = ("Secret", "ConfigMap")
+UNSEEN = ("Secret", "ConfigMap", "NetworkPolicy")
 
 
 # -- what is there
@@ -227,7 +229,8 @@ def desired(
     # to create Secrets is enough, and none is ever read.
     token = str(metadata["uid"])[:_TOKEN]
     cluster = MiniCluster(name, str(metadata["namespace"]), spec, token=token, profile=profile)
-    made = render_operated(cluster, certificate(name), str(metadata["uid"]))
+    isolated = (metadata.get("annotations") or {}).get(ISOLATED_ANNOTATION) == "true"
+    made = render_operated(cluster, certificate(name), str(metadata["uid"]), isolated=isolated)
     job = made[-1]
     job["metadata"]["annotations"] = {
         **job["metadata"].get("annotations", {}),
@@ -388,7 +391,8 @@ def _labels(picture: Picture) -> list[Action]:
         has = INDEX_LABEL in (pod["metadata"].get("labels") or {})
         if index is not None and not has and not diagnosis.is_leaving(pod) and not diagnosis.over(pod):
             found.append(LabelPod(diagnosis.name_of(pod), diagnosis.uid_of(pod), str(index)))
-    return found
+    # Of a thousand pods the rest has its turn after the status.
+    return found[:_LABELS_AT_ONCE]
 
 
 def _state_of(picture: Picture, job: Object, container: str, adopted: bool) -> _State:

@@ -29,6 +29,7 @@ RULES: tuple[Object, ...] = (
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "patch"]},
     {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "get", "list", "watch"]},
     {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["create"]},
+    {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "list", "watch"]},
     # Whether it enforces restricted pod security; in a Role this is the Role's own.
     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},

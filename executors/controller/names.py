@@ -12,6 +12,8 @@ SIZE_ANNOTATION = "flux-operator-executors/recorded-size"
 SINCE_ANNOTATION = "flux-operator-executors/size-since"
 #: On a MiniCluster, an option of ours: seconds that jobs have to end before their ranks go.
 DRAIN_ANNOTATION = "flux-operator-executors/drain-seconds"
+#: The same: "true" for a NetworkPolicy around its pods.
+ISOLATED_ANNOTATION = "flux-operator-executors/network-policy"
 #: On a Job: kinds and names of what was made beside it, separated by spaces.
 PARTS_ANNOTATION = "flux-operator-executors/parts"
 #: Our own Lease, and the one by which upstream's operator elects its leader.

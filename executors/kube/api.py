@@ -57,6 +57,7 @@ SECRETS = Kind("v1", "secrets")
 CONFIG_MAPS = Kind("v1", "configmaps")
 SERVICES = Kind("v1", "services")
 NAMESPACES = Kind("v1", "namespaces")
+NETWORK_POLICIES = Kind("networking.k8s.io/v1", "networkpolicies")
 LEASES = Kind("coordination.k8s.io/v1", "leases")
 MINICLUSTERS = Kind("flux-framework.org/v1alpha2", "miniclusters")
 _BY_KIND = {
@@ -65,6 +66,7 @@ _BY_KIND = {
     "Secret": SECRETS,
     "ConfigMap": CONFIG_MAPS,
     "Service": SERVICES,
+    "NetworkPolicy": NETWORK_POLICIES,
     "MiniCluster": MINICLUSTERS,
 }
 

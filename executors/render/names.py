@@ -37,6 +37,10 @@ def secret_name(cluster: MiniCluster) -> str:
     return _own(cluster, f"{cluster.name}-curve")
 
 
+def network_policy_name(cluster: MiniCluster) -> str:
+    return _own(cluster, f"{cluster.name}-brokers")
+
+
 def service_name(cluster: MiniCluster) -> str:
     """The headless Service, which is also the pods' subdomain."""
     return cluster.spec.headless_name or _known(cluster, cluster.name)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from executors.controller.manifests import NAME, NAMESPACE
+from executors.controller.manifests import NAME, NAMESPACE, manifests
+from executors.controller.names import UPSTREAM_LEASE
 from tests.cluster.operators import LIMIT, MiniClusters, installed, operator_program, wait_for_leader
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.processes import Program
@@ -221,6 +224,49 @@ def test_nothing_is_written_or_asked_while_nothing_happens(cluster: Cluster, mc:
     assert about == []
     made = [one for one in requests()[len(before) :] if one[0] in ("create", "get", "list")]
     assert len(made) <= 15, made
+
+
+def test_it_stands_by_while_upstreams_operator_runs(cluster: Cluster, mc: MiniClusters, controller: Program) -> None:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "upstream", "leaseDurationSeconds": 8, "renewTime": now, "acquireTime": now}
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{mc.namespace}/leases"
+    cluster.api.post(leases, {"metadata": {"name": UPSTREAM_LEASE}, "spec": spec})
+    try:
+        wait_until("it to stand by", lambda: "standing by: upstream's" in controller.tail(), LIMIT)
+        mc.apply("waits")
+        mc.wait("waits", "Completed")  # when that Lease has run out
+        tail = controller.tail()
+        assert tail.rindex("working on") > tail.rindex("standing by: upstream's")
+    finally:
+        cluster.api.delete(f"{leases}/{UPSTREAM_LEASE}")
+
+
+def test_for_one_namespace_it_needs_no_right_beyond_it(
+    cluster: Cluster, mc: MiniClusters, controller: Program, tmp_path: Path
+) -> None:
+    controller.stop()  # it would be quicker
+    try:
+        name = cluster.create_namespace()
+        file = tmp_path / "operator.yaml"
+        file.write_text(yaml.safe_dump_all([one for one in manifests(name) if one["kind"] != "Deployment"]))
+        cluster.kubectl("apply", f"--filename={file}")
+        kubeconfig = cluster.service_account_kubeconfig(name, NAME)
+        program = operator_program(cluster, kubeconfig, "flux-operator-3", "--namespace", name)
+        program.start()
+        inside = MiniClusters(cluster, name)
+        inside.apply("hello", "id -u", size=2)
+        inside.wait("hello", "Completed")
+        assert inside.lead_log("hello") == "1000\n", (
+            "its pods pass the restricted standard, which that namespace enforces"
+        )
+        mc.apply("elsewhere")
+        program.stop()
+        assert [line for line in broken_rules(program) if "leases" not in line] == []
+        assert mc.get("elsewhere").get("status") is None
+        cluster.delete_namespace(name)
+    finally:
+        controller.start()
+    mc.wait("elsewhere", "Completed")
 
 
 def test_after_all_of_this_deleting_leaves_nothing_and_no_right_was_missing(

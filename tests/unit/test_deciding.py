@@ -170,6 +170,15 @@ def test_restricted_namespaces_get_pods_that_they_take() -> None:
     assert job.manifest["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
 
 
+def test_a_network_policy_is_made_for_whoever_asks_for_it() -> None:
+    asked = resource(metadata={"annotations": {"flux-operator-executors/network-policy": "true"}})
+    [policy] = [
+        one.manifest for one in decided(asked).actions if isinstance(one, Create) and "ingress" in str(one.manifest)
+    ]
+    assert policy["kind"] == "NetworkPolicy"
+    assert policy["spec"]["ingress"] == [{"from": [{"podSelector": {"matchLabels": {"job-name": "mc"}}}]}]
+
+
 def test_a_minicluster_that_is_being_deleted_is_left_alone() -> None:
     assert decided(resource(metadata={"deletionTimestamp": NOW})) == Decision()
 
@@ -228,6 +237,16 @@ def test_pods_get_the_label_by_which_upstreams_users_find_one(living: Living) ->
     new = pod(1)
     del new["metadata"]["labels"]["job-index"]
     assert decided(one, job=job, owned=parts, pods=[pod(0), new]).actions == (LabelPod("mc-1-abcde", "p-1", "1"),)
+
+
+def test_a_thousand_pods_get_their_labels_by_and_by(living: Living) -> None:
+    one, job, parts = living
+    job["spec"] |= {"completions": 1000, "parallelism": 1000}
+    many = [pod(index) for index in range(1000)]
+    for new in many:
+        del new["metadata"]["labels"]["job-index"]
+    decision = decided(one, job=job, owned=parts, pods=many)
+    assert len(decision.actions) == 20 and decision.status is not None
 
 
 # -- changes
