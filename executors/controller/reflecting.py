@@ -89,7 +89,8 @@ class Reflector:
             except ExpiredError:
                 version, pause = "", _AWAY if time.monotonic() - began < _AWAY else 0.0
             except ApiError as err:
-                pause = _AWAY if err.transient and err.status not in (401, 403) else _REFUSED
+                # What was allowed once is refused by a server that has just come back, for a moment.
+                pause = _AWAY if err.transient and (self.synced.is_set() or err.status not in (401, 403)) else _REFUSED
                 log.warning("watching %s: %s; again in %g s", self.kind.plural, err, pause)
                 version = "" if err.status else version
             except Exception:  # a thread that ends in silence would leave everything as it was for ever
