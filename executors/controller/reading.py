@@ -16,6 +16,8 @@ Object = Mapping[str, Any]
 
 #: Numbers that mean "not given" where they are 0, as upstream takes them.
 _ZERO_IS_NOTHING = ("maxSize", "minSize", "backoffLimit", "deadlineSeconds")
+#: Of what is recorded: to be raised when digests are made otherwise.
+_FORM = 1
 #: Hex digits of a field's digest.
 _DIGITS = 8
 
@@ -69,9 +71,27 @@ def _without_nothing(value: Any, kind: Type | None) -> Any:
     return value
 
 
+def _without_defaults(value: Any, kind: Type | None) -> Any:
+    """The same without what the CRD would fill in, and without mappings that then say nothing."""
+    if isinstance(value, Mapping):
+        made = {}
+        for name, inner in value.items():
+            below = (kind.item or kind.fields.get(name)) if kind is not None else None
+            if below is not None and below.default is not None and inner == below.default:
+                continue
+            rest = _without_defaults(inner, below)
+            if rest != {}:
+                made[name] = rest
+        return made
+    if isinstance(value, list):
+        return [_without_defaults(inner, kind.item if kind is not None else None) for inner in value]
+    return value
+
+
 def record(resource: Object) -> str:
     """What is written down of a spec when its Job is made: a digest of each field, so that no secret is in it."""
-    return json.dumps(_digests(resource), sort_keys=True, separators=(",", ":"))
+    made = {"form": _FORM, "fields": _digests(resource)}
+    return json.dumps(made, sort_keys=True, separators=(",", ":"))
 
 
 def changes(recorded: str, resource: Object) -> list[str]:
@@ -81,14 +101,15 @@ def changes(recorded: str, resource: Object) -> list[str]:
         before = json.loads(recorded)
     except ValueError:
         return []
-    if not isinstance(before, dict):
+    if not isinstance(before, dict) or before.get("form") != _FORM:
         return []
-    now = _digests(resource)
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    then, now = before["fields"], _digests(resource)
+    return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
 
 
 def _digests(resource: Object) -> dict[str, str]:
-    document = without_nothing(resource.get("spec") or {})
+    # Without defaults: those that another release's CRD has the API server fill in are nobody's change.
+    document = _without_defaults(without_nothing(resource.get("spec") or {}), SPEC)
     # What may change while it lives, or concerns its end only.
     rest = {name: value for name, value in document.items() if name not in ("size", "cleanup")}
     found: dict[str, str] = {}

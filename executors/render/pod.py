@@ -9,7 +9,7 @@ from typing import Any
 from executors.api_rules import is_below, plain_path
 from executors.render import entry, names
 from executors.render.broker import broker_command
-from executors.render.command import command_words
+from executors.render.command import command_words, initial_program
 from executors.render.minicluster import MiniCluster, Profile, Program
 from executors.render.patch import patched
 from executors.render.places import MOUNTED, Places, has_texts, places_of
@@ -257,7 +257,12 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
 
 def _resource_variables(cluster: MiniCluster) -> dict[str, str]:
     flux = cluster.spec.document.get("flux", {})
+    main = cluster.spec.flux_container
+    leaves_jobs = main.launcher or not initial_program(cluster.spec, None, cluster.profile)
     return {
+        # Half a second: a command that is Flux's own job leaves no other behind, nor do a batch's, and when a lead is
+        # told to end its entry script ends them.
+        "FLUX_DISABLE_JOB_CLEANUP": "" if leaves_jobs else "1",
         entry.RESOURCE: "1",
         entry.SHARED: cluster.spec.flux.container.mount_path if _is_shared(cluster) else "",
         entry.COMPLETE: "1" if flux.get("completeWorkers") else "",

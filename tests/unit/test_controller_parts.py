@@ -157,6 +157,9 @@ def test_changes_are_found_by_field_without_a_secret_in_the_record() -> None:
     after = minicluster(flux={"curveCert": "other"}, size=3, cleanup=True, tasks=2)
     assert changes(recorded, after) == ["flux.curveCert", "tasks"]
     assert changes("of another release", after) == []
+    assert changes('{"form": 0, "fields": {"tasks": "x"}}', after) == []
+    filled_in = minicluster(flux={"curveCert": "s3cret", "logLevel": 6}, size=2, tasks=1, logging={"quiet": False})
+    assert changes(recorded, filled_in) == [], "by the CRD of another release"
 
 
 # -- the CRD

@@ -113,6 +113,14 @@ def test_readiness_is_the_brokers_and_a_resource_without_a_command_is_interactiv
     assert "-Sbroker.rc2_none=1" in container["command"]
 
 
+def test_only_a_command_that_may_leave_jobs_behind_has_flux_look_for_them() -> None:
+    def skips(**container: Any) -> bool:
+        return {"name": "FLUX_DISABLE_JOB_CLEANUP", "value": "1"} in main(made(document(container)))["env"]
+
+    assert skips() and skips(batch=True)
+    assert not skips(launcher=True) and not skips(command="")
+
+
 def test_the_default_of_the_crd_is_nobodys_choice() -> None:
     assert "-Stbon.connect_timeout=1s" in main(made(document(flux={"connectTimeout": "5s"})))["command"]
     assert "-Stbon.connect_timeout=7s" in main(made(document(flux={"connectTimeout": "7s"})))["command"]
