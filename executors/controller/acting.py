@@ -22,6 +22,7 @@ from executors.controller.names import INDEX_LABEL, MANAGER, SINCE_ANNOTATION, S
 from executors.controller.store import Key
 from executors.kube import Api, ApiError, ConflictError, ForbiddenError, InvalidError, Kind, NotFoundError
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, kind_of
+from executors.provision.diagnosis import is_owned_by
 from executors.render import WISH_ANNOTATION
 from executors.schema import MINICLUSTER_API_VERSION
 
@@ -42,11 +43,17 @@ class RefusedByServer(Exception):
 
 
 class Actor:
-    """``take(kind, object, deleted)`` is the store's."""
+    """``take(kind, object, deleted)`` and ``take_stranger`` are the store's."""
 
-    def __init__(self, api: Api, take: Callable[[Kind, Object, bool], Key | None]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        take: Callable[[Kind, Object, bool], Key | None],
+        take_stranger: Callable[[Key, Kind, Object], None],
+    ) -> None:
         self._api = api
         self._take = take
+        self._take_stranger = take_stranger
 
     def do(self, resource: Object, action: Action) -> None:
         """Raises ApiError for what may succeed later, RefusedByServer for what needs a change."""
@@ -87,6 +94,10 @@ class Actor:
                 made = self._api.get(kind, metadata["namespace"], metadata["name"])
             except NotFoundError as err:
                 raise ApiError(409, "", f"the {manifest['kind']} {metadata['name']} goes at this moment") from err
+            if not is_owned_by(made, resource["metadata"]["uid"]):
+                key = resource["metadata"]["namespace"], resource["metadata"]["name"]
+                self._take_stranger(key, kind, made)
+                return
         except (InvalidError, ForbiddenError) as err:
             generation = int(resource["metadata"].get("generation", 0))
             passing = isinstance(err, ForbiddenError)

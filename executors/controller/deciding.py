@@ -37,6 +37,8 @@ Object = dict[str, Any]
 #: Seconds that jobs have to end before their ranks go, unless the MiniCluster says otherwise.
 _DRAIN_SECONDS = 60.0
 _LABELS_AT_ONCE = 20
+#: Seconds after which an object of somebody else's is looked at again: only ours are watched.
+_STRANGER_SECONDS = 10.0
 #: Characters of a MiniCluster's uid.
 _TOKEN = 8
 #: What the controller creates without ever reading it: it is there, unless a pod misses it.
@@ -166,7 +168,8 @@ def decide(resource: Object, observed: Observed, certificate: Callable[[str], st
     uid = str(metadata["uid"])
     job = observed.job
     if job is not None and not diagnosis.is_owned_by(job, uid):
-        return _decision(resource, observed, _waits_for("Job", job), (), now)
+        waits = _decision(resource, observed, _waits_for("Job", job), (), now)
+        return replace(waits, again_after=_STRANGER_SECONDS)
     problems: list[str] = []
     spec: MiniClusterSpec | None = None
     try:
@@ -210,7 +213,8 @@ def _begin(
         if there is None:
             actions.append(Create(one))
         elif not diagnosis.is_owned_by(there, str(metadata["uid"])):
-            return _decision(resource, observed, _waits_for(one["kind"], there), (), now)
+            waits = _decision(resource, observed, _waits_for(one["kind"], there), (), now)
+            return replace(waits, again_after=_STRANGER_SECONDS)
     state = _State("Creating", "its objects are being created", reconciling=True)
     if refusal is not None:
         text = f"{refusal.kind} {refusal.name} is refused: {refusal.message}"

@@ -60,7 +60,7 @@ class Controller:
         self._options = options
         self._store = Store()
         self._queue: WorkQueue[Key] = WorkQueue()
-        self._actor = Actor(api, self._take)
+        self._actor = Actor(api, self._take, self._store.take_stranger)
         self._reflectors = [Reflector(api, options.namespace, one, self._take, self._queue.add) for one in FOLLOWED]
         self._workers: list[threading.Thread] = []
         self._namespaces: dict[str, tuple[float, bool]] = {}
@@ -138,6 +138,7 @@ class Controller:
             self._forget(key)
             return
         uid = resource["metadata"]["uid"]
+        self._look_at_strangers(key)
         job = self._store.job(key)
         if job is None:
             ended = self._store.ended_job(key)
@@ -154,6 +155,16 @@ class Controller:
         now = _now()
         decision = decide(resource, observed, make_certificate, now)
         self._carry_out(key, resource, decision, now)
+
+    def _look_at_strangers(self, key: Key) -> None:
+        """Ask for objects in our way, of which no watch tells."""
+        strangers = self._store.strangers(key)
+        self._store.forget_strangers(key)
+        for kind, one in strangers:
+            try:
+                self._store.take_stranger(key, kind, self._api.get(kind, key[0], one["metadata"]["name"]))
+            except NotFoundError:
+                pass  # what was waited for
 
     def _parts(self, key: Key) -> dict[tuple[str, str], Object]:
         found = self._store.parts(key, _PARTS)
@@ -222,6 +233,7 @@ class Controller:
     def _forget(self, key: Key) -> None:
         self._refusals.pop(key, None)
         self._wrote.pop(key, None)
+        self._store.forget_strangers(key)
         self._store.forget_ended(key)
 
 

@@ -27,6 +27,8 @@ class Store:
         self._objects: dict[Key, dict[Kind, dict[str, Object]]] = defaultdict(dict)
         #: Jobs that had ended when they were deleted: nobody may have noticed yet.
         self._ended: dict[Key, Object] = {}
+        #: What is in a MiniCluster's way and is not its own; no watch tells of it under this key.
+        self._strangers: dict[Key, dict[tuple[Kind, str], Object]] = {}
 
     def take(self, kind: Kind, given: Object, *, deleted: bool = False) -> Key | None:
         """Note an object as it is now, or was last; of which MiniCluster it is. An older version than the one that is
@@ -59,7 +61,8 @@ class Store:
     def job(self, key: Key) -> Object | None:
         """The Job of a MiniCluster's name, or the last one that has ended and gone."""
         with self._lock:
-            return self._objects.get(key, {}).get(JOBS, {}).get(key[1])
+            found = self._objects.get(key, {}).get(JOBS, {}).get(key[1])
+            return found or self._strangers.get(key, {}).get((JOBS, key[1]))
 
     def ended_job(self, key: Key) -> Object | None:
         """A Job of that name that had ended and was deleted, as it was last."""
@@ -79,7 +82,23 @@ class Store:
         """Objects of several kinds, by kind's word and name."""
         with self._lock:
             known = self._objects.get(key, {})
-            return {(word, name): one for word, kind in kinds.items() for name, one in known.get(kind, {}).items()}
+            found = {(word, name): one for word, kind in kinds.items() for name, one in known.get(kind, {}).items()}
+            words = {kind: word for word, kind in kinds.items()}
+            strangers = self._strangers.get(key, {}).items()
+            return {(words[kind], name): one for (kind, name), one in strangers if kind in words} | found
+
+    def take_stranger(self, key: Key, kind: Kind, given: Object) -> None:
+        """Note an object that is in a MiniCluster's way."""
+        with self._lock:
+            self._strangers.setdefault(key, {})[kind, given["metadata"]["name"]] = trimmed(kind, given)
+
+    def strangers(self, key: Key) -> list[tuple[Kind, Object]]:
+        with self._lock:
+            return [(kind, one) for (kind, _), one in self._strangers.get(key, {}).items()]
+
+    def forget_strangers(self, key: Key) -> None:
+        with self._lock:
+            self._strangers.pop(key, None)
 
     def miniclusters(self) -> list[Key]:
         """All that there are."""

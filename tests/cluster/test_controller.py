@@ -141,6 +141,24 @@ def lead(mc: MiniClusters, name: str) -> str:
     return mc.kubectl("get", "pods", f"--selector=job-name={name},job-index=0", "--output=name").strip()
 
 
+def test_what_is_in_the_way_is_named_and_waited_for(mc: MiniClusters) -> None:
+    """A Job and a Service that are nobody's; and what an earlier MiniCluster of the name leaves."""
+    mc.kubectl("create", "job", "way", "--image=localhost/not-there:1")
+    mc.apply("way", "echo went", network={"headlessName": "other"})
+    assert "a Job way that is no MiniCluster's has that name" in mc.wait("way", "Stalled")["message"]
+    mc.kubectl("create", "service", "clusterip", "taken", "--clusterip=None")
+    mc.apply("taken")
+    assert "a Service taken that is no MiniCluster's" in mc.wait("taken", "Stalled")["message"]
+    mc.kubectl("delete", "job/way", "service/taken")
+    mc.wait("way", "Completed")
+    mc.wait("taken", "Completed")
+    for _ in range(2):
+        mc.kubectl("delete", "miniclusters", "taken", "--wait=false")
+        mc.apply("taken", "echo again")
+    mc.wait("taken", "Completed")
+    assert mc.lead_log("taken") == "again\n"
+
+
 def test_a_controller_that_is_killed_goes_on_where_it_was_and_a_second_one_waits(
     cluster: Cluster, mc: MiniClusters, controller: Program, kubeconfig: Path
 ) -> None:

@@ -15,7 +15,7 @@ from executors.controller.reading import Refused, changes, read, record
 from executors.controller.store import Store, key_of
 from executors.controller.trimming import trimmed
 from executors.controller.work import WorkQueue
-from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, SECRETS
+from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, SECRETS, SERVICES
 from tests.unit.upstream import crd_spec, directory, miniclusters
 
 # -- the queue
@@ -112,6 +112,18 @@ def test_what_is_kept_of_pods_is_small_and_of_secrets_is_nothing() -> None:
     assert trimmed(PODS, pod)["metadata"].keys() == {"name", "namespace", "uid"}
     assert not any(one.kind is SECRETS for one in FOLLOWED)
     assert "data" not in trimmed(SECRETS, {"metadata": {"name": "s"}, "data": {"k": "v"}})
+
+
+def test_what_is_in_the_way_is_known_until_it_is_looked_at_again() -> None:
+    store, key = Store(), ("ns", "mc")
+    service = {"metadata": {"name": "web", "namespace": "ns", "uid": "s"}, "spec": {}}
+    store.take_stranger(key, SERVICES, service)
+    store.take_stranger(key, JOBS, job("1"))
+    assert store.parts(key, {"Service": SERVICES}).keys() == {("Service", "web")}
+    assert store.job(key) is not None
+    assert [kind for kind, _ in store.strangers(key)] == [SERVICES, JOBS]
+    store.forget_strangers(key)
+    assert store.parts(key, {"Service": SERVICES}) == {} and store.job(key) is None
 
 
 # -- conditions
