@@ -55,12 +55,15 @@ class Actor:
         self._take = take
         self._take_stranger = take_stranger
 
-    def do(self, resource: Object, action: Action) -> None:
-        """Raises ApiError for what may succeed later, RefusedByServer for what needs a change."""
+    def do(self, resource: Object, action: Action) -> bool:
+        """False where something is in the way, so that what comes after it is not to be done.
+
+        Raises ApiError for what may succeed later, RefusedByServer for what needs a change.
+        """
         namespace = resource["metadata"]["namespace"]
         if isinstance(action, Create):
-            self._create(resource, action.manifest)
-        elif isinstance(action, Resize):
+            return self._create(resource, action.manifest)
+        if isinstance(action, Resize):
             change = {
                 "metadata": {"uid": action.uid, "annotations": {SIZE_ANNOTATION: str(action.size)}},
                 "spec": {"completions": action.size, "parallelism": action.size},
@@ -81,14 +84,15 @@ class Actor:
                 self._api.delete(MINICLUSTERS, namespace, name, uid=action.uid, policy="Background")
             except (NotFoundError, ConflictError) as err:  # it has gone, or is another one by now
                 log.debug("%s", err)
+        return True
 
-    def _create(self, resource: Object, manifest: Object) -> None:
+    def _create(self, resource: Object, manifest: Object) -> bool:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         try:
             made = self._api.create(kind, metadata["namespace"], manifest, manager=MANAGER)
         except ConflictError:
             if manifest["kind"] in UNSEEN:
-                return  # our own, by its name
+                return True  # our own, by its name
             # Somebody else's, or our own by a request whose answer was lost: the next decision tells.
             try:
                 made = self._api.get(kind, metadata["namespace"], metadata["name"])
@@ -97,7 +101,7 @@ class Actor:
             if not is_owned_by(made, resource["metadata"]["uid"]):
                 key = resource["metadata"]["namespace"], resource["metadata"]["name"]
                 self._take_stranger(key, kind, made)
-                return
+                return False
         except (InvalidError, ForbiddenError) as err:
             generation = int(resource["metadata"].get("generation", 0))
             passing = isinstance(err, ForbiddenError)
@@ -106,6 +110,7 @@ class Actor:
             ) from err
         if manifest["kind"] not in UNSEEN:
             self._take(kind, made, False)
+        return True
 
     def _label(self, namespace: str, action: LabelPod) -> None:
         change = {"metadata": {"uid": action.uid, "labels": {INDEX_LABEL: action.index}}}

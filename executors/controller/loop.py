@@ -179,7 +179,8 @@ class Controller:
         refused: RefusedByServer | None = None
         try:
             for one in made:
-                self._actor.do(resource, one)
+                if not self._actor.do(resource, one):
+                    break
         except RefusedByServer as err:
             refused = err
             before = self._refusals.get(key)

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from executors.controller import conditions
+from executors.controller.acting import Actor
 from executors.controller.crd import crd
+from executors.controller.deciding import Create
 from executors.controller.loop import FOLLOWED
 from executors.controller.reading import Refused, changes, read, record
 from executors.controller.store import Store, key_of
 from executors.controller.trimming import trimmed
 from executors.controller.work import WorkQueue
+from executors.kube import ConflictError
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, SECRETS, SERVICES
 from tests.unit.upstream import crd_spec, directory, miniclusters
 
@@ -221,3 +224,34 @@ def test_every_example_of_upstreams_that_its_crd_takes_is_read() -> None:
         "machine-learning__tensorflow__minicluster",
         "tests__batch__minicluster",
     }, refused
+
+
+# -- what is done
+
+
+class Server:
+    """An API server that has one Service already, which is somebody else's."""
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+
+    def create(self, kind: Any, namespace: str, manifest: dict[str, Any], *, manager: str) -> dict[str, Any]:
+        assert manager == "flux-operator-executors"
+        if manifest["kind"] == "Service":
+            raise ConflictError(409, "AlreadyExists", "it is there")
+        self.created.append(manifest["kind"])
+        return manifest
+
+    def get(self, kind: Any, namespace: str, name: str) -> dict[str, Any]:
+        return {"kind": "Service", "metadata": {"name": name, "namespace": namespace, "uid": "other"}}
+
+
+def test_nothing_is_begun_behind_what_is_in_the_way() -> None:
+    server, store = Server(), Store()
+    actor = Actor(server, lambda *taken: store.take(*taken[:2]), store.take_stranger)  # type: ignore[arg-type]
+    resource = minicluster()
+    resource["metadata"] |= {"uid": "u-1", "generation": 1}
+    assert actor.do(resource, Create({"kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}}))
+    assert not actor.do(resource, Create({"kind": "Service", "metadata": {"name": "mc", "namespace": "ns"}}))
+    assert [kind for kind, _ in store.strangers(("ns", "mc"))] == [SERVICES]
+    assert server.created == ["Secret"]
