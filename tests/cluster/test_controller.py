@@ -9,6 +9,7 @@ import json
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def mc(cluster: Cluster, controller: Program) -> Iterator[MiniClusters]:
     cluster.delete_namespace(name)
 
 
+ROOT = Path(__file__).parents[2]
 #: Examples with a field that no CRD of v1alpha2 knows any more.
 _DROPPED = ("machine-learning__fireworks", "machine-learning__tensorflow")
 
@@ -274,6 +276,46 @@ def test_for_one_namespace_it_needs_no_right_beyond_it(
     finally:
         controller.start()
     mc.wait("elsewhere", "Completed")
+
+
+def test_as_a_deployment_it_becomes_ready_and_works(
+    cluster: Cluster, mc: MiniClusters, controller: Program, tmp_path: Path
+) -> None:
+    """What is published, but for the image: the node's, with this package from this machine."""
+    if cluster.image.without_python is not None:
+        pytest.skip(cluster.image.without_python)
+    name = cluster.create_namespace(labels={})  # restricted pod security lets nobody mount what is on the node
+    found = manifests(name, cluster.image.name)
+    pod = found[-1]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    container["command"] = ["python3", "-c", "from executors.controller.main import main; main()"]
+    container["env"] = [{"name": "PYTHONPATH", "value": "/package:/metadata"}]
+    container["volumeMounts"], pod["volumes"] = [], []
+    where = Path(str(distribution("flux-operator-executors").locate_file("")))
+    metadata = next(where.glob("flux_operator_executors-*.dist-info"))
+    places = {
+        "package": (ROOT / "executors", "/package/executors"),
+        "metadata": (metadata, f"/metadata/{metadata.name}"),
+    }
+    for volume, (source, target) in places.items():
+        pod["volumes"].append({"name": volume, "hostPath": {"path": str(source)}})
+        container["volumeMounts"].append({"name": volume, "mountPath": target, "readOnly": True})
+    file = tmp_path / "operator.yaml"
+    file.write_text(yaml.safe_dump_all(found))
+    controller.stop()  # it would be quicker
+    try:
+        inside = MiniClusters(cluster, name)
+        cluster.kubectl("apply", f"--filename={file}")
+        inside.kubectl("rollout", "status", f"deployment/{NAME}", f"--timeout={LIMIT:g}s")
+        inside.apply("hello", "echo from a pod")
+        inside.wait("hello", "Completed")
+        assert inside.lead_log("hello") == "from a pod\n"
+        log = inside.kubectl("logs", f"deployment/{NAME}")
+        assert all(json.loads(line)["level"] == "info" for line in log.splitlines() if "leases" not in line), log
+    finally:
+        cluster.delete_namespace(name)
+        controller.start()
+        wait_for_leader(cluster)
 
 
 def test_after_all_of_this_deleting_leaves_nothing_and_no_right_was_missing(
