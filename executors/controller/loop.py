@@ -69,6 +69,8 @@ class Controller:
         #: For whoever measures: what was done how often, by what came of it.
         self.reconciled = {"done": 0, "failed": 0}
         self.seconds = 0.0
+        self._counting = threading.Lock()
+        self._closed = False
 
     def start(self) -> None:
         """Returns when everything has been listed once and work has begun, or `stop` was called."""
@@ -83,8 +85,6 @@ class Controller:
             worker.start()
             self._workers.append(worker)
         log.info("working on %d MiniClusters", len(self._store.miniclusters()))
-
-    _closed = False
 
     def stop(self, limit: float = 10.0) -> None:
         """Workers end what they have in hand, ``limit`` seconds at most."""
@@ -118,19 +118,21 @@ class Controller:
             try:
                 self._reconcile(key)
                 self._queue.succeeded(key)
-                self.reconciled["done"] += 1
+                result = "done"
             except ConflictError as err:  # it has just changed: the watch brings it, and this key with it
                 log.debug("%s/%s: %s", *key, err)
                 self._queue.failed(key)
+                result = "done"
             except (ApiError, RefusedByServer) as err:
-                self.reconciled["failed"] += 1
+                result = "failed"
                 log.warning("%s/%s: %s; again in %.1f s", *key, err, self._queue.failed(key))
             except Exception:  # one MiniCluster that we fail at must not end the worker of all others
-                self.reconciled["failed"] += 1
+                result = "failed"
                 log.exception("%s/%s failed; again in %.1f s", *key, self._queue.failed(key))
-            finally:
+            self._queue.done(key)
+            with self._counting:
+                self.reconciled[result] += 1
                 self.seconds += time.monotonic() - began
-                self._queue.done(key)
 
     def _reconcile(self, key: Key) -> None:
         resource = self._store.minicluster(key)
