@@ -312,7 +312,7 @@ SPEC = _object(
     services=_list(_CONTAINER),
     shareProcessNamespace=_FLAG,
     size=_whole(1, _INT32, 1),
-    tasks=_whole(1, _INT32, 1),
+    tasks=_whole(0, _INT32, 1),
 )
 
 

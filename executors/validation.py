@@ -110,6 +110,26 @@ NOT_IN_DIRECT_MODE: dict[tuple[str, ...], str] = {
 }
 
 
+#: The same of our Flux Operator, which honours the others.
+NOT_BY_OUR_OPERATOR: dict[tuple[str, ...], str] = {
+    ("flux", "bursting", "leadBroker"): "it joins no lead broker elsewhere yet; leave it out",
+    ("flux", "mungeSecret"): "a MiniCluster serves one user, without munge; leave it out",
+    ("pod", "resources"): NOT_IN_DIRECT_MODE[("pod", "resources")],
+}
+
+
+def resource_problems(spec: MiniClusterSpec, path: str = "spec") -> list[str]:
+    """What our Flux Operator cannot honour of a MiniCluster resource, or Kubernetes would refuse."""
+    found = [
+        f"{path}.{'.'.join(field)}: {_short(value)} cannot be honoured: {cure}"
+        for field, cure in NOT_BY_OUR_OPERATOR.items()
+        if (value := _value(spec.document, field))
+    ]
+    if spec.document.get("pod", {}).get("restartPolicy") == "Always":
+        found.append(f"{path}.pod.restartPolicy: 'Always' is nothing that a Job takes; leave it out")
+    return found + _common_problems(spec, path)
+
+
 def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program: bool = True) -> list[str]:
     """What direct mode cannot honour, or Kubernetes would refuse. ``program``: the lead runs a run's agent."""
     found = [
@@ -123,7 +143,14 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
             f"{path}.pod.restartPolicy: {policy!r} cannot be honoured by direct mode: the Job itself replaces "
             "pods that fail, which needs Never; leave it out"
         )
-    found += api_problems(spec, path)
+    found += _common_problems(spec, path)
+    if not program:
+        found += _command_problems(spec, f"{path}.containers[{spec.flux_index}]")
+    return found
+
+
+def _common_problems(spec: MiniClusterSpec, path: str) -> list[str]:
+    found = api_problems(spec, path)
     found += [*_flux_problems(spec, f"{path}.flux"), *_variable_problems(spec.flux.environment, f"{path}.flux")]
     for at, container in enumerate(spec.containers):
         found += _container_problems(container, f"{path}.containers[{at}]")
@@ -132,10 +159,7 @@ def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program
     for at, container in enumerate(spec.services):
         where = f"{path}.services[{at}]"
         found += [*_container_problems(container, where), *_beside_problems(container, where)]
-    found += _volume_clashes(spec, path)
-    if not program:
-        found += _command_problems(spec, f"{path}.containers[{spec.flux_index}]")
-    return found
+    return [*found, *_volume_clashes(spec, path)]
 
 
 def replaced_by_program(spec: MiniClusterSpec, path: str = "minicluster") -> list[str]:
@@ -296,8 +320,8 @@ def _volume_problems(volume: Volume, path: str) -> Iterator[str]:
 
 #: Variables, volumes and mounts of ours (`executors.render`), which a user's would hide.
 _OUR_VARIABLES = ("FLUX_URI", "FLUX_DISABLE_JOB_CLEANUP", "JOB_COMPLETION_INDEX")
-_OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view")
-_OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/run/flux_operator")
+_OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view", "flux-wish")
+_OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/flux_operator_wish", "/run/flux_operator")
 
 
 def _volume_clashes(spec: MiniClusterSpec, path: str) -> Iterator[str]:

@@ -28,6 +28,9 @@ _TIMEOUT = 30.0
 #: The same where somebody waits who can do without, to connect and to be answered each.
 _SHORT_TIMEOUT = 5.0
 _MERGE = "application/merge-patch+json"
+#: Answers without spec, status and data (Kubernetes' API concepts, "metadata-only fetches").
+_LIST_OF_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ SECRETS = Kind("v1", "secrets")
 CONFIG_MAPS = Kind("v1", "configmaps")
 SERVICES = Kind("v1", "services")
 NAMESPACES = Kind("v1", "namespaces")
+NETWORK_POLICIES = Kind("networking.k8s.io/v1", "networkpolicies")
+LEASES = Kind("coordination.k8s.io/v1", "leases")
 MINICLUSTERS = Kind("flux-framework.org/v1alpha2", "miniclusters")
 _BY_KIND = {
     "Job": JOBS,
@@ -61,6 +66,7 @@ _BY_KIND = {
     "Secret": SECRETS,
     "ConfigMap": CONFIG_MAPS,
     "Service": SERVICES,
+    "NetworkPolicy": NETWORK_POLICIES,
     "MiniCluster": MINICLUSTERS,
 }
 
@@ -81,6 +87,7 @@ class _Asked(TypedDict, total=False):
     query: Mapping[str, str]
     body: Mapping[str, Any]
     content_type: str
+    accept: str
 
 
 class Api:
@@ -140,14 +147,35 @@ class Api:
         return self.request("GET", kind.path(namespace, name), once=once)
 
     def list(
-        self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = "", once: bool = False
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        once: bool = False,
+        metadata_only: bool = False,
     ) -> Object:
         """The whole list object: its ``metadata.resourceVersion`` is where a watch goes on."""
-        return self.request("GET", kind.path(namespace), query=_selectors(labels, fields), once=once)
+        accept = _LIST_OF_METADATA if metadata_only else ""
+        return self.request("GET", kind.path(namespace), query=_selectors(labels, fields), once=once, accept=accept)
 
-    def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any], *, strict: bool = False) -> Object:
-        """Raises ConflictError where it exists, InvalidError where it is refused (``strict``: for an unknown field)."""
+    def create(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        manifest: Mapping[str, Any],
+        *,
+        strict: bool = False,
+        manager: str = "",
+    ) -> Object:
+        """Raises ConflictError where it exists, InvalidError where it is refused (``strict``: for an unknown field).
+
+        ``manager``: whose its fields are then called (Kubernetes' field management).
+        """
         query = {"fieldValidation": "Strict"} if strict else {}
+        if manager:
+            query["fieldManager"] = manager
         return self.request("POST", kind.path(namespace), query=query, body=manifest)
 
     def patch(
@@ -224,11 +252,12 @@ class Api:
 
         query, body = asked.get("query"), asked.get("body")
         what = f"{method} {path}"
-        credentials, answer = self._attempt(method, path, query, body, asked.get("content_type"), how)
+        types = (asked.get("content_type"), asked.get("accept"))
+        credentials, answer = self._attempt(method, path, query, body, types, how)
         if answer.status == 401:
             answer.close()
             self.renew(credentials)
-            credentials, answer = self._attempt(method, path, query, body, asked.get("content_type"), how)
+            credentials, answer = self._attempt(method, path, query, body, types, how)
         if answer.status < 400:
             self._answered = True
             return answer
@@ -247,7 +276,7 @@ class Api:
 
     def _attempt(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Mapping[str, Any] | None,
-        content_type: str | None, how: Mapping[str, Any],
+        types: tuple[str | None, str | None], how: Mapping[str, Any],
     ) -> tuple[Credentials, urllib3.BaseHTTPResponse]:  # fmt: skip
         import urllib3
 
@@ -255,7 +284,8 @@ class Api:
             credentials, pool = self._credentials, self._pool
         if credentials.expired:
             credentials, pool = self.renew(credentials)
-        headers = urllib3.HTTPHeaderDict({"Accept": "application/json"})
+        content_type, accept = types
+        headers = urllib3.HTTPHeaderDict({"Accept": accept or "application/json"})
         if body is not None:
             headers["Content-Type"] = content_type or "application/json"
         for name, value in credentials.headers():
@@ -270,9 +300,17 @@ class Api:
 
     @contextlib.contextmanager
     def watch(
-        self, kind: Kind, namespace: str, version: str, *, labels: str = "", fields: str = "", seconds: float
+        self,
+        kind: Kind,
+        namespace: str | None,
+        version: str,
+        *,
+        labels: str = "",
+        fields: str = "",
+        seconds: float,
+        metadata_only: bool = False,
     ) -> Iterator[Watch]:
-        """Changes after a resource version, for ``seconds``.
+        """Changes after a resource version, for ``seconds``; in all namespaces where that is None.
 
         The iteration ends when the server ends it or the time is up. Raises ExpiredError when the version is too old,
         UnreachableError when the stream is cut.
@@ -289,7 +327,8 @@ class Api:
         patience = Patience()
         while True:
             try:
-                answer = self._ask("GET", path, {"query": query}, preload_content=False, timeout=timeout)
+                asked: _Asked = {"query": query, "accept": _METADATA if metadata_only else ""}
+                answer = self._ask("GET", path, asked, preload_content=False, timeout=timeout)
                 break
             except ApiError as err:
                 patience.after(err, self._limit(err))

@@ -12,7 +12,6 @@ from executors.kube.api import JOBS, MINICLUSTERS, PODS
 from executors.provision import diagnosis
 from executors.provision.base import Instance
 from executors.render import LABELS
-from executors.spec import parse_spec
 
 _OURS = ",".join(f"{name}={value}" for name, value in LABELS.items())
 
@@ -80,7 +79,7 @@ def _seconds(timestamp: str) -> float:
 def _container(owner: Any, job: Any, mode: str) -> str:
     """The name of the broker's container."""
     if mode == "operator":
-        return parse_spec(owner["spec"]).flux_container.name or str(owner["metadata"]["name"])
+        return str(owner["metadata"]["name"])
     [name] = {
         rule["onExitCodes"]["containerName"]
         for rule in job["spec"]["podFailurePolicy"]["rules"]

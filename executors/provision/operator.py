@@ -59,6 +59,9 @@ class OperatorProvisioner(ClusterProvisioner):
     def _agent_directory(self) -> str:
         return _AGENT_DIRECTORY
 
+    def _container(self) -> str:
+        return self._name  # whatever the spec calls it
+
     def _size_change(self, size: int) -> Object:
         return {"spec": {"size": size}}
 

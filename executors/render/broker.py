@@ -6,6 +6,7 @@ Sources: flux-config-bootstrap(5), flux-config-resource(5), flux-config-ingest(5
 from __future__ import annotations
 
 import math
+import posixpath
 import tomllib
 from typing import Any
 
@@ -14,7 +15,7 @@ from executors.render.minicluster import MiniCluster, Program
 from executors.render.names import BROKER_PORT, service_name
 from executors.render.places import Places, places_of
 from executors.render.toml import toml_text
-from executors.schema import quantity
+from executors.schema import SPEC, quantity
 from executors.spec import Container, MiniClusterSpec
 
 #: Seconds that a broker takes for an attempt to reach its parent, before it looks the name up anew.
@@ -41,7 +42,7 @@ def _defaults(cluster: MiniCluster, places: Places) -> dict[str, Any]:
             "default_connect": f"tcp://%h.{service_name(cluster)}:%p",
             "hosts": [{"host": host} for host in hosts],
         },
-        "resource": {"noverify": True, "config": [{"hosts": ",".join(hosts), **rank_resources(spec.flux_container)}]},
+        "resource": {"noverify": True, "config": [{"hosts": ",".join(hosts), **_rank_resources(cluster)}]},
         **_scheduler(spec),
         "ingest": {"validator": {"plugins": ["jobspec", "feasibility"]}},
     }
@@ -86,14 +87,20 @@ def _range(prefix: str, count: int) -> str:
     return f"{prefix}-0" if count == 1 else f"{prefix}-[0-{count - 1}]"
 
 
-def rank_resources(container: Container) -> dict[str, str]:
+def _rank_resources(cluster: MiniCluster) -> dict[str, str]:
+    """Of a resource whose container asks for no CPU (few of upstream's do), as many cores as its tasks need."""
+    spec = cluster.spec
+    return rank_resources(spec.flux_container, -(-spec.tasks // spec.size) if cluster.profile.of_resource else 1)
+
+
+def rank_resources(container: Container, cores: int = 1) -> dict[str, str]:
     """Core and GPU ids (RFC 22) that a rank offers: its container's, never the node's.
 
-    Cores are the CPU request (which is what the Kubernetes scheduler has set aside), else the limit, rounded up; 1
-    where neither is given. GPUs are the sum of all extended resources that are named ``<vendor>/gpu``.
+    Cores are the CPU request (which is what the Kubernetes scheduler has set aside), else the limit, rounded up;
+    ``cores`` where neither is given. GPUs are the sum of all extended resources that are named ``<vendor>/gpu``.
     """
     requests, limits = container.resources.requests, container.resources.limits
-    cores = max(1, math.ceil(quantity(requests.get("cpu", limits.get("cpu", 1)))))
+    cores = max(1, math.ceil(quantity(requests.get("cpu", limits.get("cpu", cores)))))
     # A request of an extended resource must equal its limit.
     given = {**limits, **requests}
     gpus = sum(math.ceil(quantity(amount)) for name, amount in given.items() if name.endswith("/gpu"))
@@ -107,6 +114,20 @@ def _ids(count: int) -> str:
     return "0" if count == 1 else f"0-{count - 1}"
 
 
+def unfinished(archive: str) -> str:
+    """The file that a broker saves its state to. The entry script gives it the archive's name when it is whole."""
+    directory, name = posixpath.split(archive)
+    return posixpath.join(directory, f".unfinished-{name}")
+
+
+def _connect_timeout(cluster: MiniCluster) -> str:
+    given = cluster.spec.flux.connect_timeout
+    # The CRD's default, which the API server fills in: nobody has chosen it.
+    if cluster.profile.of_resource and given == SPEC.fields["flux"].fields["connectTimeout"].default:
+        given = ""
+    return given or _CONNECT_TIMEOUT
+
+
 def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
     """The argv of every broker; only the lead runs what follows the options, its initial program."""
     spec, flux = cluster.spec, cluster.spec.flux
@@ -115,23 +136,26 @@ def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
     quorum = 1 if program is not None else (spec.min_size or spec.size)
     attributes = {
         "broker.quorum": quorum,
-        "tbon.connect_timeout": flux.connect_timeout or _CONNECT_TIMEOUT,
+        "tbon.connect_timeout": _connect_timeout(cluster),
         "local-uri": places.broker_uri,
         "rundir": places.broker_run,
         "statedir": places.broker_state,
-        # What the agent could not end in time is cut short: a pod's grace period is not to be waited for.
-        "broker.cleanup-timeout": "0.5",
+        # What the agent could not end in time is cut short: a pod's grace period is not to be waited for. Jobs of a
+        # resource's command are ended by the broker itself, and have that long to write what they must.
+        "broker.cleanup-timeout": "5" if cluster.profile.of_resource else "0.5",
         "broker.shutdown-timeout": "1" if program is not None else "3",
     }
     if flux.topology:
         attributes["tbon.topo"] = flux.topology
     if flux.log_level is not None and not spec.logging.quiet:
         attributes["log-stderr-level"] = flux.log_level
+    elif cluster.profile.of_resource and spec.logging.quiet:
+        attributes["log-stderr-level"] = 0
     if spec.logging.zeromq:
         attributes["tbon.zmqdebug"] = 1
     if spec.archive_path:
-        attributes["content.dump"] = spec.archive_path
-    words = initial_program(spec, program)
+        attributes["content.dump"] = unfinished(spec.archive_path)
+    words = initial_program(spec, program, cluster.profile)
     if not words:
         attributes["broker.rc2_none"] = 1
     options = [f"-S{name}={value}" for name, value in attributes.items()]

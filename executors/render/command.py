@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from executors.render.minicluster import Program
+from executors.render.minicluster import OF_RUN, Profile, Program
 from executors.render.places import MOUNTED, places_of
 from executors.spec import MiniClusterSpec
 
@@ -35,13 +35,13 @@ def hook_file(container: int, name: str) -> str:
     return f"{container}-{name}"
 
 
-def initial_program(spec: MiniClusterSpec, program: Program | None) -> list[str]:
+def initial_program(spec: MiniClusterSpec, program: Program | None, profile: Profile = OF_RUN) -> list[str]:
     """The argv of the lead's initial program; empty: the broker waits for whoever comes (interactive)."""
     if program is not None:
         return ["flux", "python", places_of(spec, agent=True).agent_archive, "supervise", *program.arguments]
     container = spec.flux_container
     at = spec.flux_index
-    if spec.interactive:
+    if spec.interactive or (profile.of_resource and not (container.command or container.commands.script)):
         return []
     if container.batch_raw:
         return _script(hook_file(at, "batch"), container.command)
@@ -55,8 +55,14 @@ def initial_program(spec: MiniClusterSpec, program: Program | None) -> list[str]
     if not words or container.launcher:
         return words
     submit = words_of(spec.flux.submit_command) or ["flux", "run"]
-    tasks = max(spec.tasks, spec.size)
-    return [*submit, "-N", str(spec.size), "-n", str(tasks), *_flags(spec), *words]
+    return [*submit, *_amount(spec, profile), *_flags(spec), *words]
+
+
+def _amount(spec: MiniClusterSpec, profile: Profile) -> list[str]:
+    if not profile.of_resource:
+        return ["-N", str(spec.size), "-n", str(max(spec.tasks, spec.size))]
+    nodes = ["-N", str(spec.size)] if spec.tasks >= spec.size or not spec.tasks else []
+    return [*nodes, *(["-n", str(spec.tasks)] if spec.tasks else [])]
 
 
 def _script(key: str, text: str) -> list[str]:

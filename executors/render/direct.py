@@ -16,6 +16,7 @@ from executors.render.objects import (
     headless_service,
     job,
     labels_of,
+    labels_of_brokers,
     port_services,
     secret,
     without_metadata,
@@ -66,7 +67,7 @@ def owned_by(manifests: Sequence[Manifest], owner: Mapping[str, Any]) -> list[Ma
 
 def pod_patch_problems(cluster: MiniCluster, program: Program | None) -> list[str]:
     """What ``run.podPatch`` would take from the brokers; its shape is right by now (`executors.schema.POD_PATCH`)."""
-    template = unpatched_template(cluster, program, labels_of(cluster))
+    template = unpatched_template(cluster, program, labels_of_brokers(cluster))
     return patch_problems(template, cluster.spec.pod_patch, GRACE_PERIOD)
 
 

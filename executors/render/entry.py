@@ -11,6 +11,7 @@ this very text is in a variable, evaluated by what `call` gives, brings all file
     entry.sh batch FILE LOGS OPTION...  the lead's initial program of mode "batch": each line a job
     entry.sh relay SECONDS              a stream to the agent, which may still be starting
     entry.sh probe                      liveness of the agent, on the lead
+    entry.sh ready                      readiness of a resource's lead: whether its instance runs
 
 What each exit code of `broker` means to the Job is in `objects.py`.
 """
@@ -30,6 +31,14 @@ TIMED = "FLUXOP_TIMED"
 SERVES = "FLUXOP_SERVES"
 NO_WAIT = "FLUXOP_NO_WAIT"
 ROOT = "FLUXOP_ROOT"
+#: Set where the MiniCluster is a resource, which suspends, drains and deletes may end without its being a failure.
+RESOURCE = "FLUXOP_RESOURCE"
+#: Where upstream's users look for the socket and for what they source (`/mnt/flux`).
+SHARED = "FLUXOP_SHARED"
+#: Set where a follower that ends is not to be started again.
+COMPLETE = "FLUXOP_COMPLETE"
+#: Set where nobody is to find the socket.
+NO_SOCKET = "FLUXOP_NO_SOCKET"
 #: Our texts, in a pod without volumes.
 ENTRY = "FLUXOP_ENTRY"
 BROKER = "FLUXOP_BROKER"
@@ -42,6 +51,13 @@ SERVED = "served"
 #: Seconds that a follower which is told to end leaves to its lead. When a whole MiniCluster is deleted, the lead ends
 #: the jobs, the followers' tasks too, and then the followers; a follower that left at once would take its tasks along.
 _FOLLOWER_PATIENCE = 4
+#: Seconds after which a resource's lead that was told to end is killed: before its pod is (`pod.GRACE_PERIOD`), so that
+#: its exit code is ours and says that nothing has failed.
+_LEAD_PATIENCE = 8
+#: Seconds of it that are the jobs'; the rest is for the broker to end in good order, and to save its state.
+_JOBS_PATIENCE = 5
+#: Seconds in which the Job ends the followers of a lead that has ended.
+_LAST_WAIT = 6
 
 _SCRIPT = r"""#!/bin/sh
 # Start of every container of a MiniCluster. Nothing is filled into this text.
@@ -99,7 +115,7 @@ broker() {
         exit @LEAD_LOST@
     fi
     # Never 0: an index that has completed is not started again when its lead still wants it.
-    [ "$index" = 0 ] || trap 'exit @FOLLOWER_ENDED@' EXIT
+    [ "$index" = 0 ] || [ -n "${FLUXOP_COMPLETE:-}" ] || trap 'follower_ended' EXIT
     told=
     child=
     explainer=
@@ -110,7 +126,9 @@ broker() {
         exit 1
     fi
     (umask 077 && cat "$secret/@KEY@" >"$state/flux/@KEY@") || exit 1
-    if [ -n "${FLUXOP_VIEW:-}" ]; then
+    if [ -n "${FLUXOP_SHARED:-}" ]; then
+        share
+    elif [ -n "${FLUXOP_VIEW:-}" ]; then
         printf '%s\n' 'export PATH="$FLUXOP_VIEW/view/bin:$PATH" FLUX_URI=@URI@ fluxsocket=@URI@' \
             >"$FLUXOP_VIEW/flux-view.sh"
     fi
@@ -122,6 +140,9 @@ broker() {
     if [ "$index" != 0 ]; then
         explain &
         explainer=$!
+    elif [ -n "${FLUXOP_RESOURCE:-}" ] && [ -e "@WISH@" ]; then
+        follow_wish >/dev/null 2>&1 &
+        explainer=$!
     fi
     if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ -e "$FLUXOP_ARCHIVE" ]; then
         restore "$@"
@@ -129,6 +150,7 @@ broker() {
         run "$@"
     fi
     [ -z "$explainer" ] || kill "$explainer" 2>/dev/null
+    if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ "$index" = 0 ]; then keep; fi
     hook post
     if [ -n "$told" ]; then
         if [ "$code" = 0 ]; then code=143; fi
@@ -137,9 +159,37 @@ broker() {
     exit "$code"
 }
 
-# Whether this lead is there for clients, and none has come yet (the agent makes the file for the first).
+# What upstream's users source and connect to.
+share() {
+    mkdir -p "$FLUXOP_SHARED/config/run/flux" || exit 1
+    [ -n "${FLUXOP_NO_SOCKET:-}" ] || ln -sf "$state/flux/local" "$FLUXOP_SHARED/config/run/flux/local"
+    {
+        [ -z "${FLUXOP_VIEW:-}" ] || printf 'export PATH="%s/view/bin:$PATH"\n' "$FLUXOP_VIEW"
+        printf 'export fluxsocket=local://%s/config/run/flux/local\n' "$FLUXOP_SHARED"
+        printf 'export FLUX_URI=$fluxsocket\n'
+    } >"$FLUXOP_SHARED/flux-view.sh"
+    printf '. %s/flux-view.sh\nflux proxy $fluxsocket bash\n' "$FLUXOP_SHARED" >"$FLUXOP_SHARED/flux-connect.sh"
+    printf 'flux module remove %s\nflux module load %s\nflux module load %s\n' \
+        '$(flux module list | sed -n "s/^\(sched-[a-z]*\) .*/\1/p")' sched-fluxion-resource sched-fluxion-qmanager \
+        >"$FLUXOP_SHARED/load-fluxion.sh"
+}
+
+# A resource's follower whose broker ends well has been ended by its lead: for good as a rule, and then the Job ends
+# this pod too, which has not failed; or its lead begins anew, and then so must this one.
+follower_ended() {
+    if [ "${code:-1}" = 0 ] && [ -z "$told" ] && [ -n "${FLUXOP_RESOURCE:-}" ]; then
+        trap 'exit 0' TERM
+        sleep @LAST_WAIT@ &
+        wait $!
+    fi
+    exit @FOLLOWER_ENDED@
+}
+
+# Whether this lead is there for clients, and none has come yet (the agent makes the file for the first); or runs the
+# command of a resource, which is begun anew.
 unserved() {
-    [ "$index" = 0 ] && [ -n "${FLUXOP_SERVES:-}" ] && [ ! -e "$state/agent/@SERVED@" ]
+    [ "$index" = 0 ] || return 1
+    [ -n "${FLUXOP_RESOURCE:-}" ] || { [ -n "${FLUXOP_SERVES:-}" ] && [ ! -e "$state/agent/@SERVED@" ]; }
 }
 
 # What keeps a follower from its lead: its broker tries again for ever and does not say. Nothing tells a shell of it.
@@ -166,27 +216,94 @@ except OSError as err:
     done
 }
 
+# Do what the controller wishes: before ranks go they are drained, and when their jobs have ended their brokers are; a
+# broker's end is what the controller sees. Nothing tells a shell that a file has changed.
+follow_wish() {
+    FLUX_URI=local://$state/flux/local
+    export FLUX_URI
+    wish=
+    going=
+    while sleep 1; do
+        size=$(cat "@WISH@")
+        if [ -S "$state/flux/local" ] && [ -n "$size" ] && [ "$size" != "$wish" ]; then
+            last=$(($(flux getattr size) - 1))
+            # Those that we have drained, not the user's.
+            flux resource drain -no "{ranks} {reason}" | sed -n "s/ minicluster: it is to have .*//p" |
+                while read -r ranks; do flux resource undrain "$ranks"; done
+            going=
+            if [ "$size" -le "$last" ]; then
+                going=$size
+                [ "$size" = "$last" ] || going=$size-$last
+                flux resource drain --update "$going" "minicluster: it is to have $size brokers" || continue
+            fi
+            wish=$size
+        fi
+        if [ -n "$going" ] && [ -z "$(flux resource list -s allocated -i "$going" -no "{ranks}")" ]; then
+            rank=${going%-*}
+            while [ "$rank" -le "${going#*-}" ]; do
+                flux overlay disconnect "$rank"
+                rank=$((rank + 1))
+            done
+            going=
+        fi
+    done
+}
+
 # The broker's options, and one more: what the last instance saved.
 restore() {
     for word; do
         shift
         set -- "$@" "$word"
-        if [ "$word" = "-Scontent.dump=$FLUXOP_ARCHIVE" ]; then
-            set -- "$@" "-Scontent.restore=$FLUXOP_ARCHIVE"
-        fi
+        case $word in -Scontent.dump=*) set -- "$@" "-Scontent.restore=$FLUXOP_ARCHIVE" ;; esac
     done
     run "$@"
+}
+
+# Give what the broker has saved the archive's name, if it is whole: a dump that failed never takes the last good one's
+# place.
+keep() {
+    made=$(dirname "$FLUXOP_ARCHIVE")/.unfinished-$(basename "$FLUXOP_ARCHIVE")
+    [ -e "$made" ] || return 0
+    if flux python -S -E -c '
+import sys, tarfile
+with open(sys.argv[1], "rb") as file, tarfile.open(fileobj=file) as archive:
+    if not archive.getmembers() or len(archive.fileobj.read(512)) != 512:
+        sys.exit(1)
+' "$made" 2>/dev/null; then
+        mv "$made" "$FLUXOP_ARCHIVE"
+    else
+        say "the state could not be saved whole: $made; $FLUXOP_ARCHIVE is as it was"
+        rm -f "$made"
+    fi
 }
 
 told_to_end() {
     told=1
     [ -n "$child" ] || return 0
     if [ "$index" = 0 ] && ! ends_already; then
-        kill -TERM "$child" 2>/dev/null
+        if [ -n "${FLUXOP_RESOURCE:-}" ]; then
+            (end_jobs; kill -TERM "$child") >/dev/null 2>&1 &
+            (sleep @LEAD_PATIENCE@ && kill -KILL "$child") >/dev/null 2>&1 &
+        else
+            kill -TERM "$child" 2>/dev/null
+        fi
     else
         # Its lead is told as well, as a rule, and ends it when the jobs have ended.
-        (sleep @PATIENCE@ && kill -TERM "$child") >/dev/null 2>&1 &
+        patience=@PATIENCE@
+        [ -z "${FLUXOP_RESOURCE:-}" ] || patience=@RESOURCE_PATIENCE@
+        (sleep "$patience" && kill -TERM "$child") >/dev/null 2>&1 &
     fi
+}
+
+# Tell all jobs to end (TERM), and wait for it: a broker that ends has `flux run` hang up on its tasks. Those that have
+# not begun stay, for an instance that is saved.
+end_jobs() {
+    [ -S "$state/flux/local" ] || return 0
+    FLUX_URI=local://$state/flux/local timeout @JOBS_PATIENCE@ sh -c '
+        flux queue stop --quiet --all --nocheckpoint
+        flux cancel --user=all --quiet --states=RUN
+        flux queue idle --quiet
+    '
 }
 
 # Whether the agent has ended, and with it the instance. A broker that is told to end while it tidies up gives that up,
@@ -275,6 +392,22 @@ sys.exit(not agent.recv(64))
 ' "$state/agent/agent.sock"
 }
 
+# Answers when the instance runs, or after some seconds that it does not: a kubelet that asks seldom hears it soon.
+ready() {
+    [ "$index" = 0 ] || exit 0
+    prepare
+    FLUX_URI=local://$state/flux/local
+    export FLUX_URI
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+        if [ -S "$state/flux/local" ]; then
+            case $(timeout 5 flux uptime 2>/dev/null) in *" run "*) exit 0 ;; esac
+        fi
+        sleep 0.3
+    done
+    echo "the instance does not run yet; it waits for its quorum of brokers"
+    exit 1
+}
+
 # What an exec from outside starts: a stream to the agent.
 relay() {
     prepare
@@ -293,7 +426,7 @@ fi
 role=$1
 shift
 case $role in
-broker | beside | view | batch | probe | relay) "$role" "$@" ;;
+broker | beside | view | batch | probe | ready | relay) "$role" "$@" ;;
 *) say "unknown role $role"; exit 1 ;;
 esac
 """
@@ -304,12 +437,17 @@ ENTRY_SCRIPT = (
     .replace("@SECRET@", MOUNTED.secret)
     .replace("@STATE@", MOUNTED.state)
     .replace("@KEY@", names.CERTIFICATE_KEY)
+    .replace("@WISH@", "${FLUXOP_ROOT:-}" + MOUNTED.wish)
     .replace("@URI@", MOUNTED.broker_uri)  # views are mounted
     .replace("@LEAD_LOST@", str(names.LEAD_LOST))
     .replace("@FOLLOWER_ENDED@", str(names.FOLLOWER_ENDED))
     .replace("@UNSERVED@", str(names.UNSERVED))
     .replace("@SERVED@", SERVED)
     .replace("@PATIENCE@", str(_FOLLOWER_PATIENCE))
+    .replace("@LEAD_PATIENCE@", str(_LEAD_PATIENCE))
+    .replace("@JOBS_PATIENCE@", str(_JOBS_PATIENCE))
+    .replace("@RESOURCE_PATIENCE@", str(_LEAD_PATIENCE - 1))
+    .replace("@LAST_WAIT@", str(_LAST_WAIT))
 )
 
 

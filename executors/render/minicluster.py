@@ -19,6 +19,21 @@ class PodUser:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """For whom a MiniCluster is rendered: a run of ours (direct mode), or a resource's user (our Flux Operator), who
+    relies on what upstream's operator gives: names, labels, tasks, files, and the image's own user."""
+
+    #: Whether it is a MiniCluster resource.
+    of_resource: bool = False
+    #: Whether pods get what the restricted pod security standard asks for, where the spec says nothing of it.
+    restricted: bool = True
+
+
+#: A run's own, of direct mode.
+OF_RUN = Profile()
+
+
+@dataclass(frozen=True)
 class MiniCluster:
     """A spec with a name in a namespace. ``labels`` go on every object and pod (cost reports group by them)."""
 
@@ -33,6 +48,7 @@ class MiniCluster:
     token: str = ""
     #: Of pods whose spec names none; None: `executors.render.security.DEFAULT_UID`.
     user: PodUser | None = None
+    profile: Profile = OF_RUN
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ How a MiniCluster ends (exit codes of the main container, see `entry.py`):
 
 - the lead ends with 0: index 0 has succeeded, and with it the Job (successPolicy);
 - the lead ends with anything else: the Job fails at once, with that code (podFailurePolicy);
-- the lead is told to end before it has served anybody, as when the Job is suspended again (Kueue) or its node is
-  drained: it ends with `UNSERVED`, which does not count, and the next lead begins as the first;
+- the lead of a MiniCluster resource is told to end, as when it is suspended, its pod is deleted or its node drained: it
+  ends with `UNSERVED`, which does not count, and the next lead begins anew when it may;
+- the lead of a run is told to end before it has served anybody, as when the Job is suspended again (Kueue) or its node
+  is drained: the same;
 - a follower ends with `FOLLOWER_ENDED`, or is killed: its pod is made anew (backoffLimitPerIndex times);
 - the lead is killed or its node is lost: its pod is made anew too, finds by the count of failures that it is not the
   first, ends with `LEAD_LOST`, and the Job fails. Evictions (DisruptionTarget) are not left out of that count, or the
@@ -48,7 +50,16 @@ _HOOKS = {
 
 def labels_of(cluster: MiniCluster) -> dict[str, str]:
     """What every object and pod carries."""
+    if cluster.profile.of_resource:
+        known = {"app": "flux-operator", "namespace": cluster.namespace}
+        return {**cluster.labels, **known, **names.OPERATOR_LABELS, names.NAME_LABEL: cluster.name}
     return {**cluster.labels, **names.LABELS, names.NAME_LABEL: cluster.name}
+
+
+def labels_of_brokers(cluster: MiniCluster) -> dict[str, str]:
+    """What the Job and the brokers' pods carry."""
+    selector = {names.SELECTOR_LABEL: cluster.name} if cluster.profile.of_resource else {}
+    return {**labels_of(cluster), **selector}
 
 
 def manifest(api_version: str, kind: str, name: str, cluster: MiniCluster, **content: Any) -> Manifest:
@@ -88,16 +99,16 @@ def job(cluster: MiniCluster, program: Program | None) -> Manifest:
             ]
         },
         "activeDeadlineSeconds": _deadline(cluster, program),
-        "template": pod_template(cluster, program, labels_of(cluster)),
+        "template": pod_template(cluster, program, labels_of_brokers(cluster)),
     }
     if spec.backoff_limit is not None:
         made["backoffLimit"] = spec.backoff_limit
-    if spec.cleanup:
+    if spec.cleanup and not cluster.profile.of_resource:  # there the resource itself goes, and with it the Job
         made["ttlSecondsAfterFinished"] = 0
     elif program is not None:
         made["ttlSecondsAfterFinished"] = math.ceil(program.ttl)
     found = manifest("batch/v1", "Job", cluster.name, cluster, spec=made)
-    found["metadata"]["labels"] = {**spec.job_labels, **spec.pod.labels, **labels_of(cluster)}
+    found["metadata"]["labels"] = {**spec.job_labels, **spec.pod.labels, **labels_of_brokers(cluster)}
     found["metadata"]["annotations"] = dict(cluster.annotations)
     return found
 
@@ -166,7 +177,7 @@ def port_services(cluster: MiniCluster) -> list[Manifest]:
         ports = [
             {"name": f"port-{port}", "port": port, "targetPort": port, "protocol": "TCP"} for port in container.ports
         ]
-        name = f"{cluster.name}-{container.name}"
+        name = names.port_service_name(cluster, container.name)
         made.append(manifest("v1", "Service", name, cluster, spec={"selector": selector, "ports": ports}))
     return made
 

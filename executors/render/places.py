@@ -46,6 +46,11 @@ class Places:
         return f"{self.root}/flux_operator_curve"
 
     @property
+    def wish(self) -> str:
+        """The size that a resource's lead is to have, as a file; empty where nobody has said anything."""
+        return f"{self.root}/flux_operator_wish/size"
+
+    @property
     def state(self) -> str:
         """What the brokers and the agent write. Its directories belong to the pod's user."""
         return f"{self.root}/run/flux_operator"

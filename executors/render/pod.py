@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
+from executors.api_rules import is_below, plain_path
 from executors.render import entry, names
 from executors.render.broker import broker_command
-from executors.render.command import command_words
-from executors.render.minicluster import MiniCluster, Program
+from executors.render.command import command_words, initial_program
+from executors.render.minicluster import MiniCluster, Profile, Program
 from executors.render.patch import patched
 from executors.render.places import MOUNTED, Places, has_texts, places_of
 from executors.render.security import container_security, pod_security
@@ -25,11 +27,16 @@ LIVENESS: dict[str, int] = {
     "failureThreshold": 4,
 }
 
+#: When the kubelet asks whether a resource's instance runs: as soon as the container does, then seldom; an answer takes
+#: as long as the instance does, up to 10 seconds.
+READINESS: dict[str, int] = {"periodSeconds": 10, "timeoutSeconds": 15, "failureThreshold": 1}
+
 #: Of the ConfigMap: the agent as a text.
 AGENT_KEY = "agent.base64"
 _STATE_VOLUME = "flux-state"
 _SECRET_VOLUME = "flux-curve"
 _VIEW_VOLUME = "flux-view"
+_WISH_VOLUME = "flux-wish"
 #: Cluster Autoscaler and Karpenter leave such pods where they are.
 _STAY = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 _FAILURES_FIELD = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
@@ -119,7 +126,7 @@ def _pod_spec(cluster: MiniCluster) -> dict[str, Any]:
     pod = cluster.spec.pod
     made: dict[str, Any] = {
         "automountServiceAccountToken": pod.automount_service_account_token,
-        "securityContext": pod_security(pod.security_context, cluster.user),
+        "securityContext": pod_security(pod.security_context, cluster.user, restricted=cluster.profile.restricted),
         "terminationGracePeriodSeconds": GRACE_PERIOD,
     }
     wishes: dict[str, Any] = {
@@ -166,14 +173,14 @@ def _preferred(cluster: MiniCluster, topology: str) -> dict[str, Any]:
 # -- containers
 
 
-def _container(name: str, container: Container) -> dict[str, Any]:
+def _container(name: str, container: Container, profile: Profile) -> dict[str, Any]:
     """What all containers of the user's have in common."""
     made: dict[str, Any] = {
         "name": name,
         "image": container.image or DEFAULT_IMAGE,
         "imagePullPolicy": container.image_pull_policy,
         "resources": _resources(container.resources.requests, container.resources.limits),
-        "securityContext": container_security(container.security_context),
+        "securityContext": container_security(container.security_context, restricted=profile.restricted),
     }
     if container.working_dir:
         made["workingDir"] = container.working_dir
@@ -213,7 +220,7 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
     spec = cluster.spec
     container = spec.flux_container
     places = places_of(spec, agent=program is not None)
-    made = _container(names.flux_container_name(cluster), container)
+    made = _container(names.flux_container_name(cluster), container, cluster.profile)
     made["command"] = _entry(places, container, "broker", broker_command(cluster, program))
     ours = {
         # For whoever looks into the pod; the entry script takes it away from the broker.
@@ -228,17 +235,53 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
         "FLUX_DISABLE_JOB_CLEANUP": "1" if program is not None else "",
         **_view_variables(cluster),
     }
+    if cluster.profile.of_resource:
+        ours |= _resource_variables(cluster)
     failures = {"name": entry.FAILURES, "valueFrom": {"fieldRef": {"fieldPath": _FAILURES_FIELD}}}
     made["env"] = [*_env(container, spec.flux.environment, ours), failures]
     if places is MOUNTED:
         secret = {"name": _SECRET_VOLUME, "mountPath": MOUNTED.secret, "readOnly": True}
         ours_mounted = [_files_mount(cluster), _state_mount(), *_view_mounts(cluster), secret]
+        if _may_shrink(cluster):
+            wish = {"name": _WISH_VOLUME, "mountPath": posixpath.dirname(MOUNTED.wish), "readOnly": True}
+            ours_mounted.append(wish)
         made["volumeMounts"] = [*ours_mounted, *mounts_of(container)]
     else:
         made["env"] += _texts(cluster)
     if program is not None:
         made["livenessProbe"] = {"exec": {"command": entry.call("probe")}, **LIVENESS}
+    if cluster.profile.of_resource:
+        made["readinessProbe"] = {"exec": {"command": ["/bin/sh", MOUNTED.entry, "ready"]}, **READINESS}
     return made
+
+
+def _resource_variables(cluster: MiniCluster) -> dict[str, str]:
+    flux = cluster.spec.document.get("flux", {})
+    main = cluster.spec.flux_container
+    leaves_jobs = main.launcher or not initial_program(cluster.spec, None, cluster.profile)
+    return {
+        # Half a second: a command that is Flux's own job leaves no other behind, nor do a batch's, and when a lead is
+        # told to end its entry script ends them.
+        "FLUX_DISABLE_JOB_CLEANUP": "" if leaves_jobs else "1",
+        entry.RESOURCE: "1",
+        entry.SHARED: cluster.spec.flux.container.mount_path if _is_shared(cluster) else "",
+        entry.COMPLETE: "1" if flux.get("completeWorkers") else "",
+        entry.NO_SOCKET: "1" if flux.get("disableSocket") else "",
+    }
+
+
+def _may_shrink(cluster: MiniCluster) -> bool:
+    return cluster.profile.of_resource and cluster.spec.max_size > 1
+
+
+def _is_shared(cluster: MiniCluster) -> bool:
+    """Whether pods have the directory in which upstream's users look for the socket and for what they source."""
+    view = cluster.spec.flux.container
+    if not view.disable:
+        return True
+    place = plain_path(view.mount_path)
+    taken = [plain_path(volume.path) for one in cluster.spec.containers for volume in one.volumes]
+    return cluster.profile.of_resource and not any(one == place or is_below(one, [place]) for one in taken)
 
 
 def _texts(cluster: MiniCluster) -> list[dict[str, Any]]:
@@ -258,8 +301,10 @@ def _sidecar(cluster: MiniCluster, at: int, container: Container) -> dict[str, A
 
 
 def _beside(cluster: MiniCluster, at: int, container: Container, *, has_flux: bool) -> dict[str, Any]:
-    made = _container(container.name, container)
+    made = _container(container.name, container, cluster.profile)
     mounts = _view_mounts(cluster) if has_flux else []
+    if has_flux and cluster.profile.of_resource and not _wrapped(container):
+        mounts = [_state_mount(), *mounts]  # where the shared socket leads to
     ours: dict[str, str] = {}
     if _wrapped(container):
         made["command"] = _entry(MOUNTED, container, "beside", command_words(container.command))
@@ -305,7 +350,7 @@ def _view(cluster: MiniCluster) -> dict[str, Any]:
         "command": ["/bin/sh", MOUNTED.entry, "view"],
         "env": [{"name": entry.VIEW, "value": view.mount_path}],
         "resources": _resources(view.resources.requests, view.resources.limits),
-        "securityContext": container_security(view.security_context),
+        "securityContext": container_security(view.security_context, restricted=cluster.profile.restricted),
         "volumeMounts": [_files_mount(cluster), {"name": _VIEW_VOLUME, "mountPath": view.mount_path}],
     }
     if view.working_dir:
@@ -323,8 +368,12 @@ def _own_volumes(cluster: MiniCluster) -> list[dict[str, Any]]:
         # Without fsGroup it is root's, so that its readers need the mode; only the broker's container mounts it.
         {"name": _SECRET_VOLUME, "secret": {"secretName": names.secret_name(cluster), "defaultMode": 0o444}},
     ]
-    if not cluster.spec.flux.container.disable:
+    if _is_shared(cluster):
         made.append({"name": _VIEW_VOLUME, "emptyDir": {}})
+    if _may_shrink(cluster):
+        field = {"fieldPath": f"metadata.annotations['{names.WISH_ANNOTATION}']"}
+        items = [{"path": posixpath.basename(MOUNTED.wish), "fieldRef": field}]
+        made.append({"name": _WISH_VOLUME, "downwardAPI": {"items": items}})
     return made
 
 
@@ -343,10 +392,13 @@ def _state_mount() -> dict[str, Any]:
 
 def _view_mounts(cluster: MiniCluster) -> list[dict[str, Any]]:
     view = cluster.spec.flux.container
-    if view.disable:
+    if not _is_shared(cluster):
         return []
+    shared = {"name": _VIEW_VOLUME, "mountPath": view.mount_path}
+    if view.disable:
+        return [shared]
     return [
-        {"name": _VIEW_VOLUME, "mountPath": view.mount_path},
+        shared,
         # Where the view's programs look for their libraries.
         {"name": _VIEW_VOLUME, "mountPath": "/opt/software", "subPath": "software"},
     ]

@@ -11,8 +11,10 @@ from executors.render.minicluster import PodUser
 DEFAULT_UID = 1000
 
 
-def pod_security(given: Mapping[str, Any], user: PodUser | None = None) -> dict[str, Any]:
-    """A pod's securityContext; ``user``: whose it is where the spec does not say."""
+def pod_security(given: Mapping[str, Any], user: PodUser | None = None, *, restricted: bool = True) -> dict[str, Any]:
+    """A pod's securityContext; ``user``: whose it is where the spec does not say. Not ``restricted``: as given."""
+    if not restricted:
+        return dict(given)
     made: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
     if "runAsUser" not in given:
         made["runAsUser"] = user.uid if user is not None else DEFAULT_UID
@@ -23,8 +25,10 @@ def pod_security(given: Mapping[str, Any], user: PodUser | None = None) -> dict[
     return {**made, **given}
 
 
-def container_security(given: Mapping[str, Any]) -> dict[str, Any]:
+def container_security(given: Mapping[str, Any], *, restricted: bool = True) -> dict[str, Any]:
     """A container's securityContext. The API server refuses some of our defaults beside some wishes."""
+    if not restricted:
+        return dict(given)
     made: dict[str, Any] = {}
     added = given.get("capabilities", {}).get("add", [])
     if given.get("runAsUser") == 0:

@@ -8,15 +8,13 @@ from typing import TypeVar
 
 import pytest
 
+from tests.cluster.operators import installed, operator_program, wait_for_leader
 from tests.cluster.runs import Runs, runs_on
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
 from tests.conftest import missing
 
-_OPERATOR_CURE = (
-    "upstream's operator is not given; build it and set FLUXOP_TEST_CRD and FLUXOP_TEST_OPERATOR to its paths"
-)
 Bed = TypeVar("Bed", bound=ControlPlane)
 
 
@@ -43,10 +41,16 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def operator(cluster: Cluster) -> Iterator[None]:
-    """Upstream's operator, running."""
+def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Flux Operator, running: upstream's where it is given, else ours, with the rights that it is published with."""
     if cluster.crd is None or cluster.operator is None:
-        missing("flux-operator", _OPERATOR_CURE)
+        with installed(cluster, tmp_path_factory.mktemp("operator")) as kubeconfig:
+            ours = operator_program(cluster, kubeconfig)
+            ours.start()
+            wait_for_leader(cluster)
+            yield
+            ours.stop()
+        return
     cluster.install_crd(cluster.crd)
     program = cluster.start_operator()
     yield

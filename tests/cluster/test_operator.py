@@ -112,7 +112,7 @@ def test_no_minicluster_is_made_beside_the_job_of_an_earlier_one(
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_run_through_upstreams_operator(operated: Runs) -> None:
+def test_a_run_through_the_clusters_operator(operated: Runs) -> None:
     session = operated.open(spec(operated.image, size=2))
     assert len(output_of(session, "hostname", nodes=2, tasks=2).split()) == 2
     assert output_of(session, "sh", "-c", "echo $TOKEN", secret_env={"TOKEN": "s3cret"}).strip() == "s3cret"

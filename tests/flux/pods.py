@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.provision.certificate import make_certificate
-from executors.render import MiniCluster, Program, render_direct
+from executors.render import MiniCluster, Profile, Program, render_direct, render_operated
 from executors.render.places import MOUNTED, UNMOUNTED
 from executors.spec import parse_spec
 
@@ -31,13 +31,20 @@ def spec_of(command: str, **more: Any) -> dict[str, Any]:
 
 
 class Pods:
-    """Start indices, one process each; `close` leaves nothing behind."""
+    """Start indices, one process each; `close` leaves nothing behind. ``resource``: as our Flux Operator makes them."""
 
-    def __init__(self, root: Path, document: Mapping[str, Any], program: Program | None = None) -> None:
+    def __init__(
+        self, root: Path, document: Mapping[str, Any], program: Program | None = None, *, resource: bool = False
+    ) -> None:
         self.root = root
-        cluster = MiniCluster(NAME, "ns", parse_spec(document))
-        self.manifests = render_direct(cluster, program, make_certificate(NAME))
-        self.template = self.manifests[0]["spec"]["template"]["spec"]
+        cluster = MiniCluster(NAME, "ns", parse_spec(document), profile=Profile(of_resource=resource))
+        certificate = make_certificate(NAME)
+        if resource:
+            self.manifests = render_operated(cluster, certificate, "u-1")
+        else:
+            self.manifests = render_direct(cluster, program, certificate)
+        [job] = [one for one in self.manifests if one["kind"] == "Job"]
+        self.template = job["spec"]["template"]["spec"]
         self._processes: list[subprocess.Popen[str]] = []
 
     def directory(self, index: int) -> Path:
@@ -48,9 +55,7 @@ class Pods:
 
     def start(self, index: int, role: int | str = 0, **environ: str) -> subprocess.Popen[str]:
         """Run a container of the pod with this index: the broker's, or another by its name."""
-        here = self.directory(index)
-        if not here.exists():
-            self._write(index)
+        self.prepare(index)
         containers = {one["name"]: one for one in self.template.get("initContainers", [])}
         container = containers[role] if isinstance(role, str) else self.template["containers"][role]
         argv = [self._placed(word.replace("$$", "$"), index) for word in container["command"]]
@@ -68,14 +73,19 @@ class Pods:
         self._processes.append(process)
         return process
 
+    def prepare(self, index: int) -> None:
+        """Make the files of a pod."""
+        if not self.directory(index).exists():
+            self._write(index)
+
     def run(self, indices: Iterable[int] = (0, 1), **environ: str) -> list[tuple[int, str, str]]:
         """Start brokers and wait for all: exit code, standard output and error of each."""
         return ended([self.start(index, **environ) for index in indices])
 
-    def probe(self, index: int) -> int:
-        """The exit code of the liveness probe in a running pod."""
+    def probe(self, index: int, kind: str = "livenessProbe") -> int:
+        """The exit code of a probe in a running pod."""
         container = self.template["containers"][0]
-        argv = [self._placed(word, index) for word in container["livenessProbe"]["exec"]["command"]]
+        argv = [self._placed(word, index) for word in container[kind]["exec"]["command"]]
         return subprocess.run(argv, env=self._environment(container, index), check=False, timeout=LIMIT).returncode
 
     def close(self) -> None:

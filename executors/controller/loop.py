@@ -1,0 +1,251 @@
+"""The controller while it works: watches, workers, and what comes between a decision and the next."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from executors.controller.acting import Actor, RefusedByServer
+from executors.controller.deciding import Decision, DeleteMiniCluster, Observed, Refusal, decide
+from executors.controller.reflecting import Followed, Reflector
+from executors.controller.store import Key, Store
+from executors.controller.work import WorkQueue
+from executors.kube import Api, ApiError, ConflictError, NotFoundError
+from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, NAMESPACES, PODS, SERVICES
+from executors.provision import diagnosis
+from executors.provision.certificate import make_certificate
+from executors.render import OPERATOR_LABELS, SELECTOR_LABEL
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+_OURS = ",".join(f"{name}={value}" for name, value in OPERATOR_LABELS.items())
+_PARTS = {"Service": SERVICES}
+#: What is followed. Upstream's Jobs and pods have the selector's label too.
+FOLLOWED = (
+    Followed(MINICLUSTERS),
+    Followed(JOBS, labels=SELECTOR_LABEL),
+    Followed(PODS, labels="app=flux-operator"),
+    *(Followed(kind, labels=_OURS, metadata_only=True) for kind in _PARTS.values()),
+    # What a Job's pods and volumes are refused for stands nowhere else.
+    Followed(EVENTS, fields="involvedObject.kind=Job,reason=FailedCreate", needed=False),
+    Followed(EVENTS, fields="involvedObject.kind=Pod,reason=FailedMount", needed=False),
+)
+WORKERS = 4
+#: Seconds for which a namespace's labels are taken for what they were.
+_NAMESPACE_KEPT = 30.0
+#: Seconds between two writes of a status in which only words change (a thousand pods start one by one).
+_WORDS_PAUSE = 1.0
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
+@dataclass(frozen=True)
+class Options:
+    """``namespace`` None: all. ``restricted``: pods pass the restricted standard wherever they are."""
+
+    namespace: str | None = None
+    restricted: bool = False
+
+
+class Controller:
+    """Works from `start` to `stop`."""
+
+    def __init__(self, api: Api, options: Options) -> None:
+        self._api = api
+        self._options = options
+        self._store = Store()
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._actor = Actor(api, self._take, self._store.take_stranger)
+        self._reflectors = [Reflector(api, options.namespace, one, self._take, self._queue.add) for one in FOLLOWED]
+        self._workers: list[threading.Thread] = []
+        self._namespaces: dict[str, tuple[float, bool]] = {}
+        self._refusals: dict[Key, tuple[str, Refusal]] = {}
+        self._wrote: dict[Key, float] = {}
+        #: For whoever measures: what was done how often, by what came of it.
+        self.reconciled = {"done": 0, "failed": 0}
+        self.seconds = 0.0
+        self._counting = threading.Lock()
+        self._closed = False
+
+    def start(self) -> None:
+        """Returns when everything has been listed once and work has begun, or `stop` was called."""
+        for one in self._reflectors:
+            one.start()
+        for one in self._reflectors:
+            while one.needed and not one.synced.wait(0.5):
+                if self._closed:
+                    return
+        for number in range(WORKERS):
+            worker = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            worker.start()
+            self._workers.append(worker)
+        log.info("working on %d MiniClusters", len(self._store.miniclusters()))
+
+    def stop(self, limit: float = 10.0) -> None:
+        """Workers end what they have in hand, ``limit`` seconds at most."""
+        self._closed = True
+        self._queue.close()
+        for one in self._reflectors:
+            one.stop()
+        deadline = time.monotonic() + limit
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def synced(self) -> bool:
+        return all(one.synced.is_set() for one in self._reflectors if one.needed)
+
+    @property
+    def depth(self) -> int:
+        """MiniClusters that wait for a worker."""
+        return len(self._queue)
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    def _take(self, kind: Any, given: Object, deleted: bool) -> Key | None:
+        return self._store.take(kind, given, deleted=deleted)
+
+    def _work(self) -> None:
+        while (key := self._queue.get()) is not None:
+            began = time.monotonic()
+            try:
+                self._reconcile(key)
+                self._queue.succeeded(key)
+                result = "done"
+            except ConflictError as err:  # it has just changed: the watch brings it, and this key with it
+                log.debug("%s/%s: %s", *key, err)
+                self._queue.failed(key)
+                result = "done"
+            except (ApiError, RefusedByServer) as err:
+                result = "failed"
+                log.warning("%s/%s: %s; again in %.1f s", *key, err, self._queue.failed(key))
+            except Exception:  # one MiniCluster that we fail at must not end the worker of all others
+                result = "failed"
+                log.exception("%s/%s failed; again in %.1f s", *key, self._queue.failed(key))
+            self._queue.done(key)
+            with self._counting:
+                self.reconciled[result] += 1
+                self.seconds += time.monotonic() - began
+
+    def _reconcile(self, key: Key) -> None:
+        resource = self._store.minicluster(key)
+        if resource is None:
+            self._forget(key)
+            return
+        uid = resource["metadata"]["uid"]
+        self._look_at_strangers(key)
+        job = self._store.job(key)
+        if job is None:
+            ended = self._store.ended_job(key)
+            job = ended if ended is not None and diagnosis.is_owned_by(ended, uid) else None
+        known, refusal = self._refusals.get(key, ("", None))
+        observed = Observed(
+            job=job,
+            pods=self._store.all_of(key, PODS),
+            events=self._store.all_of(key, EVENTS),
+            owned=self._parts(key),
+            restricted=self._is_restricted(key[0]) if job is None else self._options.restricted,
+            refusal=refusal if known == uid else None,
+        )
+        now = _now()
+        decision = decide(resource, observed, make_certificate, now)
+        self._carry_out(key, resource, decision, now)
+
+    def _look_at_strangers(self, key: Key) -> None:
+        """Ask for objects in our way, of which no watch tells."""
+        strangers = self._store.strangers(key)
+        self._store.forget_strangers(key)
+        for kind, one in strangers:
+            try:
+                self._store.take_stranger(key, kind, self._api.get(kind, key[0], one["metadata"]["name"]))
+            except NotFoundError:
+                pass  # what was waited for
+
+    def _parts(self, key: Key) -> dict[tuple[str, str], Object]:
+        found = self._store.parts(key, _PARTS)
+        # The services' pod is no Job's.
+        for pod in self._store.all_of(key, PODS):
+            if diagnosis.index_of(pod) is None:
+                found["Pod", diagnosis.name_of(pod)] = pod
+        return found
+
+    def _carry_out(self, key: Key, resource: Object, decision: Decision, now: str) -> None:
+        made = [one for one in decision.actions if not isinstance(one, DeleteMiniCluster)]
+        refused: RefusedByServer | None = None
+        try:
+            for one in made:
+                if not self._actor.do(resource, one):
+                    break
+        except RefusedByServer as err:
+            refused = err
+            before = self._refusals.get(key)
+            self._refusals[key] = (resource["metadata"]["uid"], err.refusal)
+            if before != self._refusals[key]:
+                self._queue.add(key)  # to be told
+        else:
+            if made:
+                self._refusals.pop(key, None)
+                self._queue.add(key)  # the store knows what was made: the status follows
+        if decision.status is not None and not self._is_too_soon(key, resource, decision.status):
+            for told in decision.events:
+                self._actor.tell(resource, told, now)
+            self._actor.write_status(resource, decision.status)
+            self._wrote[key] = time.monotonic()
+            self._store.forget_ended(key)
+        for action in decision.actions:
+            if isinstance(action, DeleteMiniCluster):
+                self._actor.do(resource, action)
+        if decision.again_after is not None:
+            self._queue.add_after(key, decision.again_after)
+        if refused is not None and refused.refusal.passing:
+            raise refused
+
+    def _is_too_soon(self, key: Key, resource: Object, status: Object) -> bool:
+        """Whether only words have changed since a moment ago; then it is written a little later."""
+        left = self._wrote.get(key, float("-inf")) + _WORDS_PAUSE - time.monotonic()
+        if left <= 0 or _without_words(resource.get("status") or {}) != _without_words(status):
+            return False
+        self._queue.add_after(key, left)
+        return True
+
+    def _is_restricted(self, namespace: str) -> bool:
+        if self._options.restricted:
+            return True
+        since, found = self._namespaces.get(namespace, (float("-inf"), False))
+        if time.monotonic() - since > _NAMESPACE_KEPT:
+            try:
+                labels = self._api.get(NAMESPACES, None, namespace)["metadata"].get("labels") or {}
+                found = labels.get(_ENFORCE) == "restricted"
+            except NotFoundError:
+                found = False
+            except ApiError as err:
+                if err.status not in (401, 403):
+                    raise
+                log.warning("cannot tell whether %s enforces restricted pod security: %s", namespace, err)
+                found = False
+            self._namespaces[namespace] = (time.monotonic(), found)
+        return found
+
+    def _forget(self, key: Key) -> None:
+        self._refusals.pop(key, None)
+        self._wrote.pop(key, None)
+        self._store.forget_strangers(key)
+        self._store.forget_ended(key)
+
+
+def _without_words(status: Object) -> Object:
+    conditions = [
+        {name: one.get(name) for name in ("type", "status", "reason")} for one in status.get("conditions") or []
+    ]
+    return {**{name: value for name, value in status.items() if name != "observedGeneration"}, "conditions": conditions}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

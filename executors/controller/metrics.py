@@ -1,0 +1,180 @@
+"""``/metrics`` for Prometheus, over TLS, for whoever the API server says may read it.
+
+A reader shows a bearer token; the API server is asked whose it is (TokenReview) and whether that user may get the path
+(SubjectAccessReview), as Kubernetes' own components do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from executors.controller.loop import Controller
+from executors.errors import ConfigError
+from executors.kube import Api, ApiError
+
+log = logging.getLogger(__name__)
+
+PATH = "/metrics"
+#: Seconds for which an answer of the API server on a token counts.
+_KEPT = 60.0
+_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Line:
+    """One value with its name, help, kind (counter or gauge) and labels."""
+
+    name: str
+    help: str
+    kind: str
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def lines_of(controller: Controller | None) -> list[Line]:
+    """What there is to tell of a replica; None: it stands by."""
+    found = [Line("flux_operator_leader", "Whether this replica works.", "gauge", float(controller is not None))]
+    if controller is None:
+        return found
+    for result, count in sorted(controller.reconciled.items()):
+        text = "MiniClusters that were looked at, by what came of it."
+        found.append(Line("flux_operator_reconciles_total", text, "counter", count, (("result", result),)))
+    text = "Time that workers have spent with MiniClusters."
+    found.append(Line("flux_operator_reconcile_seconds_total", text, "counter", controller.seconds))
+    found.append(Line("flux_operator_queue_length", "MiniClusters that wait.", "gauge", controller.depth))
+    reasons = Counter(_reason(controller.store.minicluster(key)) for key in controller.store.miniclusters())
+    for reason, count in sorted(reasons.items()):
+        text = "MiniClusters, by the reason of their condition Ready."
+        found.append(Line("flux_operator_miniclusters", text, "gauge", count, (("reason", reason),)))
+    return found
+
+
+def _reason(resource: dict[str, Any] | None) -> str:
+    for one in ((resource or {}).get("status") or {}).get("conditions") or []:
+        if one.get("type") == "Ready":
+            return str(one.get("reason"))
+    return "New"
+
+
+def text_of(lines: list[Line]) -> str:
+    """Prometheus' text format (0.0.4)."""
+    made: list[str] = []
+    told = set()
+    for one in lines:
+        if one.name not in told:
+            told.add(one.name)
+            made += [f"# HELP {one.name} {one.help}", f"# TYPE {one.name} {one.kind}"]
+        labels = ",".join(f'{name}="{value}"' for name, value in one.labels)
+        made.append(f"{one.name}{{{labels}}} {one.value:g}" if labels else f"{one.name} {one.value:g}")
+    return "\n".join(made) + "\n"
+
+
+class Gate:
+    """Who may read, by the API server's word. Thread-safe."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, int]] = {}
+
+    def status(self, authorization: str) -> int:
+        """200, 401 or 403; 503 where the API server does not say."""
+        kind, _, token = authorization.partition(" ")
+        if kind != "Bearer" or not token:
+            return 401
+        key = hashlib.sha256(token.encode()).hexdigest()
+        with self._lock:
+            until, status = self._known.get(key, (0.0, 0))
+            if time.monotonic() < until:
+                return status
+        try:
+            status = self._ask(token)
+        except ApiError as err:
+            log.warning("whether the metrics may be read cannot be told: %s", err)
+            return 503
+        with self._lock:
+            self._known = {one: value for one, value in self._known.items() if value[0] > time.monotonic()}
+            self._known[key] = (time.monotonic() + _KEPT, status)
+        return status
+
+    def _ask(self, token: str) -> int:
+        path = "/apis/authentication.k8s.io/v1/tokenreviews"
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+        found = self._api.request("POST", path, body=body, once=True)["status"]
+        if not found.get("authenticated"):
+            return 401
+        user = found["user"]
+        spec = {
+            "user": user.get("username", ""),
+            "uid": user.get("uid", ""),
+            "groups": user.get("groups") or [],
+            "nonResourceAttributes": {"path": PATH, "verb": "get"},
+        }
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        allowed = self._api.request("POST", path, body=body, once=True)["status"].get("allowed")
+        return 200 if allowed else 403
+
+
+class MetricsServer:
+    """``directory`` holds ``tls.crt`` and ``tls.key`` (PEM), as a Secret of that type. Raises ConfigError."""
+
+    def __init__(self, port: int, directory: Path, gate: Gate, text: Callable[[], str]) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+        except (OSError, ssl.SSLError) as err:
+            cure = "give a directory with tls.crt and tls.key"
+            raise ConfigError([f"--metrics-tls: {str(directory)!r} cannot be used: {err}; {cure}"]) from None
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = _SECONDS
+
+            def setup(self) -> None:
+                # In the request's own thread: one that never begins its TLS holds up nobody else.
+                self.request.settimeout(_SECONDS)
+                self.request = context.wrap_socket(self.request, server_side=True)
+                super().setup()
+
+            def finish(self) -> None:
+                super().finish()
+                self.request.close()  # the server knows the one below it only
+
+            def do_GET(self) -> None:
+                status = gate.status(self.headers.get("Authorization", "")) if self.path == PATH else 404
+                body = text().encode() if status == 200 else b""
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Scrapes are no news."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                log.debug("a reader of the metrics: %s", client_address, exc_info=True)
+
+        self._server = Server(("", port), Handler)
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

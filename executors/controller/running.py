@@ -1,0 +1,115 @@
+"""The process of ``flux-operator run``: leads, works while it may, and ends in good order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import FrameType
+
+from executors.controller.leading import Leadership, UpstreamWatch
+from executors.controller.loop import Controller, Options
+from executors.controller.metrics import Gate, MetricsServer, lines_of, text_of
+from executors.controller.serving import HealthServer
+from executors.errors import ProvisionError
+from executors.kube import Api
+from executors.provision.direct import OLDEST, version_of
+
+log = logging.getLogger(__name__)
+
+
+def check_version(api: Api) -> None:
+    """Raises ProvisionError where Jobs do not know what ours are made of, ApiError."""
+    found = api.request("GET", "/version")
+    try:
+        version = version_of(found)
+    except (KeyError, ValueError):
+        raise ProvisionError(f"{api.server} does not answer like a Kubernetes API server: {found!r}") from None
+    if version < OLDEST:
+        raise ProvisionError(
+            f"Kubernetes {version[0]}.{version[1]} at {api.server} is too old for this operator, which needs Jobs with "
+            f"successPolicy and backoffLimitPerIndex, of {OLDEST[0]}.{OLDEST[1]} or newer; use upstream's operator"
+        )
+
+
+class Process:
+    """``health_port`` 0: nobody asks. ``metrics``: a port, and the directory of its certificate and key.
+
+    Raises ConfigError for a certificate that cannot be used.
+    """
+
+    def __init__(self, api: Api, options: Options, health_port: int, metrics: tuple[int, Path] | None = None) -> None:
+        self._api = api
+        self._options = options
+        self._closing = threading.Event()
+        self._woken = threading.Event()
+        self._controller: Controller | None = None
+        self._lease_namespace = options.namespace or api.namespace
+        checks = {"/healthz": lambda: True, "/readyz": self._is_ready}
+        self._metrics = None
+        if metrics is not None:
+            port, directory = metrics
+            self._metrics = MetricsServer(port, directory, Gate(api), lambda: text_of(lines_of(self._controller)))
+        self._health = HealthServer(health_port, checks) if health_port else None
+
+    def run(self) -> int:
+        """Returns the exit code; TERM and INT end it. Raises ProvisionError for a Kubernetes that is too old."""
+        check_version(self._api)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told_to_end)
+        identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+        leadership = Leadership(self._api, self._lease_namespace, identity, self._woken.set)
+        upstream = UpstreamWatch(self._api, self._lease_namespace, self._woken.set)
+        code = 0
+        try:
+            if leadership.acquire(self._closing):
+                code = self._lead(leadership, upstream)
+        finally:
+            leadership.release()
+            upstream.stop()
+            for server in (self._health, self._metrics):
+                if server is not None:
+                    server.close()
+        log.info("ended")
+        return code
+
+    def _lead(self, leadership: Leadership, upstream: UpstreamWatch) -> int:
+        while not self._closing.is_set() and not leadership.lost.is_set():
+            if upstream.until() > time.monotonic():
+                log.warning("standing by: upstream's Flux Operator runs, by its Lease; remove one of the two")
+                while not (self._closing.is_set() or leadership.lost.is_set()):
+                    left = upstream.until() - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._sleep(left)
+                continue
+            controller = self._controller = Controller(self._api, self._options)
+            starting = threading.Thread(target=controller.start, name="start", daemon=True)
+            starting.start()
+            while not (self._closing.is_set() or leadership.lost.is_set() or upstream.until() > time.monotonic()):
+                self._sleep(3600.0)
+            self._controller = None
+            controller.stop()
+        if leadership.lost.is_set():
+            log.error("the Lease is lost; ending, to begin anew")
+            return 1
+        return 0
+
+    def _sleep(self, seconds: float) -> None:
+        """Until something may have changed."""
+        if self._woken.wait(seconds):
+            self._woken.clear()
+
+    def _is_ready(self) -> bool:
+        """A replica that stands by is ready to."""
+        controller = self._controller
+        return controller is None or controller.synced
+
+    def _told_to_end(self, number: int, frame: FrameType | None) -> None:
+        self._closing.set()
+        self._woken.set()

@@ -1,0 +1,125 @@
+"""Our own Flux Operator on the test bed: installed, with exactly its rights, and running as a process of the bed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from executors.controller.manifests import NAME, NAMESPACE, manifests
+from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.processes import Program
+from tests.cluster.testbed.waiting import wait_until
+
+LIMIT = 60.0
+CRD_NAME = "miniclusters.flux-framework.org"
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+
+
+@contextmanager
+def installed(cluster: Cluster, directory: Path) -> Iterator[Path]:
+    """The manifests, but for the Deployment; the kubeconfig of the controller's service account."""
+    found = [one for one in manifests() if one["kind"] != "Deployment"]
+    file = directory / "crd.yaml"
+    file.write_text(yaml.safe_dump(next(one for one in found if one["kind"] == "CustomResourceDefinition")))
+    rest = directory / "operator.yaml"
+    rest.write_text(yaml.safe_dump_all([one for one in found if one["kind"] != "CustomResourceDefinition"]))
+    cluster.kubectl("apply", "--server-side", f"--filename={rest}")
+    cluster.install_crd(file)
+    try:
+        yield cluster.service_account_kubeconfig(NAMESPACE, NAME)
+    finally:
+        cluster.kubectl("delete", "crd", CRD_NAME)
+        cluster.kubectl("delete", f"--filename={rest}", "--wait=false")
+
+
+def operator_program(cluster: Cluster, kubeconfig: Path, name: str = "flux-operator", *arguments: str) -> Program:
+    """One replica, to be started."""
+    command = shutil.which("flux-operator", path=str(Path(sys.executable).parent))
+    assert command is not None, "this package is not installed in the tests' environment"
+    argv = [command, "run", "--log-format=text", *arguments]
+    return Program(cluster.place, name, argv, {"KUBECONFIG": str(kubeconfig), "NO_PROXY": "*"})
+
+
+def wait_for_leader(cluster: Cluster) -> str:
+    """Who holds the Lease."""
+
+    def holder() -> str:
+        items = cluster.api.get(LEASES)["items"]
+        return str(items[0]["spec"].get("holderIdentity") or "") if items else ""
+
+    wait_until("a leader", lambda: bool(holder()), LIMIT)
+    return holder()
+
+
+class MiniClusters:
+    """MiniCluster resources in one namespace."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+
+    def kubectl(self, *arguments: str, **more: Any) -> str:
+        return self.cluster.kubectl(f"--namespace={self.namespace}", *arguments, **more)
+
+    def apply(self, name: str, command: str = "hostname", *, size: int = 1, **spec: Any) -> None:
+        """``container`` adds to its container."""
+        container = {
+            "image": self.cluster.image.name,
+            "command": command,
+            "resources": {"requests": {"cpu": "100m"}},
+            **spec.pop("container", {}),
+        }
+        document = {
+            "apiVersion": "flux-framework.org/v1alpha2",
+            "kind": "MiniCluster",
+            "metadata": {"name": name},
+            "spec": {
+                "size": size,
+                "logging": {"quiet": True},
+                "flux": {"container": {"disable": True}},
+                "containers": [container],
+                **spec,
+            },
+        }
+        self.kubectl("apply", "--filename=-", input=json.dumps(document))
+
+    def get(self, name: str, kind: str = "miniclusters") -> Any:
+        return json.loads(self.kubectl("get", kind, name, "--output=json"))
+
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        """{} where it is not there yet."""
+        conditions = self.get(name).get("status", {}).get("conditions", [])
+        return next((dict(one) for one in conditions if one["type"] == kind), {})
+
+    def wait(self, name: str, kind: str, status: str = "True") -> dict[str, Any]:
+        """As people do; the condition."""
+        try:
+            self.kubectl("wait", f"miniclusters/{name}", f"--for=condition={kind}={status}", f"--timeout={LIMIT:g}s")
+        except Exception as err:
+            raise AssertionError(f"{err}\n{json.dumps(self.get(name).get('status'), indent=1)}") from None
+        return self.condition(name, kind)
+
+    def lead_log(self, name: str) -> str:
+        return self.kubectl("logs", f"--selector=job-name={name},job-index=0", "--tail=-1")
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        """Reasons and messages of what was told of a MiniCluster."""
+        items = json.loads(self.kubectl("get", "events", "--output=json"))["items"]
+        about = [one for one in items if one["involvedObject"].get("kind") == "MiniCluster"]
+        return [(one["reason"], one["message"]) for one in about if one["involvedObject"]["name"] == name]
+
+    def left(self) -> list[str]:
+        kinds = "miniclusters,jobs,pods,services,secrets,configmaps"
+        found = self.kubectl("get", kinds, "--output=name").split()
+        return [name for name in found if name != "configmap/kube-root-ca.crt"]
+
+    def wait_nothing_left(self) -> None:
+        # The garbage collector looks for new kinds every half minute.
+        wait_until("nothing to be left", lambda: not self.left(), 2 * LIMIT)
