@@ -39,6 +39,7 @@ class Masker:
         #: Forms of which pieces count; see `_edges`.
         self._forms: dict[bytes, None] = {}
         patterns: dict[bytes, None] = {}
+        encodings: set[bytes] = set()
         #: The longest match in bytes.
         self._longest = 0
         for secret in self.secrets:
@@ -57,16 +58,22 @@ class Masker:
                 for literal, pattern in _encoded(_bytes(whole)):
                     self._forms[literal] = None
                     patterns[pattern] = None
+                    encodings.add(pattern)
                     self._longest = max(self._longest, len(literal) + 4)
         # The longest first, so that a value is not left in part where it begins with another one.
         ordered = sorted(patterns, key=len, reverse=True)
         self._pattern = re.compile(b"|".join(ordered)) if ordered else None
+        self._encodings = [re.compile(pattern) for pattern in ordered if pattern in encodings]
 
     def line(self, line: bytes) -> bytes:
         """A line, or a piece of one, without line breaks."""
         if self._pattern is None:
             return line
-        masked = self._pattern.sub(_MASK, line)
+        masked, at = b"", 0
+        for first, last in self._places(line):
+            masked += line[at:first] + _MASK
+            at = last
+        masked += line[at:]
         begin, end = self._edges(masked)
         if begin + end >= len(masked) and begin + end:
             return _MASK
@@ -90,10 +97,29 @@ class Masker:
         if self._pattern is None:
             return len(piece)
         at = max(most // 2, most - self._longest)
-        for found in self._pattern.finditer(piece):
-            if found.start() < at < found.end():
-                return found.start() or found.end()
+        for first, last in self._places(piece):
+            if first < at < last:
+                return first or last
         return at
+
+    def _places(self, line: bytes) -> list[tuple[int, int]]:
+        """Where values are: from, to, in order. Of encodings that overlap each counts to its end: a value that repeats
+        itself looks, in base64, like one that has begun earlier, and what is behind that would be left."""
+        if self._pattern is None:
+            return []
+        found = [match.span() for match in self._pattern.finditer(line)]
+        for pattern in self._encodings if found else ():
+            match = pattern.search(line)
+            while match is not None:
+                found.append(match.span())
+                match = pattern.search(line, match.start() + 1)
+        places: list[tuple[int, int]] = []
+        for first, last in sorted(found):
+            if places and first < places[-1][1]:
+                places[-1] = places[-1][0], max(last, places[-1][1])
+            else:
+                places.append((first, last))
+        return places
 
     def _edges(self, line: bytes) -> tuple[int, int]:
         """Bytes at the beginning and at the end of a line that are pieces of a value."""

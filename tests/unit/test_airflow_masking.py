@@ -10,7 +10,7 @@ import shlex
 import urllib.parse
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from airflow_provider_flux.masking import Masker
@@ -61,6 +61,7 @@ def test_any_value_is_masked_in_any_form(value: str, form: str, before: bytes, a
 
 
 @given(_VALUES, st.binary(max_size=40), st.binary(max_size=40))
+@example("00000", b"\0\0", b"")
 def test_base64_of_more_than_the_value_shows_nothing_of_it(value: str, before: bytes, after: bytes) -> None:
     assume(len(value.strip()) >= 5)
     data = value.encode()
