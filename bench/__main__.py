@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import airflow, core, kubernetes, lammps, render, rules
+from bench import airflow, core, kubernetes, lammps, operator, render, rules
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
@@ -27,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "end": rules.measure_end,
     "kubernetes": kubernetes.measure_kubernetes,
     "kubernetes-rules": kubernetes.measure_kubernetes_rules,
+    "operator": operator.measure_operator,
     "lammps": lammps.measure_lammps,
     "airflow": airflow.measure_airflow,
 }
