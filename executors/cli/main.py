@@ -20,6 +20,7 @@ MODULES = {
     "jobs": "jobs",
     "logs": "jobs",
     "cancel": "jobs",
+    "shell": "shell",
     "render": "files",
     "validate": "files",
     "doctor": "doctor",

@@ -25,13 +25,17 @@ class ProcessEndpoint:
 
 @dataclass(frozen=True)
 class PodExecEndpoint:
-    """A program in a container of a pod, started by Kubernetes' exec; its stdin and stdout are the stream."""
+    """A program in a container of a pod, started by Kubernetes' exec; its stdin and stdout are the stream.
+
+    ``tty``: it gets a terminal, on which stderr is stdout.
+    """
 
     access: ClusterAccess
     namespace: str
     pod: str
     container: str
     argv: tuple[str, ...]
+    tty: bool = False
 
 
 Endpoint = UnixEndpoint | ProcessEndpoint | PodExecEndpoint

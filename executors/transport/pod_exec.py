@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -23,7 +23,7 @@ from executors.kube import Api, ApiError, ForbiddenError, UnreachableError, conn
 from executors.kube.access import Credentials
 from executors.kube.api import end_connection
 from executors.kube.errors import error_of
-from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, stdin_message
+from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, resize_message, stdin_message
 from executors.kube.patience import Patience
 from executors.kube.proxies import ProxyRefusedError
 from executors.transport.base import PodExecEndpoint, ProgramEnded
@@ -51,9 +51,9 @@ _SILENT.disabled = True
 class PodExecStream(Guard):
     """See `executors.transport.base.Stream`. Raises OSError when it is cut, with what the program said at its end."""
 
-    def __init__(self, endpoint: PodExecEndpoint) -> None:
+    def __init__(self, endpoint: PodExecEndpoint, channels: Channels | None = None) -> None:
         super().__init__()
-        self._channels = Channels()
+        self._channels = channels or Channels()
         self._received: deque[bytes] = deque()
         self._unsent = bytearray()
         self._reading = threading.Lock()
@@ -67,13 +67,16 @@ class PodExecStream(Guard):
             self._take_events(early)
 
     def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        self._send(stdin_message(view[start : start + _MESSAGE]) for start in range(0, len(view), _MESSAGE))
+
+    def _send(self, messages: Iterable[bytes]) -> None:
         with self.using() as usable, self._writing:
             if not usable:
                 raise BrokenPipeError("the stream is closed")
-            view = memoryview(data)
-            for start in range(0, len(view), _MESSAGE):
+            for message in messages:
                 with self._io, _closed_is_an_oserror():
-                    self._protocol.send_binary(stdin_message(view[start : start + _MESSAGE]))
+                    self._protocol.send_binary(message)
                     self._collect()
                 self._flush()
 
@@ -187,6 +190,31 @@ class PodExecStream(Guard):
             return select.POLLIN
         del self._unsent[:sent]
         return 0
+
+
+class PodTerminal(PodExecStream):
+    """A program that somebody looks at: its stderr goes to ``on_stderr``, and its end is its exit code."""
+
+    def __init__(self, endpoint: PodExecEndpoint, on_stderr: Callable[[bytes], None]) -> None:
+        super().__init__(endpoint, Channels(on_stderr))
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._send([resize_message(columns, rows)])
+
+    def end_input(self) -> None:
+        """What reads stdin sees its end; an API server of before 1.30 has no way to be told so, and it waits."""
+        if self._protocol.subprotocol == SUBPROTOCOLS[0]:
+            self._send([close_stdin_message()])
+
+    def exit_code(self) -> int:
+        """After the end of what `receive` gives. Raises ProgramEnded where it could not be run."""
+        code = self._channels.exit_code()
+        if code is None:
+            raise ProgramEnded(self._channels.failure() or "the stream ended without the program's exit code")
+        return code
+
+    def _end(self) -> bytes:
+        return b""
 
 
 @contextlib.contextmanager
@@ -308,7 +336,8 @@ def _shake_hands(credentials: Credentials, endpoint: PodExecEndpoint) -> _Opened
 def _url(server: str, endpoint: PodExecEndpoint) -> str:
     scheme, rest = server.split("://", 1)
     query = [("command", word) for word in endpoint.argv]
-    query += [("container", endpoint.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+    query += [("container", endpoint.container), ("stdin", "true"), ("stdout", "true")]
+    query.append(("tty" if endpoint.tty else "stderr", "true"))
     path = f"/api/v1/namespaces/{quote(endpoint.namespace)}/pods/{quote(endpoint.pod)}/exec"
     return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{path}?{urlencode(query)}"
 

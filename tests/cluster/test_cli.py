@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import signal
+import struct
+import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,3 +212,36 @@ def test_operator_mode_without_the_operator_is_told(cli: Cli, cluster: Cluster) 
     cli.options[1] = "operator"
     assert "MISSING  MiniCluster CRD" in cli("doctor", code=1).out
     assert "the Flux Operator's CRD is not there" in cli("list", code=1).err
+
+
+def test_a_shell_in_the_leads_pod_has_flux_both_streams_and_the_programs_exit_code(cli: Cli, name: str) -> None:
+    script = "flux getattr hostlist; cat; echo wrong >&2; exit 7"
+    done = cli("shell", name, "--", "sh", "-c", script, code=7)
+    assert (done.out, done.err) == (f"{name}-0\n", "wrong\n")
+    assert cli("shell", name, "--", "/nowhere", code=125).err
+    assert "there is no such instance" in cli("shell", "other", "--", "true", code=1).err
+
+
+def test_a_shell_has_a_terminal_with_its_size_and_takes_keys(cli: Cli, name: str) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 111, 0, 0))
+    argv = cli.argv(
+        "shell", name, "--", "sh", "-c", "read line; stty size; echo got:$line; trap 'exit 9' INT; sleep 60"
+    )
+    with subprocess.Popen(
+        argv,
+        cwd=cli.directory,
+        env={**cli.environ, "COLUMNS": "", "LINES": ""},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        os.write(ours, b"typed\n")
+        while b"got:typed" not in seen:
+            seen += os.read(ours, 1024)
+        assert b"33 111" in seen
+        os.write(ours, b"\3")  # Ctrl-C is a key
+        assert process.wait(60) == 9
+    os.close(ours)

@@ -245,3 +245,12 @@ def test_a_cancelled_job_of_a_named_instance_leaves_the_instance(cli: Cli, name:
     assert interrupt(running).code == 130
     assert cli("jobs", name, "--json").json == []
     cli("run", "--name", "a", "--", "true")
+
+
+def test_a_shell_is_where_flux_talks_to_the_instance(cli: Cli, name: str, engine: str) -> None:
+    if engine == "embedded":
+        assert "the embedded engine has no Flux" in cli("shell", "a", "--", "true", code=1).err
+        return
+    done = cli("shell", "a", "--", "sh", "-c", "flux getattr size; echo wrong >&2; exit 7", code=7)
+    assert (done.out, done.err) == ("1\n", "wrong\n")
+    assert "No such file" in cli("shell", name, "--", "/nowhere", code=127).err

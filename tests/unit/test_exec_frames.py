@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from executors.kube.exec_frames import (
     STDOUT,
     Channels,
     close_stdin_message,
+    resize_message,
     stdin_message,
 )
 
@@ -74,3 +76,30 @@ def test_little_of_a_long_stderr_is_kept_and_its_end() -> None:
 def test_input_goes_to_channel_0_and_its_end_is_said_by_channel_255() -> None:
     assert stdin_message(b"data") == b"\0data"
     assert close_stdin_message() == bytes([CLOSE, STDIN])
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ({"status": "Success"}, 0),
+        ({"status": "Failure", "details": {"causes": [{"reason": "ExitCode", "message": "7"}]}}, 7),
+        ({"status": "Failure", "message": "no such container"}, None),
+        ({}, None),
+    ],
+)
+def test_the_status_has_the_programs_exit_code(status: dict[str, object], code: int | None) -> None:
+    channels = Channels()
+    channels.feed(bytes((STATUS,)) + json.dumps(status).encode(), final=True)
+    assert channels.exit_code() == code
+
+
+def test_what_comes_on_stderr_is_passed_on_and_kept() -> None:
+    told: list[bytes] = []
+    channels = Channels(told.append)
+    assert channels.feed(b"\2wro", final=False) == b"" == channels.feed(b"ng", final=True)
+    assert told == [b"wro", b"ng"] and channels.stderr == b"wrong"
+
+
+def test_the_size_of_a_terminal_is_a_message() -> None:
+    assert json.loads(resize_message(80, 24)[1:]) == {"Width": 80, "Height": 24}
+    assert resize_message(80, 24)[0] == 4
