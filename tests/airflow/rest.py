@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+_ATTEMPTS = 5
 # Values of the API's answers; the tests name the fields that they read.
 Json = Any
 
@@ -33,7 +35,16 @@ class Rest:
         """``path`` begins behind /api/v2. RestError for refusals, OSError where nobody listens."""
         if not self._token:
             self._token = self._open("GET", "/auth/token", None)["access_token"]
-        return self._open(method, f"/api/v2{path}", body)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._open(method, f"/api/v2{path}", body)
+            except RestError as error:
+                # These Airflows keep their state in SQLite, which takes one writer at a time and lets others wait for
+                # some seconds only. Nothing of the request has been done then.
+                if error.status != 500 or "Database error" not in str(error) or attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(1.0)
+        raise AssertionError("unreachable")
 
     def health(self) -> Json:
         return self._open("GET", "/api/v2/monitor/health", None)
