@@ -42,11 +42,11 @@ LEASE_RULES: tuple[Object, ...] = (
 )
 
 
-def manifests(namespace: str | None = None, image: str = IMAGE) -> list[Object]:
-    """All objects: for the whole cluster, or for one namespace that is there, to whose MiniClusters it then looks (the
-    CRD is the cluster's, and is installed by itself)."""
-    home = namespace or NAMESPACE
+def manifests(namespace: str | None = None, image: str = IMAGE, home: str = NAMESPACE) -> list[Object]:
+    """All objects: for the whole cluster, in the namespace ``home``; or for one namespace that is there, to whose
+    MiniClusters it then looks (the CRD is the cluster's, and is installed by itself)."""
     if namespace is not None:
+        home = namespace
         rights = _rights("Role", NAME, namespace, [*RULES, *LEASE_RULES])
         return [_account(home), *rights, _deployment(home, ["--namespace", namespace], image)]
     labels = {f"pod-security.kubernetes.io/{one}": "restricted" for one in ("enforce", "warn", "audit")}

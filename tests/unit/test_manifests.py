@@ -6,9 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from executors.controller.manifests import manifests
+from executors.controller.crd import crd
+from executors.controller.manifests import IMAGE, manifests
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "flux-operator.yaml"
+CHART = DEPLOY.parent / "helm" / "flux-operator"
+#: What Helm fills in; the last is a number.
+BLANKS = {"image": "{{ .Values.image }}", "home": "{{ .Release.Namespace }}", "replicas": "{{ .Values.replicas }}"}
 
 
 def test_the_file_is_what_the_command_prints() -> None:
@@ -31,3 +35,23 @@ def test_for_one_namespace_nothing_is_beyond_it() -> None:
     assert {one["metadata"]["namespace"] for one in found} == {"science"}
     [container] = found[-1]["spec"]["template"]["spec"]["containers"]
     assert container["args"][:3] == ["run", "--namespace", "science"]
+
+
+def template() -> str:
+    """What the chart has to hold: all but the namespace, which is Helm's to make, and the CRD."""
+    kept = [
+        one
+        for one in manifests(image=BLANKS["image"], home=BLANKS["home"])
+        if one["kind"] not in ("Namespace", "CustomResourceDefinition")
+    ]
+    return yaml.safe_dump_all(kept, sort_keys=False).replace("replicas: 1", f"replicas: {BLANKS['replicas']}")
+
+
+def test_the_chart_installs_the_same_and_its_crd_stays_when_it_is_uninstalled() -> None:
+    assert (CHART / "templates" / "operator.yaml").read_text() == template()
+    assert yaml.safe_load((CHART / "crds" / "miniclusters.yaml").read_text()) == crd(), "Helm never removes what is here"
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert values == {"image": IMAGE, "replicas": 1}
+    filled = template().replace(BLANKS["home"], "flux-operator").replace(BLANKS["image"], IMAGE)
+    installed = list(yaml.safe_load_all(filled.replace(BLANKS["replicas"], "1")))
+    assert installed == [one for one in manifests() if one["kind"] not in ("Namespace", "CustomResourceDefinition")]
