@@ -41,7 +41,7 @@ demo-airflow: $(STAMP)
 WORKERS ?= 2
 test: $(STAMP)
 	@$(COMPILE)
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 # Apart: a traced process takes twice as long, and most of what is tested runs in processes that are not traced.
 coverage: $(STAMP)

@@ -59,10 +59,10 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxOperator):
         self.render_template_fields(context)
         return super().execute(context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+    def execute_complete(self, context: Context, event: dict[str, Any], job: Mapping[str, Any] | None = None) -> Any:
         # The command was stored before the task was deferred; here it is not known.
         self.overwrite_rtif_after_execution = False
-        return super().execute_complete(context, event)
+        return super().execute_complete(context, event, job)
 
 
 def flux_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

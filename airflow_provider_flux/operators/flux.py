@@ -183,13 +183,20 @@ class FluxOperator(BaseOperator):
             session.close(release=False)
             self._handle = None
         if self.wait:
-            self._defer(job, ti, sealed)
+            limit = self.execution_timeout
+            deadline = None if limit is None else time.time() + limit.total_seconds()
+            self._defer({**job, "sealed": sealed, "deadline": deadline}, ti)
         return job
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on after the trigger. ``event``: see `FluxJobTrigger`."""
+    def execute_complete(self, context: Context, event: dict[str, Any], job: Mapping[str, Any] | None = None) -> Any:
+        """Go on after the trigger. ``event``: see `FluxJobTrigger`; ``job``: what this try waits for."""
         from executors import JobResult
 
+        if job is not None and event["job_id"] != job["job_id"]:
+            # Airflow knows triggers by numbers, which SQLite gives again; so a task that is cleared as it defers may be
+            # told what the trigger of the try before saw.
+            self.log.info("job %s was an earlier try's; waiting for %s", event["job_id"], job["job_id"])
+            self._defer(job, context["ti"])
         self.flux_links = event["links"]
         job_id, result = event["job_id"], JobResult.of(event["result"])
         if event["timed_out"]:
@@ -456,24 +463,24 @@ class FluxOperator(BaseOperator):
             session.request("mark", job=handle.id, place=str(Kept(ti.try_number, key=key)))
         return sealed
 
-    def _defer(self, job: Mapping[str, Any], ti: Any, sealed: str) -> None:
+    def _defer(self, job: Mapping[str, Any], ti: Any) -> None:
+        """``job``: its fields in the trigger's arguments; no secret is among them, since Airflow stores them."""
         from airflow_provider_flux.triggers.job import FluxJobTrigger
 
-        limit = self.execution_timeout
         trigger = FluxJobTrigger(
             **job,
             attempt=ti.try_number,
-            deadline=None if limit is None else time.time() + limit.total_seconds(),
             get_logs=self.get_logs,
             limit=self._limit(),
             marker=self._marker(),
             want_result=self.result != "none",
             links=self.flux_links,
-            sealed=sealed,
         )
         # Airflow's own limit comes second: it ends the trigger without a word to the job.
-        backup = None if limit is None else limit + timedelta(seconds=_TIMEOUT_GRACE)
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=backup)
+        backup = None
+        if job["deadline"] is not None:
+            backup = timedelta(seconds=max(0.0, job["deadline"] - time.time()) + _TIMEOUT_GRACE)
+        self.defer(trigger=trigger, method_name="execute_complete", kwargs={"job": dict(job)}, timeout=backup)
 
     def _finish(
         self,

@@ -139,3 +139,22 @@ print(json.dumps(found))
     keyless, keyed = found
     assert keyless == [False, [], None, "the end", ["it was ***", "the end"]]
     assert keyed == [False, ["it was ***", "the end"], ["the end", 7, False], "the end", ["it was ***", "the end"]]
+
+
+def test_what_an_earlier_trys_trigger_saw_is_not_taken_for_this_trys(python: Python) -> None:
+    """Airflow gives numbers of triggers again in SQLite: a task that was cleared as it deferred was told that."""
+    found = python(
+        HEAD
+        + """
+from types import SimpleNamespace
+from airflow.sdk.exceptions import TaskDeferred
+job = {"run_name": "r", "options": {}, "flux_conn_id": "flux_default", "job_id": "fNEW", "sealed": "", "deadline": 4e9}
+task = FluxOperator(task_id="a", command="true", deferrable=True)
+try:
+    task.execute_complete({"ti": SimpleNamespace(try_number=2)}, {"job_id": "fOLD"}, job=job)
+except TaskDeferred as err:
+    print(json.dumps([err.method_name, err.kwargs, err.trigger.job_id, err.trigger.attempt, err.trigger.deadline]))
+"""
+    )
+    job = {"run_name": "r", "options": {}, "flux_conn_id": "flux_default", "job_id": "fNEW", "sealed": ""}
+    assert found == ["execute_complete", {"job": {**job, "deadline": 4e9}}, "fNEW", 2, 4e9]

@@ -215,9 +215,9 @@ def test_operator_mode_without_the_operator_is_told(cli: Cli, cluster: Cluster) 
 
 
 def test_a_shell_in_the_leads_pod_has_flux_both_streams_and_the_programs_exit_code(cli: Cli, name: str) -> None:
-    script = "flux getattr hostlist; cat; echo wrong >&2; exit 7"
+    script = "flux getattr rank; hostname; cat; echo wrong >&2; exit 7"
     done = cli("shell", name, "--", "sh", "-c", script, code=7)
-    assert (done.out, done.err) == (f"{name}-0\n", "wrong\n")
+    assert (done.out, done.err) == (f"0\n{name}-0\n", "wrong\n")
     assert cli("shell", name, "--", "/nowhere", code=125).err
     assert "there is no such instance" in cli("shell", "other", "--", "true", code=1).err
 
