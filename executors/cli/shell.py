@@ -130,7 +130,7 @@ def _told(waker: int) -> None:
 def _raw() -> Iterator[None]:
     """Keys go to the program there, Ctrl-C too."""
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed already is kept
     try:
         yield
     finally:
