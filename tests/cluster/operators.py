@@ -36,7 +36,8 @@ def installed(cluster: Cluster, directory: Path) -> Iterator[Path]:
         yield cluster.service_account_kubeconfig(NAMESPACE, NAME)
     finally:
         cluster.kubectl("delete", "crd", CRD_NAME)
-        cluster.kubectl("delete", f"--filename={rest}", "--wait=false")
+        # Until its namespace is gone, in which the next one's objects could not be made.
+        cluster.kubectl("delete", f"--filename={rest}", f"--timeout={LIMIT:g}s")
 
 
 def operator_program(cluster: Cluster, kubeconfig: Path, name: str = "flux-operator", *arguments: str) -> Program:
