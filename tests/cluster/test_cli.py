@@ -218,7 +218,7 @@ def test_a_shell_in_the_leads_pod_has_flux_both_streams_and_the_programs_exit_co
     script = "flux getattr rank; hostname; cat; echo wrong >&2; exit 7"
     done = cli("shell", name, "--", "sh", "-c", script, code=7)
     assert (done.out, done.err) == (f"0\n{name}-0\n", "wrong\n")
-    assert cli("shell", name, "--", "/nowhere", code=125).err
+    assert "not found" in cli("shell", name, "--", "/nowhere", code=127).err
     assert "there is no such instance" in cli("shell", "other", "--", "true", code=1).err
 
 
