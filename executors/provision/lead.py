@@ -43,7 +43,10 @@ def lead_of(config: RunConfig, name: str, argv: tuple[str, ...], *, tty: bool) -
         if diagnosis.is_running(pod, container):
             command = ("/bin/sh", "-c", _SCRIPT, "shell", *argv)
             return PodExecEndpoint(access, namespace, diagnosis.name_of(pod), container, command, tty)
-    what = f"its lead broker does not run: {', '.join(map(_phase, pods))}" if pods else "it has no lead broker's pod"
+    if pods:
+        what = f"its lead broker does not run: {', '.join(map(_phase, pods))}"
+    else:
+        what = "there is no lead broker's pod of a MiniCluster of that name; `kubectl get mc,jobs` shows what there is"
     raise ProvisionError(f"{name} in the namespace {namespace}: {what}")
 
 

@@ -219,7 +219,7 @@ def test_a_shell_in_the_leads_pod_has_flux_both_streams_and_the_programs_exit_co
     done = cli("shell", name, "--", "sh", "-c", script, code=7)
     assert (done.out, done.err) == (f"0\n{name}-0\n", "wrong\n")
     assert "not found" in cli("shell", name, "--", "/nowhere", code=127).err
-    assert "there is no such instance" in cli("shell", "other", "--", "true", code=1).err
+    assert "no lead broker's pod of a MiniCluster of that name" in cli("shell", "other", "--", "true", code=1).err
 
 
 def test_a_shell_has_a_terminal_with_its_size_and_takes_keys(cli: Cli, name: str) -> None:
