@@ -154,6 +154,13 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Every byte, past Python's own buffers. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def copy_output(output: Callable[[str], Iterator[bytes]]) -> None:
     """A job's two streams to this process's own, byte for byte, until both end.
 
@@ -163,9 +170,7 @@ def copy_output(output: Callable[[str], Iterator[bytes]]) -> None:
 
     def copy(stream: str, target: int) -> None:
         for piece in output(stream):
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(target, view) :]
+            write_all(target, piece)
 
     def copy_errors() -> None:
         try:

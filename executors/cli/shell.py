@@ -15,7 +15,16 @@ from typing import Any
 
 import click
 
-from executors.cli.common import RUN_FAILED, cluster_options, config_of, find, guarded, instance_argument, lifecycle_of
+from executors.cli.common import (
+    RUN_FAILED,
+    cluster_options,
+    config_of,
+    find,
+    guarded,
+    instance_argument,
+    lifecycle_of,
+    write_all,
+)
 from executors.config import RunConfig
 from executors.errors import ExecutorsError, ProvisionError
 
@@ -65,11 +74,11 @@ def _in_pod(config: RunConfig, name: str, argv: tuple[str, ...]) -> int:
     endpoint = lead_of(config, name, argv, tty=looks)
     try:
         with _raw() if looks else contextlib.nullcontext():
-            terminal = PodTerminal(endpoint, lambda piece: _write(2, piece))
+            terminal = PodTerminal(endpoint, lambda piece: write_all(2, piece))
             try:
                 with _typing(terminal, looks):
                     while (piece := terminal.receive(_LOOK)) != b"":
-                        _write(1, piece or b"")
+                        write_all(1, piece or b"")
                 return terminal.exit_code()
             finally:
                 terminal.close()
@@ -135,12 +144,6 @@ def _raw() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
-
-
-def _write(fd: int, piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 COMMANDS: Sequence[click.Command] = (shell,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from executors.errors import ExecutorsError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(importlib.metadata.version("flux-operator-executors"))
+@click.version_option(package_name="flux-operator-executors")
 def main() -> None:
     """The Flux Operator: makes MiniClusters of MiniCluster resources."""
 

@@ -14,11 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from executors.controller.loop import Controller
+from executors.controller.serving import SECONDS, Answering, Serving
 from executors.errors import ConfigError
 from executors.kube import Api, ApiError
 
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 PATH = "/metrics"
 #: Seconds for which an answer of the API server on a token counts.
 _KEPT = 60.0
-_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Gate:
         return 200 if allowed else 403
 
 
-class MetricsServer:
+class MetricsServer(Serving):
     """``directory`` holds ``tls.crt`` and ``tls.key`` (PEM), as a Secret of that type. Raises ConfigError."""
 
     def __init__(self, port: int, directory: Path, gate: Gate, text: Callable[[], str]) -> None:
@@ -137,12 +137,10 @@ class MetricsServer:
             cure = "give a directory with tls.crt and tls.key"
             raise ConfigError([f"--metrics-tls: {str(directory)!r} cannot be used: {err}; {cure}"]) from None
 
-        class Handler(BaseHTTPRequestHandler):
-            timeout = _SECONDS
-
+        class Handler(Answering):
             def setup(self) -> None:
                 # In the request's own thread: one that never begins its TLS holds up nobody else.
-                self.request.settimeout(_SECONDS)
+                self.request.settimeout(SECONDS)
                 self.request = context.wrap_socket(self.request, server_side=True)
                 super().setup()
 
@@ -153,28 +151,10 @@ class MetricsServer:
             def do_GET(self) -> None:
                 status = gate.status(self.headers.get("Authorization", "")) if self.path == PATH else 404
                 body = text().encode() if status == 200 else b""
-                self.send_response(status)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Scrapes are no news."""
+                self.answer(status, body, "text/plain; version=0.0.4")
 
         class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
             def handle_error(self, request: object, client_address: object) -> None:
                 log.debug("a reader of the metrics: %s", client_address, exc_info=True)
 
-        self._server = Server(("", port), Handler)
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__("metrics", port, Handler, Server)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from executors.errors import SpecError
@@ -50,41 +50,40 @@ def _names(name: str, spec: MiniClusterSpec) -> list[str]:
 
 def without_nothing(document: Object) -> dict[str, Any]:
     """The document without fields that say nothing: nulls, and empty texts where Kubernetes knows a few words only."""
-    made: dict[str, Any] = _without_nothing(document, SPEC)
+
+    def nothing(value: Any, _rest: Any, kind: Type | None) -> bool:
+        return value is None or (value == "" and kind is not None and bool(kind.choices))
+
+    made: dict[str, Any] = _without(document, SPEC, nothing)
     for name in _ZERO_IS_NOTHING:
         if made.get(name) == 0:
             del made[name]
     return made
 
 
-def _without_nothing(value: Any, kind: Type | None) -> Any:
-    if isinstance(value, Mapping):
-        made = {}
-        for name, inner in value.items():
-            below = (kind.item or kind.fields.get(name)) if kind is not None else None
-            if inner is None or (inner == "" and below is not None and below.choices):
-                continue
-            made[name] = _without_nothing(inner, below)
-        return made
-    if isinstance(value, list):
-        return [_without_nothing(inner, kind.item if kind is not None else None) for inner in value]
-    return value
-
-
-def _without_defaults(value: Any, kind: Type | None) -> Any:
+def _without_defaults(document: Object) -> dict[str, Any]:
     """The same without what the CRD would fill in, and without mappings that then say nothing."""
+
+    def default(value: Any, rest: Any, kind: Type | None) -> bool:
+        return rest == {} or (kind is not None and kind.default is not None and value == kind.default)
+
+    made: dict[str, Any] = _without(without_nothing(document), SPEC, default)
+    return made
+
+
+def _without(value: Any, kind: Type | None, dropped: Callable[[Any, Any, Type | None], bool]) -> Any:
+    """The value without the fields, at any depth, that are ``dropped``: by what they are, what of it is left, and
+    their type."""
     if isinstance(value, Mapping):
         made = {}
         for name, inner in value.items():
             below = (kind.item or kind.fields.get(name)) if kind is not None else None
-            if below is not None and below.default is not None and inner == below.default:
-                continue
-            rest = _without_defaults(inner, below)
-            if rest != {}:
+            rest = _without(inner, below, dropped)
+            if not dropped(inner, rest, below):
                 made[name] = rest
         return made
     if isinstance(value, list):
-        return [_without_defaults(inner, kind.item if kind is not None else None) for inner in value]
+        return [_without(inner, kind.item if kind is not None else None, dropped) for inner in value]
     return value
 
 
@@ -109,7 +108,7 @@ def changes(recorded: str, resource: Object) -> list[str]:
 
 def _digests(resource: Object) -> dict[str, str]:
     # Without defaults: those that another release's CRD has the API server fill in are nobody's change.
-    document = _without_defaults(without_nothing(resource.get("spec") or {}), SPEC)
+    document = _without_defaults(resource.get("spec") or {})
     # What may change while it lives, or concerns its end only.
     rest = {name: value for name, value in document.items() if name not in ("size", "cleanup")}
     found: dict[str, str] = {}

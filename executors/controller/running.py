@@ -16,25 +16,10 @@ from executors.controller.leading import Leadership, UpstreamWatch
 from executors.controller.loop import Controller, Options
 from executors.controller.metrics import Gate, MetricsServer, lines_of, text_of
 from executors.controller.serving import HealthServer
-from executors.errors import ProvisionError
 from executors.kube import Api
-from executors.provision.direct import OLDEST, version_of
+from executors.provision.direct import check_version
 
 log = logging.getLogger(__name__)
-
-
-def check_version(api: Api) -> None:
-    """Raises ProvisionError where Jobs do not know what ours are made of, ApiError."""
-    found = api.request("GET", "/version")
-    try:
-        version = version_of(found)
-    except (KeyError, ValueError):
-        raise ProvisionError(f"{api.server} does not answer like a Kubernetes API server: {found!r}") from None
-    if version < OLDEST:
-        raise ProvisionError(
-            f"Kubernetes {version[0]}.{version[1]} at {api.server} is too old for this operator, which needs Jobs with "
-            f"successPolicy and backoffLimitPerIndex, of {OLDEST[0]}.{OLDEST[1]} or newer; use upstream's operator"
-        )
 
 
 class Process:
@@ -59,7 +44,7 @@ class Process:
 
     def run(self) -> int:
         """Returns the exit code; TERM and INT end it. Raises ProvisionError for a Kubernetes that is too old."""
-        check_version(self._api)
+        check_version(self._api, "this operator, which needs Jobs with", "use upstream's operator")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told_to_end)
         identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"

@@ -1,4 +1,7 @@
-"""``/healthz`` and ``/readyz`` over HTTP, for the kubelet's probes. They say nothing that has to be protected."""
+"""``/healthz`` and ``/readyz`` over HTTP, for the kubelet's probes. They say nothing that has to be protected.
+
+And what all servers of the controller have in common.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,39 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+#: For a client that says nothing.
+SECONDS = 10
 
-class HealthServer:
-    """Answers 200 where ``checks`` of the path hold, else 503."""
 
-    def __init__(self, port: int, checks: dict[str, Callable[[], bool]]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10  # of a client that says nothing
+class Answering(BaseHTTPRequestHandler):
+    """One request, whose answer is whole."""
 
-            def do_GET(self) -> None:
-                check = checks.get(self.path)
-                status = 404 if check is None else (200 if check() else 503)
-                body = b"ok\n" if status == 200 else b"no\n"
-                self.send_response(status)
-                self.send_header("Content-Type", "text/plain")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    timeout = SECONDS
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Probes are no news."""
+    def answer(self, status: int, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-        self._server = ThreadingHTTPServer(("", port), Handler)
+    def log_message(self, format: str, *args: object) -> None:
+        """Probes and scrapes are no news."""
+
+
+class Serving:
+    """A server in a thread of its own, on ``port`` (0: any) of all addresses."""
+
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        handler: type[BaseHTTPRequestHandler],
+        kind: type[ThreadingHTTPServer] = ThreadingHTTPServer,
+    ) -> None:
+        self._server = kind(("", port), handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, name=name, daemon=True).start()
 
     @property
     def port(self) -> int:
@@ -38,3 +50,16 @@ class HealthServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class HealthServer(Serving):
+    """Answers 200 where ``checks`` of the path hold, else 503."""
+
+    def __init__(self, port: int, checks: dict[str, Callable[[], bool]]) -> None:
+        class Handler(Answering):
+            def do_GET(self) -> None:
+                check = checks.get(self.path)
+                status = 404 if check is None else (200 if check() else 503)
+                self.answer(status, b"ok\n" if status == 200 else b"no\n", "text/plain")
+
+        super().__init__("health", port, Handler)

@@ -8,6 +8,7 @@ from typing import Any
 from executors.controller.names import SINCE_ANNOTATION
 from executors.kube import Kind
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS
+from executors.provision.diagnosis import INDEX
 from executors.render import WISH_ANNOTATION
 
 Object = dict[str, Any]
@@ -16,7 +17,6 @@ _METADATA = (
     "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "labels",
     "ownerReferences",
 )  # fmt: skip
-_INDEX = "batch.kubernetes.io/job-completion-index"
 _CONTAINER = ("name", "image", "state", "lastState", "ready")
 
 
@@ -50,7 +50,7 @@ def _job(given: Object) -> Object:
 
 def _pod(given: Object) -> Object:
     metadata = _some(given["metadata"], _METADATA)
-    annotations = _some(given["metadata"].get("annotations") or {}, (_INDEX, WISH_ANNOTATION, SINCE_ANNOTATION))
+    annotations = _some(given["metadata"].get("annotations") or {}, (INDEX, WISH_ANNOTATION, SINCE_ANNOTATION))
     if annotations:
         metadata["annotations"] = annotations
     spec, status = given.get("spec") or {}, given.get("status") or {}

@@ -76,6 +76,8 @@ _BAD_MOUNTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 _SANDBOX = {"FailedCreatePodSandBox"}
 #: What the kubelet says of a pod whose volumes are mounted: images come after them.
 _BEYOND_MOUNTS = {"Pulling", "Pulled", "Created", "Started", "BackOff"}
+#: An Indexed Job's pod has its index there, as an annotation and as a label.
+INDEX = "batch.kubernetes.io/job-completion-index"
 #: Kueue's label of a Job, and its word on a Job's Workload, whose own events say what it waits for.
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _WORKLOAD = re.compile(r"Created Workload: (?:[^/\s]+/)?(\S+)")
@@ -91,7 +93,7 @@ def uid_of(thing: Object) -> str:
 
 def index_of(pod: Object) -> int | None:
     """The index of an Indexed Job's pod, which is the broker's rank."""
-    text = pod["metadata"].get("annotations", {}).get("batch.kubernetes.io/job-completion-index")
+    text = pod["metadata"].get("annotations", {}).get(INDEX)
     return int(text) if text is not None else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
-from executors.kube import ApiError, ConflictError, ForbiddenError, NotFoundError
+from executors.kube import Api, ApiError, ConflictError, ForbiddenError, NotFoundError
 from executors.kube.api import JOBS, SERVICES, kind_of
 from executors.provision import diagnosis
 from executors.provision.certificate import make_certificate
@@ -34,6 +34,20 @@ _LEFTOVER_PAUSE = 0.5
 log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
+
+
+def check_version(api: Api, who_needs: str, cure: str) -> None:
+    """Raises ProvisionError where Jobs do not know what ours are made of, ApiError."""
+    found = api.request("GET", "/version")
+    try:
+        version = version_of(found)
+    except (KeyError, ValueError):
+        raise ProvisionError(f"{api.server} does not answer like a Kubernetes API server: {found!r}") from None
+    if version < OLDEST:
+        raise ProvisionError(
+            f"Kubernetes {version[0]}.{version[1]} at {api.server} is too old for {who_needs} "
+            f"successPolicy and backoffLimitPerIndex, of {OLDEST[0]}.{OLDEST[1]} or newer; {cure}"
+        )
 
 
 def version_of(answer: Mapping[str, Any]) -> tuple[int, int]:
@@ -159,13 +173,4 @@ class DirectProvisioner(ClusterProvisioner):
         return self._job_over(owner)
 
     def _check_version(self) -> None:
-        found = self.api.request("GET", "/version")
-        try:
-            version = version_of(found)
-        except (KeyError, ValueError):
-            raise ProvisionError(f"{self.api.server} does not answer like a Kubernetes API server: {found!r}") from None
-        if version < OLDEST:
-            raise ProvisionError(
-                f"Kubernetes {version[0]}.{version[1]} at {self.api.server} is too old for the provisioner direct: it "
-                f"needs successPolicy and backoffLimitPerIndex, of {OLDEST[0]}.{OLDEST[1]} or newer; use operator"
-            )
+        check_version(self.api, "the provisioner direct: it needs", "use operator")

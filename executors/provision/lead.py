@@ -9,10 +9,9 @@ from executors.errors import ProvisionError
 from executors.kube import ClusterAccess, connect
 from executors.kube.api import PODS
 from executors.provision import diagnosis
+from executors.render.entry import FAILURES
 from executors.transport import PodExecEndpoint
 
-#: What all brokers' containers of ours have (`executors.render.entry`).
-_OF_BROKERS = "FLUXOP_INDEX_FAILURES"
 #: Upstream's pods, and all that have a view, tell by a file where Flux is.
 _SCRIPT = """view=${FLUXOP_VIEW:-/mnt/flux}
 if [ -r "$view/flux-view.sh" ]; then . "$view/flux-view.sh"; fi
@@ -34,7 +33,7 @@ def lead_of(config: RunConfig, name: str, argv: tuple[str, ...], *, tty: bool) -
     api = connect(access)
     try:
         namespace = config.run.namespace or api.namespace
-        labels = f"job-name={name},batch.kubernetes.io/job-completion-index=0"
+        labels = f"job-name={name},{diagnosis.INDEX}=0"
         pods = api.list(PODS, namespace, labels=labels)["items"]
     finally:
         api.close()
@@ -53,10 +52,10 @@ def lead_of(config: RunConfig, name: str, argv: tuple[str, ...], *, tty: bool) -
 def _container(pod: Any, name: str) -> str:
     containers = pod["spec"]["containers"]
     for one in containers:
-        if one["name"] == name or any(env["name"] == _OF_BROKERS for env in one.get("env", [])):
+        if one["name"] == name or any(env["name"] == FAILURES for env in one.get("env", [])):
             return str(one["name"])
     return str(containers[0]["name"])
 
 
 def _phase(pod: Any) -> str:
-    return f"{pod['metadata']['name']} is {pod['status'].get('phase', 'Unknown')}"
+    return f"{diagnosis.name_of(pod)} is {pod['status'].get('phase', 'Unknown')}"
