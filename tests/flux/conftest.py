@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.contract.conftest import opener, out, session
+from tests.flux.pods import MakePods, Pods
 
 __all__ = ["engine", "opener", "out", "session"]
 
@@ -15,3 +19,21 @@ __all__ = ["engine", "opener", "out", "session"]
 def engine(need: Callable[[str], None]) -> str:
     need("flux")
     return "flux"
+
+
+@pytest.fixture
+def pods(need: Callable[[str], None], tmp_path: Path) -> Iterator[MakePods]:
+    """Makes `Pods` in directories of their own; what runs of them is ended."""
+    need("flux")
+    made: list[Pods] = []
+
+    def make(document: dict[str, Any], *arguments: Any, **options: Any) -> Pods:
+        # Sockets' paths are short, tmp_path is not.
+        root = Path(os.path.realpath(tmp_path)) / str(len(made))
+        root.mkdir()
+        made.append(Pods(root, document, *arguments, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -10,7 +10,8 @@ import base64
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,14 @@ def ended(processes: Iterable[subprocess.Popen[str]]) -> list[tuple[int, str, st
         out, err = process.communicate(timeout=LIMIT)
         found.append((process.returncode, out, err))
     return found
+
+
+def until(condition: Callable[[], Any], limit: float = 60.0) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # nothing of what is waited for can tell
+
+
+#: Pods of a MiniCluster of its document, by the fixture `pods`.
+MakePods = Callable[..., Pods]

@@ -6,8 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +15,7 @@ from executors.agent import wire
 from executors.provision.package import agent_archive
 from executors.render import Program
 from executors.render.places import MOUNTED, UNMOUNTED
-from tests.flux.pods import NAME, Pods, ended, spec_of
-
-MakePods = Callable[..., Pods]
-
-
-@pytest.fixture
-def pods(need: Callable[[str], None], tmp_path: Path) -> Iterator[MakePods]:
-    need("flux")
-    made: list[Pods] = []
-
-    def make(document: dict[str, Any], program: Program | None = None) -> Pods:
-        # Sockets' paths are short, tmp_path is not.
-        root = Path(os.path.realpath(tmp_path)) / str(len(made))
-        root.mkdir()
-        made.append(Pods(root, document, program))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def until(condition: Callable[[], Any], limit: float = 60.0) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # nothing of what is waited for can tell
+from tests.flux.pods import NAME, MakePods, ended, spec_of, until
 
 
 def test_a_command_runs_on_all_ranks_and_only_the_lead_completes(pods: MakePods) -> None:

@@ -6,40 +6,18 @@ import os
 import signal
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.flux.pods import Pods, ended, spec_of
-
-MakePods = Callable[[dict[str, Any]], Pods]
+from tests.flux.pods import MakePods, ended, spec_of, until
 
 
 @pytest.fixture
-def pods(need: Callable[[str], None], tmp_path: Path) -> Iterator[MakePods]:
-    need("flux")
-    made: list[Pods] = []
-
-    def make(document: dict[str, Any]) -> Pods:
-        # Sockets' paths are short, tmp_path is not.
-        root = Path(os.path.realpath(tmp_path)) / str(len(made))
-        root.mkdir()
-        made.append(Pods(root, document, resource=True))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def until(condition: Callable[[], Any], limit: float = 60.0) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # nothing of what is waited for can tell
+def pods(pods: MakePods) -> MakePods:
+    return partial(pods, resource=True)
 
 
 def test_a_follower_whose_lead_has_ended_waits_for_the_jobs_word(pods: MakePods) -> None:
