@@ -324,14 +324,14 @@ def held(job: Object, events: Sequence[Object]) -> Pending | None:
         return None
     queue = queue_of(job)
     if queue:
-        said = _kueues_word(job, events)
-        text = f"Kueue has not admitted it (queue {queue})" + (f": {said}" if said else "")
+        text = f"Kueue has not admitted it (queue {queue}){_kueues_word(job, events)}"
     else:
         text = f"{_holder(job) or 'somebody'} keeps it so"
     return Pending(f"job {name_of(job)} is suspended: {text}", Cause.HELD)
 
 
 def _kueues_word(job: Object, events: Sequence[Object]) -> str:
+    """What its events say; a queue that is not there, or is stopped, is told by the Workload's status alone."""
     mine = sorted((one for one in events if about_uid(one) == uid_of(job)), key=when)
     made = [found for one in mine if (found := _WORKLOAD.match(str(one.get("message") or "")))]
     told = [one for one in mine if one.get("reason") == "Stopped"]
@@ -342,7 +342,10 @@ def _kueues_word(job: Object, events: Sequence[Object]) -> str:
             if one.get("involvedObject", {}).get("kind") == "Workload"
             and one["involvedObject"].get("name") == made[-1].group(1)
         ]
-    return str(max(told, key=when).get("message") or "").strip() if told else ""
+    said = str(max(told, key=when).get("message") or "").strip() if told else ""
+    if said or not made:
+        return f": {said}" if said else ""
+    return f"; `kubectl describe workload {made[-1].group(1)}` tells why"
 
 
 def _holder(job: Object) -> str:

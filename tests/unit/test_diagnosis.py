@@ -213,6 +213,7 @@ def test_kueues_own_words_say_why_a_job_is_not_admitted() -> None:
     }
     others = {**why, "involvedObject": {"kind": "Workload", "name": "job-k-1a2b"}, "message": "no"}
     assert str(held(job, [made, why, others])).count("(queue team-a): insufficient unused quota for cpu") == 1
+    assert "(queue team-a); `kubectl describe workload job-j-1a2b` tells why" in str(held(job, [made, others]))
 
 
 @pytest.mark.parametrize(
