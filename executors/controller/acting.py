@@ -34,6 +34,10 @@ Object = dict[str, Any]
 _EVENT_LIMIT = 1000
 
 
+#: What the API server says of an object that an admission webhook refuses, with whatever status that chose.
+_WEBHOOK = "admission webhook"
+
+
 class RefusedByServer(Exception):
     """An object that is needed is refused; ``refusal`` says which, and why."""
 
@@ -102,9 +106,11 @@ class Actor:
                 key = resource["metadata"]["namespace"], resource["metadata"]["name"]
                 self._take_stranger(key, kind, made)
                 return False
-        except (InvalidError, ForbiddenError) as err:
+        except ApiError as err:
+            if not _is_refusal(err):
+                raise
             generation = int(resource["metadata"].get("generation", 0))
-            passing = isinstance(err, ForbiddenError)
+            passing = not isinstance(err, InvalidError) or _WEBHOOK in err.message
             raise RefusedByServer(
                 Refusal(manifest["kind"], metadata["name"], err.message, generation, passing)
             ) from err
@@ -159,3 +165,8 @@ class Actor:
             pass  # told before
         except ApiError as err:
             log.warning("the event %s of %s/%s: %s", told.reason, metadata["namespace"], metadata["name"], err)
+
+
+def _is_refusal(err: ApiError) -> bool:
+    """Whether it is about the object, so that its user has to know; 500 is what a webhook is told by that fails."""
+    return isinstance(err, InvalidError | ForbiddenError) or err.status == 500

@@ -73,6 +73,8 @@ class Observed:
     #: Whether its namespace enforces restricted pod security, or everything is to be restricted.
     restricted: bool = False
     refusal: Refusal | None = None
+    #: Whether its namespace is being deleted.
+    namespace_ends: bool = False
 
 
 # -- what is to be done
@@ -162,6 +164,10 @@ def decide(resource: Object, observed: Observed, certificate: Callable[[str], st
     metadata = resource["metadata"]
     if metadata.get("deletionTimestamp"):
         return Decision()  # what it owns goes after it
+    if observed.namespace_ends:
+        # Kubernetes deletes a namespace's pods before its Jobs, and a Job keeps a failed pod until it has replaced it,
+        # which such a namespace does not allow: neither would ever go.
+        return Decision((DeleteMiniCluster(str(metadata["uid"])),))
     before = (resource.get("status") or {}).get("conditions") or []
     if known.holds(before, known.COMPLETED) or known.holds(before, known.FAILED):
         return _ended(resource, observed)

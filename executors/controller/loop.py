@@ -37,10 +37,13 @@ FOLLOWED = (
     Followed(EVENTS, fields="involvedObject.kind=Pod,reason=FailedMount", needed=False),
 )
 WORKERS = 4
-#: Seconds for which a namespace's labels are taken for what they were.
+#: Seconds for which a namespace's labels are taken for what they were, and its life.
 _NAMESPACE_KEPT = 30.0
+_NAMESPACE_PAUSE = 1.0
 #: Seconds between two writes of a status in which only words change (a thousand pods start one by one).
 _WORDS_PAUSE = 1.0
+#: The longest pause between two attempts while the API server is away.
+_AWAY_PAUSE = 5.0
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
@@ -50,6 +53,15 @@ class Options:
 
     namespace: str | None = None
     restricted: bool = False
+
+
+@dataclass(frozen=True)
+class _Namespace:
+    """As it was at ``since`` (time.monotonic)."""
+
+    since: float
+    restricted: bool
+    ends: bool
 
 
 class Controller:
@@ -63,7 +75,7 @@ class Controller:
         self._actor = Actor(api, self._take, self._store.take_stranger)
         self._reflectors = [Reflector(api, options.namespace, one, self._take, self._queue.add) for one in FOLLOWED]
         self._workers: list[threading.Thread] = []
-        self._namespaces: dict[str, tuple[float, bool]] = {}
+        self._namespaces: dict[str, _Namespace] = {}
         self._refusals: dict[Key, tuple[str, Refusal]] = {}
         self._wrote: dict[Key, float] = {}
         #: For whoever measures: what was done how often, by what came of it.
@@ -125,7 +137,7 @@ class Controller:
                 result = "done"
             except (ApiError, RefusedByServer) as err:
                 result = "failed"
-                log.warning("%s/%s: %s; again in %.1f s", *key, err, self._queue.failed(key))
+                log.warning("%s/%s: %s; again in %.1f s", *key, err, self._again_after(key, err))
             except Exception:  # one MiniCluster that we fail at must not end the worker of all others
                 result = "failed"
                 log.exception("%s/%s failed; again in %.1f s", *key, self._queue.failed(key))
@@ -133,6 +145,12 @@ class Controller:
             with self._counting:
                 self.reconciled[result] += 1
                 self.seconds += time.monotonic() - began
+
+    def _again_after(self, key: Key, err: ApiError | RefusedByServer) -> float:
+        """Soon where the server is away or overloaded, as it says; it may be back any moment, and tells nobody."""
+        if isinstance(err, ApiError) and err.passing:
+            return self._queue.failed(key, longest=_AWAY_PAUSE, at_least=err.retry_after or 0.0)
+        return self._queue.failed(key)
 
     def _reconcile(self, key: Key) -> None:
         resource = self._store.minicluster(key)
@@ -153,6 +171,7 @@ class Controller:
             owned=self._parts(key),
             restricted=self._is_restricted(key[0]) if job is None else self._options.restricted,
             refusal=refusal if known == uid else None,
+            namespace_ends=self._namespace_ends(key, job),
         )
         now = _now()
         decision = decide(resource, observed, make_certificate, now)
@@ -216,22 +235,37 @@ class Controller:
         return True
 
     def _is_restricted(self, namespace: str) -> bool:
-        if self._options.restricted:
-            return True
-        since, found = self._namespaces.get(namespace, (float("-inf"), False))
-        if time.monotonic() - since > _NAMESPACE_KEPT:
+        return self._options.restricted or self._namespace(namespace, _NAMESPACE_KEPT).restricted
+
+    def _namespace_ends(self, key: Key, job: Object | None) -> bool:
+        """Looked at where something deletes pods of a Job that goes on."""
+        if job is None or diagnosis.is_leaving(job) or diagnosis.is_held(job):
+            return False
+        if not any(diagnosis.is_leaving(pod) for pod in self._store.all_of(key, PODS)):
+            return False
+        known = self._namespace(key[0], _NAMESPACE_PAUSE)
+        if not known.ends and time.monotonic() - known.since > 0.1:
+            self._queue.add_after(key, _NAMESPACE_PAUSE)  # the pods may have been deleted since then
+        return known.ends
+
+    def _namespace(self, name: str, kept: float) -> _Namespace:
+        """What is known of it since ``kept`` seconds ago at most."""
+        known = self._namespaces.get(name)
+        if known is None or time.monotonic() - known.since > kept:
+            labels: dict[str, str] = {}
+            ends = False
+            since = time.monotonic()
             try:
-                labels = self._api.get(NAMESPACES, None, namespace)["metadata"].get("labels") or {}
-                found = labels.get(_ENFORCE) == "restricted"
+                metadata = self._api.get(NAMESPACES, None, name)["metadata"]
+                labels, ends = metadata.get("labels") or {}, diagnosis.is_leaving({"metadata": metadata})
             except NotFoundError:
-                found = False
+                ends = True
             except ApiError as err:
                 if err.status not in (401, 403):
                     raise
-                log.warning("cannot tell whether %s enforces restricted pod security: %s", namespace, err)
-                found = False
-            self._namespaces[namespace] = (time.monotonic(), found)
-        return found
+                log.warning("cannot tell whether %s enforces restricted pod security, or ends: %s", name, err)
+            known = self._namespaces[name] = _Namespace(since, labels.get(_ENFORCE) == "restricted", ends)
+        return known
 
     def _forget(self, key: Key) -> None:
         self._refusals.pop(key, None)

@@ -45,6 +45,8 @@ class Process:
     def run(self) -> int:
         """Returns the exit code; TERM and INT end it. Raises ProvisionError for a Kubernetes that is too old."""
         check_version(self._api, "this operator, which needs Jobs with", "use upstream's operator")
+        # A worker that waited would keep all other MiniClusters waiting; each has its own turn again.
+        self._api.patient = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told_to_end)
         identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"

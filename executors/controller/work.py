@@ -46,11 +46,11 @@ class WorkQueue(Generic[K]):
             heapq.heappush(self._later, (due, self._count, key))
             self._changed.notify()
 
-    def failed(self, key: K) -> float:
+    def failed(self, key: K, *, longest: float = LONGEST, at_least: float = 0.0) -> float:
         """Later, each time twice as late; how many seconds."""
         with self._changed:
             times = self._failures[key] = self._failures.get(key, 0) + 1
-        seconds = min(LONGEST, FIRST * 2.0 ** min(times - 1, 16)) * random.uniform(0.9, 1.1)
+        seconds = max(at_least, min(longest, FIRST * 2.0 ** min(times - 1, 16)) * random.uniform(0.9, 1.1))
         self.add_after(key, seconds)
         return seconds
 

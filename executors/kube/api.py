@@ -101,6 +101,8 @@ class Api:
         self._renewing = threading.Lock()
         #: Whether there is a server at all.
         self._answered = False
+        #: Whether each request waits out what passes. Who has other things to do meanwhile asks again himself.
+        self.patient = True
 
     @property
     def credentials(self) -> Credentials:
@@ -227,7 +229,8 @@ class Api:
         return answer
 
     def send(self, method: str, path: str, *, once: bool = False, **asked: Unpack[_Asked]) -> bytes:
-        """One request; the bytes that answer it. A refused token is renewed once, and what passes is waited out.
+        """One request; the bytes that answer it. A refused token is renewed once, and what passes is waited out, unless
+        this is not `patient`.
 
         What is asked ``once`` is not: whoever asks asks again anyway, or can do without.
 
@@ -241,6 +244,8 @@ class Api:
             try:
                 return bytes(self._ask(method, path, asked, timeout=_TIMEOUT).data)
             except ApiError as err:
+                if not self.patient:
+                    raise
                 patience.after(err, self._limit(err))
 
     def _limit(self, err: ApiError) -> float:

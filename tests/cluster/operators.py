@@ -14,6 +14,7 @@ import yaml
 
 from executors.controller.manifests import NAME, NAMESPACE, manifests
 from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.processes import Program
 from tests.cluster.testbed.waiting import wait_until
 
@@ -23,7 +24,7 @@ LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 
 
 @contextmanager
-def installed(cluster: Cluster, directory: Path) -> Iterator[Path]:
+def installed(cluster: ControlPlane, directory: Path) -> Iterator[Path]:
     """The manifests, but for the Deployment; the kubeconfig of the controller's service account."""
     found = [one for one in manifests() if one["kind"] != "Deployment"]
     file = directory / "crd.yaml"
@@ -40,7 +41,7 @@ def installed(cluster: Cluster, directory: Path) -> Iterator[Path]:
         cluster.kubectl("delete", f"--filename={rest}", f"--timeout={LIMIT:g}s")
 
 
-def operator_program(cluster: Cluster, kubeconfig: Path, name: str = "flux-operator", *arguments: str) -> Program:
+def operator_program(cluster: ControlPlane, kubeconfig: Path, name: str = "flux-operator", *arguments: str) -> Program:
     """One replica, to be started."""
     command = shutil.which("flux-operator", path=str(Path(sys.executable).parent))
     assert command is not None, "this package is not installed in the tests' environment"
@@ -48,7 +49,7 @@ def operator_program(cluster: Cluster, kubeconfig: Path, name: str = "flux-opera
     return Program(cluster.place, name, argv, {"KUBECONFIG": str(kubeconfig), "NO_PROXY": "*"})
 
 
-def wait_for_leader(cluster: Cluster) -> str:
+def wait_for_leader(cluster: ControlPlane) -> str:
     """Who holds the Lease."""
 
     def holder() -> str:
@@ -60,11 +61,15 @@ def wait_for_leader(cluster: Cluster) -> str:
 
 
 class MiniClusters:
-    """MiniCluster resources in one namespace."""
+    """MiniCluster resources in one namespace; ``image`` for those that a Cluster's own image is not meant for."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(self, cluster: ControlPlane, namespace: str, image: str | None = None) -> None:
         self.cluster = cluster
         self.namespace = namespace
+        if image is None:
+            assert isinstance(cluster, Cluster)
+            image = cluster.image.name
+        self.image = image
 
     def kubectl(self, *arguments: str, **more: Any) -> str:
         return self.cluster.kubectl(f"--namespace={self.namespace}", *arguments, **more)
@@ -72,7 +77,7 @@ class MiniClusters:
     def apply(self, name: str, command: str = "hostname", *, size: int = 1, **spec: Any) -> None:
         """``container`` adds to its container."""
         container = {
-            "image": self.cluster.image.name,
+            "image": self.image,
             "command": command,
             "resources": {"requests": {"cpu": "100m"}},
             **spec.pop("container", {}),

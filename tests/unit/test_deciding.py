@@ -404,6 +404,12 @@ def test_cleanup_deletes_the_minicluster_itself() -> None:
     assert decision.actions == (DeleteMiniCluster("u-1"),) and decision.status is not None
 
 
+def test_in_a_namespace_that_is_being_deleted_the_minicluster_goes_first(living: Living) -> None:
+    one, job, parts = living
+    decision = decided(one, job=job, owned=parts, pods=[pod(0, phase="Failed")], namespace_ends=True)
+    assert decision.actions == (DeleteMiniCluster("u-1"),)
+
+
 # -- the whole
 
 
