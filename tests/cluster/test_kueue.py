@@ -32,7 +32,7 @@ PATIENCE: dict[str, Any] = {"startTimeout": 280, "scheduleTimeout": 280}
 @pytest.fixture(scope="module")
 def with_kueue(cluster: Cluster) -> Iterator[None]:
     try:
-        kueue.kueue()
+        kueue.program()
     except Missing as reason:
         missing("kubernetes", f"no Kueue: {reason}")
     with kueue.running(cluster):

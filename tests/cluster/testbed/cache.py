@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.testbed.missing import Missing
+from tests.cluster.testbed.missing import Missing, need_commands
 
 # Seconds. Longer than a bed that stays is of use, since it reads from here.
 _KEPT = 30 * 24 * 3600
@@ -82,3 +82,21 @@ def output_of(argv: list[str], *, what: str, cwd: Path | None = None, env: dict[
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise Missing(f"{what} failed (exit code {done.returncode}):\n{last}")
     return done.stdout
+
+
+def go_program(name: str, package: str, version: str) -> Path:
+    """A program of a Go module, built once; ``package`` is its import path. Minutes the first time.
+
+    Raises Missing when Go is absent, its proxy refuses the module, or the build fails.
+    """
+
+    def build(directory: Path) -> None:
+        need_commands("go")
+        output_of(
+            ["go", "install", "-trimpath", "-ldflags", "-s -w", f"{package}@v{version}"],
+            what=f"building {name} {version} with Go",
+            cwd=directory,
+            env={"CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(directory)},
+        )
+
+    return made_once(name, version, build) / package.rpartition("/")[2]

@@ -12,15 +12,13 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.testbed.cache import made_once, output_of
+from tests.cluster.testbed.cache import go_program, output_of
 from tests.cluster.testbed.cluster import Cluster
-from tests.cluster.testbed.missing import need_commands
 from tests.cluster.testbed.processes import LIMIT, Program
 from tests.cluster.testbed.waiting import wait_until
 
 # The last minor version whose libraries are those of the bed's Kubernetes.
 KUEUE = "0.15.2"
-_MODULE = f"sigs.k8s.io/kueue@v{KUEUE}"
 _NAMESPACE = "kueue-system"
 _WEBHOOK_PORT, _HEALTH_PORT, _METRICS_PORT = 9443, 8081, 8444
 # Of batch Jobs and of Kueue's own objects; the others are for kinds that a bed does not have.
@@ -40,61 +38,52 @@ _CONVERTED = {"localqueues", "clusterqueues", "cohorts", "workloads"}
 
 
 @cache
-def kueue() -> Path:
-    """The directory with the program ``kueue``, its CRDs (``crds.yaml``) and its webhooks (``webhooks.yaml``).
-
-    Minutes the first time. Raises Missing when Go is absent, its proxy refuses the module, or the build fails.
-    """
-    return made_once("kueue", KUEUE, _build)
+def program() -> Path:
+    """Kueue's controller; minutes the first time. Raises Missing as ``go_program``."""
+    return go_program("kueue", "sigs.k8s.io/kueue/cmd/kueue", KUEUE)
 
 
-def _build(directory: Path) -> None:
-    need_commands("go")
-    env = {"CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(directory)}
-    what = f"building Kueue {KUEUE} with Go"
-    package = _MODULE.replace("@", "/cmd/kueue@")
-    output_of(["go", "install", "-trimpath", "-ldflags", "-s -w", package], what=what, cwd=directory, env=env)
-    module = json.loads(output_of(["go", "mod", "download", "-json", _MODULE], what=what, cwd=directory, env=env))
-    components = Path(module["Dir"], "config", "components")
-    crds = [path.read_text() for path in sorted((components / "crd" / "bases").glob("*.yaml"))]
-    (directory / "crds.yaml").write_text("\n".join(crds))  # each begins with ---
-    (directory / "webhooks.yaml").write_text((components / "webhook" / "manifests.yaml").read_text())
+@cache
+def _components() -> Path:
+    """The directory of Kueue's own manifests, in its module."""
+    found = output_of(["go", "mod", "download", "-json", f"sigs.k8s.io/kueue@v{KUEUE}"], what="reading Kueue's module")
+    return Path(json.loads(found)["Dir"], "config", "components")
 
 
 @contextmanager
 def running(cluster: Cluster) -> Iterator[None]:
     """Kueue with its defaults, for Jobs that name a queue; what it has made in the cluster goes at the end."""
-    made = kueue()
+    controller = program()
     crds = cluster.directory / "kueue-crds.yaml"
-    crds.write_text(yaml.safe_dump_all(_crds(cluster, made / "crds.yaml")))
+    crds.write_text(yaml.safe_dump_all(_crds(cluster)))
     cluster.kubectl("apply", "--server-side", f"--filename={crds}")
     cluster.kubectl("wait", "--for=condition=Established", f"--filename={crds}", f"--timeout={LIMIT:g}s")
     cluster.kubectl("create", "namespace", _NAMESPACE)
     cluster.pki.server("tls", addresses=[cluster.place.address], names=[])
     config = cluster.directory / "kueue.yaml"
     config.write_text(json.dumps(_configuration(cluster)))
-    program = Program(
+    running = Program(
         cluster.place,
         "kueue",
         [
             *("unshare", "--mount", "sh", "-ec", _WITH_CERTIFICATE, "sh", str(cluster.pki.directory)),
-            *(str(made / "kueue"), f"--config={config}", "--feature-gates=VisibilityOnDemand=false"),
+            *(str(controller), f"--config={config}", "--feature-gates=VisibilityOnDemand=false"),
         ],
         {"KUBECONFIG": str(cluster.kubeconfig), "NO_PROXY": "*"},
     )
     webhooks = cluster.directory / "kueue-webhooks.yaml"
-    webhooks.write_text(yaml.safe_dump_all(_webhooks(cluster, made / "webhooks.yaml")))
-    program.start()
+    webhooks.write_text(yaml.safe_dump_all(_webhooks(cluster)))
+    running.start()
     try:
         health = f"http://{cluster.place.address}:{_HEALTH_PORT}/readyz"
-        program.wait_for("ready", lambda: cluster.api.is_ok(health))
+        running.wait_for("ready", lambda: cluster.api.is_ok(health))
         cluster.kubectl("apply", f"--filename={webhooks}")
         yield
     finally:
         cluster.kubectl("delete", f"--filename={webhooks}", "--ignore-not-found")
         cluster.kubectl("delete", "workloads,localqueues", "--all", "--all-namespaces", f"--timeout={LIMIT:g}s")
         cluster.kubectl("delete", "clusterqueues,resourceflavors", "--all", f"--timeout={LIMIT:g}s")
-        program.stop()
+        running.stop()
         cluster.kubectl("delete", f"--filename={crds}", f"--timeout={LIMIT:g}s")
         cluster.kubectl("delete", "namespace", _NAMESPACE)
 
@@ -144,9 +133,9 @@ def _configuration(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _webhooks(cluster: Cluster, file: Path) -> Iterator[dict[str, Any]]:
+def _webhooks(cluster: Cluster) -> Iterator[dict[str, Any]]:
     """Kueue's webhook configurations, reached at the program's address: in a bed nothing stands behind a Service."""
-    for document in yaml.safe_load_all(file.read_text()):
+    for document in yaml.safe_load_all((_components() / "webhook" / "manifests.yaml").read_text()):
         document["metadata"]["name"] = f"kueue-{document['metadata']['name']}"
         document["webhooks"] = [one for one in document["webhooks"] if one["name"] in _WEBHOOKS]
         for one in document["webhooks"]:
@@ -154,9 +143,10 @@ def _webhooks(cluster: Cluster, file: Path) -> Iterator[dict[str, Any]]:
         yield document
 
 
-def _crds(cluster: Cluster, file: Path) -> Iterator[dict[str, Any]]:
+def _crds(cluster: Cluster) -> Iterator[dict[str, Any]]:
     """Kueue's CRDs; where a version differs from the one that is stored, Kueue converts it."""
-    for document in yaml.safe_load_all(file.read_text()):
+    for file in sorted((_components() / "crd" / "bases").glob("*.yaml")):
+        document = yaml.safe_load(file.read_text())
         if document["spec"]["names"]["plural"] in _CONVERTED:
             webhook = {"clientConfig": _client_config(cluster, "/convert"), "conversionReviewVersions": ["v1"]}
             document["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}

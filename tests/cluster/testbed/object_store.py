@@ -10,8 +10,7 @@ from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from tests.cluster.testbed.cache import made_once, output_of
-from tests.cluster.testbed.missing import need_commands
+from tests.cluster.testbed.cache import go_program
 from tests.cluster.testbed.place import Place
 from tests.cluster.testbed.processes import Program
 
@@ -26,20 +25,7 @@ def versitygw() -> Path:
 
     Raises Missing when Go is absent, its proxy refuses the module, or the build fails.
     """
-    return made_once("versitygw", VERSITYGW, _build) / "versitygw"
-
-
-def _build(directory: Path) -> None:
-    need_commands("go")
-    output_of(
-        [
-            *("go", "install", "-trimpath", "-ldflags", "-s -w"),
-            f"github.com/versity/versitygw/cmd/versitygw@v{VERSITYGW}",
-        ],
-        what=f"building versitygw {VERSITYGW} with Go",
-        cwd=directory,
-        env={"CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(directory)},
-    )
+    return go_program("versitygw", "github.com/versity/versitygw/cmd/versitygw", VERSITYGW)
 
 
 class ObjectStore:
