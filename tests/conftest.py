@@ -38,13 +38,13 @@ def pytest_configure() -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run in several processes, those of a file stay together, for its fixtures; and so do those that share
-    a Kubernetes, and those that each start an Airflow, of which one is as much as two cores bear."""
+    a Kubernetes node, and those that each start an Airflow, of which one is as much as two cores bear."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            if path.startswith("tests/cluster/"):
+            if path.startswith("tests/cluster/") and not path.startswith("tests/cluster/control_plane/"):
                 return "cluster"
             return "airflow" if path.startswith(("tests/airflow/", "tests/examples/test_airflow")) else path
 

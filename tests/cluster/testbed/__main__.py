@@ -15,6 +15,8 @@ import os
 import subprocess
 import sys
 
+from tests.cluster.testbed import kueue
+from tests.cluster.testbed.binaries import helm
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
@@ -39,6 +41,8 @@ def main() -> None:
             kind.prepare()
             if kind is Cluster:
                 versitygw()
+                kueue.program()
+                helm()
         elif arguments.do == "up":
             for name, value in exports(kind(stays=True)).items():
                 print(f"export {name}={value}")

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.cluster.testbed.cache import made_once, output_of
+from tests.cluster.testbed.cache import go_program, made_once, output_of
 from tests.cluster.testbed.missing import need_commands
 
 # The last minor version whose kubelet runs on cgroup v1 too.
 KUBERNETES = "1.34.4"
 COREDNS = "1.12.4"
+#: The last minor version for that Kubernetes.
+HELM = "3.19.4"
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 # Part of the cache's name: to be raised when a build of the same versions has to differ.
 RECIPE = 1
@@ -67,6 +69,11 @@ def binaries() -> Path:
     Raises Missing when Go is absent, its proxy refuses a module, or a build fails.
     """
     return made_once("k8s", f"{KUBERNETES}-coredns-{COREDNS}-{RECIPE}", _build)
+
+
+def helm() -> Path:
+    """Helm's program. Raises Missing as ``go_program``."""
+    return go_program("helm", "helm.sh/helm/v3/cmd/helm", HELM)
 
 
 def _build(directory: Path) -> None:

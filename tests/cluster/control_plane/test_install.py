@@ -12,22 +12,20 @@ import yaml
 
 from executors.controller.manifests import NAMESPACE, manifests
 from tests.cluster.operators import CRD_NAME, MiniClusters
-from tests.cluster.testbed.cache import go_program
+from tests.cluster.testbed import binaries
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
 from tests.conftest import missing
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 CHART = DEPLOY / "helm" / "flux-operator"
-#: The last minor version for the bed's Kubernetes.
-HELM = "3.19.4"
 SET = "--set=image=registry.example.org/op:2,replicas=3"
 
 
 @pytest.fixture(scope="module")
 def helm_program() -> Path:
     try:
-        return go_program("helm", "helm.sh/helm/v3/cmd/helm", HELM)
+        return binaries.helm()
     except Missing as reason:
         missing("kubernetes", f"no Helm: {reason}")
 
