@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import airflow, core, kubernetes, lammps, operator, render, rules
+from bench import airflow, core, kubernetes, lammps, operator, operator_scale, render, rules
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
@@ -28,6 +28,8 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "kubernetes": kubernetes.measure_kubernetes,
     "kubernetes-rules": kubernetes.measure_kubernetes_rules,
     "operator": operator.measure_operator,
+    "operator-scale": operator_scale.measure_operator_scale,
+    "upstream": operator.measure_upstream,
     "lammps": lammps.measure_lammps,
     "airflow": airflow.measure_airflow,
 }

@@ -1,7 +1,6 @@
 """Our Flux Operator on a real Kubernetes: from a MiniCluster to its output and to its end, and what many of them cost.
 
-Needs what tests/cluster needs. Upstream's operator is measured beside ours where FLUXOP_TEST_CRD and
-FLUXOP_TEST_OPERATOR name it.
+Needs what tests/cluster needs. Upstream's operator is measured beside ours where FLUXOP_TEST_OPERATOR names it.
 """
 
 from __future__ import annotations
@@ -21,15 +20,18 @@ from bench import bare
 from bench.common import NotHere, Row
 from tests.cluster.operators import installed, operator_program, wait_for_leader
 from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
 
 _PAIRS = 9
 _ENDS = 5
+#: Of the two operators, only one of which can run at a time: how often each has its turn, and starts in one.
+_TURNS, _IN_TURN = 3, 3
 _MANY = 200
 _LIMIT = 120.0
 #: Seconds for which a controller is looked at that has nothing to do.
 _IDLE = 60.0
-_PATH = "/apis/flux-framework.org/v1alpha2/namespaces/{}/miniclusters"
+PATH = "/apis/flux-framework.org/v1alpha2/namespaces/{}/miniclusters"
 
 
 def measure_operator() -> list[Row]:
@@ -42,15 +44,72 @@ def measure_operator() -> list[Row]:
         directory = Path(name)
         directory.chmod(0o777)
         namespace = cluster.create_namespace(labels={})
-        with _controller(cluster, directory):
+        with running_controller(cluster, directory):
             rows = _starts(cluster, namespace, directory)
             rows.append(_deletion(cluster, namespace, directory))
             rows += _many(cluster)
         return rows
 
 
+def measure_upstream() -> list[Row]:
+    """Ours and upstream's in turn, each for a few starts and a deletion; and the many of each."""
+    try:
+        bed = Cluster()
+    except Missing as reason:
+        raise NotHere(str(reason)) from None
+    with bed as cluster, tempfile.TemporaryDirectory() as name:
+        if cluster.operator is None:
+            raise NotHere("upstream's Flux Operator, named by FLUXOP_TEST_OPERATOR")
+        directory = Path(name)
+        directory.chmod(0o777)
+        namespace = cluster.create_namespace(labels={})
+        with installed(cluster, directory) as kubeconfig:
+            programs = {"ours": operator_program(cluster, kubeconfig), "upstream": cluster.operator_program()}
+            starts: dict[str, list[float]] = {one: [] for one in programs}
+            ends: dict[str, list[float]] = {one: [] for one in programs}
+            jobs: dict[str, float] = {}
+            for round_ in range(_TURNS + 1):
+                for one, program in programs.items():
+                    program.start()
+                    first = [_first_output(cluster, namespace, directory) for _ in range(_IN_TURN)]
+                    if round_:  # before that for caches
+                        starts[one] += first
+                        ends[one].append(_deletion_of_one(cluster, namespace, directory, ours=one == "ours"))
+                    program.stop()
+            for one, program in programs.items():
+                program.start()
+                _first_output(cluster, namespace, directory)
+                many = cluster.create_namespace(labels={})
+                jobs[one] = _jobs_of_many(cluster, many)[0]
+                cluster.delete_namespace(many)
+                program.stop()
+    start, end = ({one: statistics.median(found[one]) for one in programs} for found in (starts, ends))
+    notes = ["; ".join(f"{one} {min(starts[one]):.1f}-{max(starts[one]):.1f} s" for one in programs)]
+    return [
+        Row(
+            "the same MiniCluster of 2, ours against upstream's Flux Operator: applied -> its command's output",
+            f"{start['ours']:.2f} s against {start['upstream']:.2f} s: {start['ours'] / start['upstream']:.2f}x",
+            "<= 0.45x",
+            start["ours"] <= 0.45 * start["upstream"],
+            notes,
+        ),
+        Row(
+            "the same: deleted while a job traps TERM and writes for 1 s -> all pods gone",
+            f"{end['ours']:.1f} s against {end['upstream']:.1f} s",
+            "<= 3 s",
+            end["ours"] <= 3,
+        ),
+        Row(
+            f"the same: {_MANY} MiniClusters of 2 at once: all have Jobs",
+            f"{jobs['ours']:.1f} s against {jobs['upstream']:.1f} s",
+            "not slower",
+            jobs["ours"] <= jobs["upstream"],
+        ),
+    ]
+
+
 @contextlib.contextmanager
-def _controller(cluster: Cluster, directory: Path) -> Iterator[None]:
+def running_controller(cluster: ControlPlane, directory: Path) -> Iterator[None]:
     with installed(cluster, directory) as kubeconfig:
         program = operator_program(cluster, kubeconfig)
         program.start()
@@ -61,10 +120,11 @@ def _controller(cluster: Cluster, directory: Path) -> Iterator[None]:
             program.stop()
 
 
-def _resource(cluster: Cluster, name: str, command: str, **more: Any) -> dict[str, Any]:
+def resource(image: str, name: str, command: str, *, size: int = 2, **more: Any) -> dict[str, Any]:
+    """A MiniCluster that both operators take."""
     volumes = more.pop("volumes", {})
     container = {
-        "image": cluster.image.name,
+        "image": image,
         "command": command,
         "resources": {"requests": {"cpu": "100m"}},
         **({"volumes": volumes} if volumes else {}),
@@ -74,16 +134,17 @@ def _resource(cluster: Cluster, name: str, command: str, **more: Any) -> dict[st
         "kind": "MiniCluster",
         "metadata": {"name": name},
         "spec": {
-            "size": 2,
+            "size": size,
             "logging": {"quiet": True},
-            "flux": {"container": {"disable": True}},
+            # Upstream's init container runs all the same, and needs a shell only.
+            "flux": {"container": {"disable": True, "image": image}},
             "containers": [container],
             **more,
         },
     }
 
 
-def _until(condition: Callable[[], bool], what: str, pause: float = 0.01) -> None:
+def until(condition: Callable[[], bool], what: str, pause: float = 0.01) -> None:
     deadline = time.monotonic() + _LIMIT
     while not condition():
         if time.monotonic() > deadline:
@@ -93,27 +154,22 @@ def _until(condition: Callable[[], bool], what: str, pause: float = 0.01) -> Non
 
 def _starts(cluster: Cluster, namespace: str, directory: Path) -> list[Row]:
     """Ours and the bare Job in turn: to the first output, and ours from there to the condition Completed."""
-    path = _PATH.format(namespace)
+    path = PATH.format(namespace)
 
     def ours() -> tuple[float, float]:
-        name = f"ours-{uuid.uuid4().hex[:8]}"
-        volumes = {"out": {"hostPath": str(directory), "path": "/out"}}
-        command = f"sh -c 'hostname >/out/{name}'"
-        begin = time.monotonic()
-        cluster.api.post(path, _resource(cluster, name, command, volumes=volumes))
-        bare.wait_for_file(directory / name)
-        first = time.monotonic()
+        ends: list[float] = []
 
-        def completed() -> bool:
-            conditions = cluster.api.get(f"{path}/{name}").get("status", {}).get("conditions", [])
-            return any(one["type"] == "Completed" and one["status"] == "True" for one in conditions)
+        def completed(name: str) -> None:
+            first = time.monotonic()
 
-        _until(completed, "Completed")
-        end = time.monotonic()
-        cluster.kubectl("delete", f"minicluster/{name}", f"--namespace={namespace}")
-        selector = (f"--selector=job-name={name}", f"--namespace={namespace}", f"--timeout={_LIMIT:g}s")
-        cluster.kubectl("wait", "pods", "--for=delete", *selector)
-        return first - begin, end - first
+            def is_completed() -> bool:
+                conditions = cluster.api.get(f"{path}/{name}").get("status", {}).get("conditions", [])
+                return any(one["type"] == "Completed" and one["status"] == "True" for one in conditions)
+
+            until(is_completed, "Completed")
+            ends.append(time.monotonic() - first)
+
+        return _first_output(cluster, namespace, directory, completed), ends[0]
 
     ours()  # once for caches
     bare.first_output(cluster, namespace, directory)
@@ -139,31 +195,56 @@ def _starts(cluster: Cluster, namespace: str, directory: Path) -> list[Row]:
     ]
 
 
+def _first_output(
+    cluster: Cluster, namespace: str, directory: Path, then: Callable[[str], None] = lambda _: None
+) -> float:
+    """Seconds from a MiniCluster to what its command has written; ``then`` is called with its name, and it goes."""
+    name = f"first-{uuid.uuid4().hex[:8]}"
+    volumes = {"out": {"hostPath": str(directory), "path": "/out"}}
+    applied = resource(cluster.image.name, name, f"cp /etc/hostname /out/{name}", volumes=volumes)
+    begin = time.monotonic()
+    cluster.api.post(PATH.format(namespace), applied)
+    bare.wait_for_file(directory / name)
+    seconds = time.monotonic() - begin
+    then(name)
+    # In the foreground, upstream's operator would make anew what goes before its resource.
+    cluster.kubectl("delete", f"minicluster/{name}", "--cascade=background", f"--namespace={namespace}")
+    _wait_for_no_pods(cluster, namespace, name)
+    return seconds
+
+
+def _wait_for_no_pods(cluster: Cluster, namespace: str, name: str) -> None:
+    selector = (f"--selector=job-name={name}", f"--namespace={namespace}", f"--timeout={_LIMIT:g}s")
+    cluster.kubectl("wait", "pods", "--for=delete", *selector)
+
+
 def _deletion(cluster: Cluster, namespace: str, directory: Path) -> Row:
-    """While a job traps TERM and writes its file for a second."""
-    path = _PATH.format(namespace)
-    script = directory / "trap.sh"
-    script.write_text('echo up >"$1"\ntrap "sleep 1; echo tidy >$1.tidy; exit" TERM\nsleep 600 &\nwait\n')
-    script.chmod(0o755)
-    times = []
-    for _ in range(_ENDS):
-        name = f"trap-{uuid.uuid4().hex[:8]}"
-        volumes = {"out": {"hostPath": str(directory), "path": "/out"}}
-        cluster.api.post(path, _resource(cluster, name, f"sh /out/trap.sh /out/{name}", volumes=volumes))
-        bare.wait_for_file(directory / name)
-        begin = time.monotonic()
-        cluster.kubectl("delete", f"minicluster/{name}", f"--namespace={namespace}", "--wait=false")
-        selector = (f"--selector=job-name={name}", f"--namespace={namespace}", f"--timeout={_LIMIT:g}s")
-        cluster.kubectl("wait", "pods", "--for=delete", *selector)
-        times.append(time.monotonic() - begin)
-        if not (directory / f"{name}.tidy").exists():
-            raise RuntimeError("the job could not write its file")
+    times = [_deletion_of_one(cluster, namespace, directory) for _ in range(_ENDS)]
     middle = statistics.median(times)
     what = "our Flux Operator: deleted while a job traps TERM and writes for 1 s -> all pods gone"
     return Row(what, f"{middle:.1f} s", "<= 3 s", middle <= 3, [f"{min(times):.1f}-{max(times):.1f} s"])
 
 
-def _process() -> psutil.Process:
+def _deletion_of_one(cluster: Cluster, namespace: str, directory: Path, *, ours: bool = True) -> float:
+    """Seconds, while a job traps TERM and writes its file for one; of which nothing comes with upstream's."""
+    script = directory / "trap.sh"
+    script.write_text('echo up >"$1"\ntrap "sleep 1; echo tidy >$1.tidy; exit" TERM\nsleep 600 &\nwait\n')
+    script.chmod(0o755)
+    name = f"trap-{uuid.uuid4().hex[:8]}"
+    volumes = {"out": {"hostPath": str(directory), "path": "/out"}}
+    applied = resource(cluster.image.name, name, f"sh /out/trap.sh /out/{name}", volumes=volumes)
+    cluster.api.post(PATH.format(namespace), applied)
+    bare.wait_for_file(directory / name)
+    begin = time.monotonic()
+    cluster.kubectl("delete", f"minicluster/{name}", "--cascade=background", f"--namespace={namespace}", "--wait=false")
+    _wait_for_no_pods(cluster, namespace, name)
+    seconds = time.monotonic() - begin
+    if ours and not (directory / f"{name}.tidy").exists():
+        raise RuntimeError("the job could not write its file")
+    return seconds
+
+
+def controller_process() -> psutil.Process:
     """The controller's. Programs of the bed have a pid namespace of their own, with a program in between."""
     for one in psutil.process_iter(["cmdline"]):
         words = one.info["cmdline"] or []
@@ -173,25 +254,16 @@ def _process() -> psutil.Process:
 
 
 def _many(cluster: Cluster) -> list[Row]:
-    """Of 2 pods each, which no node takes."""
-    namespace = cluster.create_namespace(labels={})
-    path = _PATH.format(namespace)
-    process = _process()
+    process = controller_process()
     before = process.memory_info().rss
-    begin = time.monotonic()
-    for number in range(_MANY):
-        pod = {"nodeSelector": {"bench": "nowhere"}}
-        cluster.api.post(path, _resource(cluster, f"many-{number}", "true", pod=pod))
-    posted = time.monotonic() - begin
-    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-    _until(lambda: len(cluster.api.get(jobs)["items"]) == _MANY, "a Job for each", 0.2)
-    seconds = time.monotonic() - begin
+    namespace = cluster.create_namespace(labels={})
+    seconds, posted = _jobs_of_many(cluster, namespace)
     time.sleep(15.0)  # the pods are made, and the statuses written
     memory = process.memory_info().rss
     used = sum(process.cpu_times()[:2])
     time.sleep(_IDLE)
     share = (sum(process.cpu_times()[:2]) - used) / _IDLE
-    cluster.kubectl("delete", "miniclusters", "--all", f"--namespace={namespace}", "--wait=false")
+    cluster.delete_namespace(namespace)
     mib = 2**20
     return [
         Row(
@@ -213,3 +285,16 @@ def _many(cluster: Cluster) -> list[Row]:
             share <= 0.01,
         ),
     ]
+
+
+def _jobs_of_many(cluster: Cluster, namespace: str) -> tuple[float, float]:
+    """Seconds until all of them, of 2 pods each that no node takes, have a Job; of these to create them."""
+    path = PATH.format(namespace)
+    begin = time.monotonic()
+    for number in range(_MANY):
+        pod = {"nodeSelector": {"bench": "nowhere"}}
+        cluster.api.post(path, resource(cluster.image.name, f"many-{number}", "true", pod=pod))
+    posted = time.monotonic() - begin
+    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    until(lambda: len(cluster.api.get(jobs)["items"]) == _MANY, "a Job for each", 0.2)
+    return time.monotonic() - begin, posted

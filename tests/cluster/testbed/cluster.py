@@ -60,10 +60,13 @@ class Cluster(ControlPlane):
         """The archive of a flux-view image that ``FLUXOP_TEST_VIEW`` names; None when it is not given."""
         return _given(VIEW)
 
-    def start_operator(self) -> Program:
-        """Starts the operator as a process of the bed, as the administrator; its CRD has to be there."""
+    def operator_program(self) -> Program:
+        """The operator as a process of the bed, as the administrator, to be started; its CRD has to be there."""
         assert self.operator is not None, f"{OPERATOR} is not set"
-        program = Program(self.place, "operator", [str(self.operator)], {"KUBECONFIG": str(self.kubeconfig)})
+        return Program(self.place, "operator", [str(self.operator)], {"KUBECONFIG": str(self.kubeconfig)})
+
+    def start_operator(self) -> Program:
+        program = self.operator_program()
         program.start()
         return program
 
