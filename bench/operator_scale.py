@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from bench.common import NotHere, Row
-from bench.operator import PATH, controller_process, resource, running_controller, until
+from bench.operator import PATH, controller_process, delete_all, resource, running_controller, until
 from executors.controller.manifests import NAME, NAMESPACE
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
@@ -67,7 +67,8 @@ def _thousand(bed: ControlPlane) -> list[Row]:
     grown, spent = process.memory_info().rss - before, _seconds(process) - used
     _end(bed, f"{pods_path}/{made[0]['metadata']['name']}")
     until(lambda: _is_true(bed, path, "Completed"), "Completed", 0.1)
-    bed.delete_namespace(namespace)
+    delete_all(bed, namespace)
+    until(lambda: not pods(), "its end", 0.5)
     note = f"in {seconds:.0f} s; {spent / _PODS * 1000:.1f} ms of the controller's processor time a pod"
     return [
         Row(

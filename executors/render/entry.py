@@ -172,6 +172,33 @@ share() {
     printf 'flux module remove %s\nflux module load %s\nflux module load %s\n' \
         '$(flux module list | sed -n "s/^\(sched-[a-z]*\) .*/\1/p")' sched-fluxion-resource sched-fluxion-qmanager \
         >"$FLUXOP_SHARED/load-fluxion.sh"
+    cat >"$FLUXOP_SHARED/flux-resize.sh" <<'END'
+# sh flux-resize.sh SIZE: of the MiniCluster around this, as its pods' ServiceAccount, which needs to patch its scale.
+exec flux python -S -E - "$@" <<'PYTHON'
+import json, os, socket, ssl, sys, urllib.error, urllib.request
+if len(sys.argv) != 2 or not sys.argv[1].isdigit():
+    sys.exit("flux-resize: give one number, the size")
+account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+try:
+    token, namespace = [open(account + name).read().strip() for name in ("token", "namespace")]
+except OSError as err:
+    sys.exit("flux-resize: %s: set pod.serviceAccountName and pod.automountServiceAccountToken: true" % err)
+server = os.environ["KUBERNETES_SERVICE_HOST"]
+url = "https://%s:%s/apis/flux-framework.org/v1alpha2/namespaces/%s/miniclusters/%s/scale" % (
+    "[%s]" % server if ":" in server else server, os.environ["KUBERNETES_SERVICE_PORT"],
+    namespace, socket.gethostname().rpartition("-")[0])
+headers = {"Authorization": "Bearer " + token, "Content-Type": "application/merge-patch+json"}
+body = json.dumps({"spec": {"replicas": int(sys.argv[1])}}).encode()
+request = urllib.request.Request(url, body, headers, method="PATCH")
+trusted = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=account + "ca.crt"))
+try:
+    urllib.request.build_opener(trusted, urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+except urllib.error.HTTPError as err:
+    sys.exit("flux-resize: %s" % json.loads(err.read()).get("message", err))
+except OSError as err:
+    sys.exit("flux-resize: %s: %s" % (url, err))
+PYTHON
+END
 }
 
 # A resource's follower whose broker ends well has been ended by its lead: for good as a rule, and then the Job ends
@@ -296,8 +323,8 @@ told_to_end() {
 }
 
 # Tell all jobs to end (TERM), and wait for it: a broker that ends has `flux run` hang up on its tasks. Those that have
-# not begun stay, for an instance that is saved; otherwise those that run are told before the queue is stopped, which takes
-# a fifth of a second, and what begins meanwhile after it.
+# not begun stay, for an instance that is saved; otherwise those that run are told before the queue is stopped, which
+# takes a fifth of a second, and what begins meanwhile after it.
 end_jobs() {
     [ -S "$state/flux/local" ] || return 0
     FLUX_URI=local://$state/flux/local timeout @JOBS_PATIENCE@ sh -c '

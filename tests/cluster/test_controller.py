@@ -139,6 +139,22 @@ def ranks(mc: MiniClusters, name: str) -> str:
         return str(err)
 
 
+def test_a_minicluster_is_resized_from_inside_by_whom_it_lets(mc: MiniClusters) -> None:
+    mc.kubectl("create", "serviceaccount", "elastic")
+    pod = {"serviceAccountName": "elastic", "automountServiceAccountToken": True}
+    script = "sh /mnt/flux/flux-resize.sh 2 && flux run -N2 hostname"
+    mc.apply("elastic", script, maxSize=2, pod=pod, container={"launcher": True})
+    mc.wait("elastic", "Failed")
+    assert 'cannot patch resource "miniclusters/scale"' in mc.lead_log("elastic")
+    mc.kubectl("delete", "miniclusters", "elastic")
+    mc.kubectl("create", "role", "elastic", "--verb=patch", "--resource=miniclusters.flux-framework.org/scale")
+    mc.kubectl("create", "rolebinding", "elastic", "--role=elastic", f"--serviceaccount={mc.namespace}:elastic")
+    mc.apply("elastic", script, maxSize=2, pod=pod, container={"launcher": True})
+    mc.wait("elastic", "Completed")
+    assert sorted(mc.lead_log("elastic").split()) == ["elastic-0", "elastic-1"]
+    assert mc.get("elastic")["spec"]["size"] == 2
+
+
 def lead(mc: MiniClusters, name: str) -> str:
     return mc.kubectl("get", "pods", f"--selector=job-name={name},job-index=0", "--output=name").strip()
 

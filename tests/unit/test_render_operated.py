@@ -100,7 +100,9 @@ def test_the_place_of_upstreams_files_is_there_with_a_view_and_without() -> None
     taken = main(made(document({"volumes": {"mine": {"hostPath": "/x", "path": "/mnt/flux"}}},
                                flux={"container": {"disable": True}})))  # fmt: skip
     assert [one["name"] for one in taken["volumeMounts"] if one["mountPath"] == "/mnt/flux"] == ["mine"]
-    assert all(name in ENTRY_SCRIPT for name in ("flux-view.sh", "flux-connect.sh", "load-fluxion.sh"))
+    assert all(
+        name in ENTRY_SCRIPT for name in ("flux-view.sh", "flux-connect.sh", "load-fluxion.sh", "flux-resize.sh")
+    )
 
 
 def test_the_resource_goes_by_itself_and_not_by_the_jobs_time_to_live() -> None:
