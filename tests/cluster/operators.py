@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,9 @@ class MiniClusters:
             },
         }
         self.kubectl("apply", "--filename=-", input=json.dumps(document))
+
+    def free_name(self) -> str:
+        return f"mc-{secrets.token_hex(3)}"
 
     def get(self, name: str, kind: str = "miniclusters") -> Any:
         return json.loads(self.kubectl("get", kind, name, "--output=json"))

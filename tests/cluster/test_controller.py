@@ -67,6 +67,33 @@ def test_the_commands_output_is_in_the_leads_log(mc: MiniClusters) -> None:
     assert mc.events("hello").count(("Completed", "the lead's command ended with exit code 0")) == 1
 
 
+@pytest.mark.parametrize(
+    ("spec", "output"),
+    [
+        ({"size": 4, "command": "echo hello world"}, "hello world\n"),
+        ({"size": 4, "tasks": 4, "flux": {"minimalService": True}, "command": "echo hello-world"}, "hello-world\n" * 4),
+        (
+            {"size": 4, "command": "echo hello world", "commands": {"post": "echo hello post"}},
+            "hello world\nhello post\n",
+        ),
+        ({"size": 2, "command": "ls /data", "volumes": {"data": {"path": "/data"}}}, "pancakes.txt\n"),
+    ],
+    ids=["hello-world", "minimal-service", "post", "volumes"],
+)
+def test_what_upstreams_own_examples_print(mc: MiniClusters, tmp_path: Path, spec: dict[str, Any], output: str) -> None:
+    """Of those that this image can run, byte for byte; the others need images of their own."""
+    name = mc.free_name()
+    tmp_path.chmod(0o755)
+    (tmp_path / "pancakes.txt").touch()
+    container = {key: spec.pop(key) for key in ("commands", "volumes") if key in spec}
+    for volume in container.get("volumes", {}).values():
+        volume["hostPath"] = str(tmp_path)
+    flux = {"container": {"disable": True}, **spec.pop("flux", {})}
+    mc.apply(name, spec.pop("command"), flux=flux, container=container, **spec)
+    mc.wait(name, "Completed")
+    assert mc.lead_log(name) == output
+
+
 def test_a_wrong_spec_is_told_whole_and_runs_when_it_is_mended(mc: MiniClusters) -> None:
     mc.apply(
         "wrong", size=0, pod={"resources": {"cpu": "1"}}, flux={"mungeSecret": "m", "container": {"disable": True}}
