@@ -1,0 +1,316 @@
+"""The session process of a Nextflow run: owns its `executors.Session`, and answers the command ``flux``.
+
+It lives as long as the processes that it is for: who has started it, and every Nextflow that submits (its JVM, not its
+launcher). When the last of them has ended, however that came, jobs are cancelled, results are written, and the instance
+is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from executors import ExecutorsError, RunConfig, RunId, Session, end_run, load_config, open_session
+from executors.flux_command import arguments, environment, holders, records
+from executors.flux_command.efficiency import Efficiency
+from executors.flux_command.places import SessionDirectory
+from executors.flux_command.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+#: Seconds without its session after which an instance ends: nobody comes back to it, unlike to other engines'.
+ORPHAN_TIMEOUT = 60.0
+#: Seconds for cancelled tasks to end (Flux: TERM, 5 s, KILL) before the instance is released.
+_CANCEL_LIMIT = 8.0
+#: Threads for the files of tasks.
+_THREADS = 4
+#: Words from our own commands rather than from Nextflow.
+LEAVE, JOIN = "@leave", "@join"
+_LONGEST_REQUEST = 4 * 2**20
+
+
+class Server:
+    """See the module. All methods are called on the loop."""
+
+    def __init__(self, session: Session, directory: SessionDirectory, report: Path, environ: Mapping[str, str]) -> None:
+        """``report``: path of the run's log and table, without suffix. ``environ``: what Nextflow was started with."""
+        self._session = session
+        self._directory = directory
+        self._log = report.with_suffix(".log")
+        self._environ = environ
+        self.efficiency = Efficiency(report.with_suffix(".tsv"))
+        self._pool = ThreadPoolExecutor(_THREADS, "flux-command-files")
+        self._loop = asyncio.get_running_loop()
+        self._table = records.Table(str(directory.table))
+        self._inherited = environment.of_tasks(environ, session.run_name, remote=session.remote)
+        self._several = self._with_own_flux()
+        self._tasks = Tasks(session, self._table, self.efficiency, self._pool, self._environment, self.note)
+        self._holders = holders.Holders(self._loop, self._holder_ended)
+        self._over = asyncio.Event()
+        #: Who waits for the end, to tell how it went.
+        self._leaving: list[_Connection] = []
+
+    async def run(self, holds: list[int]) -> None:
+        """Until nobody holds it. Raises ExecutorsError, OSError."""
+        await self._tasks.start()
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._loop.add_signal_handler(signum, self._over.set)
+        for pid in holds:
+            if not self._holders.add(pid):
+                self._holder_ended(pid)
+        server = await self._loop.create_unix_server(
+            partial(_Connection, self), str(self._directory.socket), backlog=512
+        )
+        os.chmod(self._directory.socket, 0o600)
+        try:
+            await self._over.wait()
+        finally:
+            server.close()
+            with contextlib.suppress(FileNotFoundError):
+                self._directory.socket.unlink()
+            await self._end()
+
+    def note(self, text: str) -> None:
+        """A line in the run's log."""
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", errors="surrogateescape") as out:
+                out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        except OSError as err:
+            log.warning("%s: %s (%s)", self._log, text, err)
+
+    # -- requests
+
+    def handle(self, words: list[str], connection: _Connection) -> None:
+        """One request: the parent's pid, the working directory, the arguments."""
+        parent, cwd, argv = int(words[0]), words[1], words[2:]
+        if argv[0] in (LEAVE, JOIN):
+            self._about_a_holder(argv[0], int(argv[1]), connection)
+            return
+        try:
+            asked = arguments.read(argv)
+        except arguments.Refused as err:
+            connection.reply(2, f"flux: {err}\n")
+            return
+        match asked:
+            case arguments.Submit():
+                if not self._holders.add(parent):
+                    connection.reply(1, "flux: whoever submits this has ended\n")
+                    return
+                coming = self._tasks.submit(asked, os.fsencode(cwd), parent, connection.reply)
+                connection.task = self._loop.create_task(self._submit(coming, connection))
+            case arguments.Jobs():
+                connection.reply(0, "".join(f"{line}\n" for line in self._tasks.states()))
+            case arguments.Cancel(ids):
+                self._tasks.cancel(ids)
+                connection.reply(0, "")
+            case arguments.Other():
+                connection.pass_on()
+
+    async def _submit(self, coming: Any, connection: _Connection) -> None:
+        try:
+            await coming
+        except Exception as err:  # a bug of ours: it is this task's failure, and Nextflow must not wait
+            log.exception("a submission failed")
+            connection.reply(1, f"flux: the submission failed: {err!r}\n")
+
+    def _about_a_holder(self, word: str, pid: int, connection: _Connection) -> None:
+        if word == JOIN:
+            connection.reply(0 if self._holders.add(pid) else 1, "")
+            return
+        self._holders.remove(pid)
+        self._find_holders(without=pid)
+        if self._holders:
+            connection.reply(0, f"tasks go on in the background; their log: {self._log}\n")
+        else:
+            self._leaving.append(connection)
+            self._over.set()
+
+    def _holder_ended(self, pid: int) -> None:
+        self._tasks.owner_ended(pid)
+        if not self._holders:
+            self._find_holders(without=pid)
+        if not self._holders:
+            self._over.set()
+
+    def _find_holders(self, without: int) -> None:
+        """Whoever was started with our command in front of its PATH."""
+        for pid in holders.of_session(str(self._directory.path)):
+            if pid not in (without, os.getpid()):
+                self._holders.add(pid)
+
+    # -- tasks
+
+    def _environment(self, cores: int) -> Mapping[str, str | None]:
+        return self._several if cores > 1 else self._inherited
+
+    def _with_own_flux(self) -> Mapping[str, str | None]:
+        """The environment of tasks of several cores, in which ``flux run`` gets these cores."""
+        if self._session.remote or self._session.hello.engine != "flux":
+            return self._inherited
+        return {**self._inherited, "PATH": f"{self._directory.task_bin}:{self._environ.get('PATH', '')}"}
+
+    # -- the end
+
+    async def _end(self) -> None:
+        self._holders.close()
+        self._tasks.cancel_all("Nextflow has ended")
+        await self._tasks.settled(_CANCEL_LIMIT)
+        try:
+            await self._loop.run_in_executor(None, partial(self._session.close, release=True))
+        except ExecutorsError as err:
+            self.note(f"the end of the instance: {err}")
+        if not await self._tasks.settled(_CANCEL_LIMIT):
+            self.note("some tasks have no result; their directories are in the table of tasks")
+        self._pool.shutdown()
+        self._table.close()
+        lines = [self.efficiency.summary()] if self.efficiency.tasks else []
+        if self._log.exists():
+            lines.append(f"log: {self._log}")
+        for line in lines:
+            self.note(line)
+        for connection in self._leaving:
+            connection.reply(0, "".join(f"{line}\n" for line in lines))
+
+
+class _Connection(asyncio.Protocol):
+    """One request and its answer."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._data = bytearray()
+        self._transport: asyncio.Transport | None = None
+        #: Held, since the loop itself does not.
+        self.task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if len(self._data) > _LONGEST_REQUEST and self._transport is not None:
+            self._transport.abort()
+
+    def eof_received(self) -> bool:
+        words = os.fsdecode(bytes(self._data)).split("\0")
+        self._data.clear()
+        if len(words) < 3 or not words[0].isdigit():
+            return False  # not our command
+        self._server.handle(words, self)
+        return True
+
+    def reply(self, code: int, text: str) -> bool:
+        return self._write(b"%d" % code + text.encode("utf-8", "surrogateescape"))
+
+    def pass_on(self) -> None:
+        self._write(b"p")
+
+    def _write(self, data: bytes) -> bool:
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self._transport.write(data)
+        # asyncio notices that the other side is gone in a write only.
+        heard = not self._transport.is_closing()
+        self._transport.close()
+        return heard
+
+
+# -- the process
+
+
+def serve() -> int:
+    """The process: settings as JSON on stdin, news as JSON lines on stdout until it is ready; the exit code."""
+    settings = json.load(sys.stdin)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
+    tell = os.fdopen(os.dup(1), "w")
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 0)
+    os.dup2(2, 1)
+
+    def news(**fields: object) -> None:
+        try:
+            print(json.dumps(fields), file=tell, flush=True)
+        except (BrokenPipeError, ValueError):
+            pass  # nobody listens any more; who has started us is looked for when we are ready
+
+    directory = SessionDirectory(Path(settings["directory"]))
+    lock = os.open(directory.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        config = config_of(settings)
+        session = open_session(
+            RunId(*settings["run"]), config, environ=dict(os.environ), announce=lambda line: news(say=line)
+        )
+    except (ExecutorsError, OSError) as err:
+        news(failed=str(err), kind=type(err).__name__)
+        shutil.rmtree(directory.path, ignore_errors=True)
+        return 1
+    except KeyboardInterrupt:
+        shutil.rmtree(directory.path, ignore_errors=True)
+        return 130
+    try:
+        with session:
+            asyncio.run(_serve(session, directory, settings, news, tell))
+    except (ExecutorsError, OSError) as err:
+        news(failed=str(err), kind=type(err).__name__)
+        return 1
+    finally:
+        shutil.rmtree(directory.path, ignore_errors=True)
+    return 0
+
+
+async def _serve(
+    session: Session, directory: SessionDirectory, settings: Mapping[str, Any], news: Any, tell: Any
+) -> None:
+    report = Path(settings["report"])
+    server = Server(session, directory, report, os.environ)
+    work = settings.get("work")
+    if session.remote and work is not None:
+        from executors.flux_command.tasks import shared_problem
+
+        problem = await asyncio.get_running_loop().run_in_executor(None, shared_problem, session, work)
+        if problem:
+            news(failed=problem, kind="ConfigError")
+            raise SystemExit(1)
+    logging.basicConfig(handlers=[logging.FileHandler(report.with_suffix(".debug.log"), delay=True)])
+    news(ready={"run": session.run_name, "engine": session.hello.engine, "uri": session.hello.uri})
+    tell.close()
+    await server.run(settings["holders"])
+
+
+def config_of(settings: Mapping[str, Any]) -> RunConfig:
+    """The run's config, with the time-outs of a session that nobody comes back to. Raises ConfigError."""
+    config = load_config(settings["config"], options=settings["options"])
+    if config.origins.get("run.orphanTimeout") == "default":
+        config = replace(config, run=replace(config.run, orphan_timeout=ORPHAN_TIMEOUT))
+    return config
+
+
+def end_left(directory: str) -> int:
+    """End the instance of a session that is dead."""
+    settings = json.loads((Path(directory) / "session.json").read_text())
+    try:
+        end_run(settings["name"], config_of(settings))
+    except ExecutorsError as err:
+        print(err, file=sys.stderr)
+        return 1
+    return 0
