@@ -238,17 +238,11 @@ def size(text: str) -> int:
 
 
 def gpus(text: str) -> int:
-    """GPUs of Slurm's ``--gres`` and ``--gpus``: ``gpu``, ``gpu:2``, ``gpu:MODEL:2``, ``2``, ``MODEL:2``. Raises
-    ValueError for other resources."""
-    total = 0
-    for part in text.split(","):
-        words = part.removeprefix("gres/").removeprefix("gres:").split(":")
-        if words[0] == "gpu":
-            words = words[1:] or ["1"]
-        elif len(words) == 1 and not words[0].isdigit():
-            raise ValueError(text)
-        total += int(words[-1]) if words[-1].isdigit() else 1
-    return total
+    """GPUs of Slurm's ``--gpus``: ``2``, ``MODEL:2``, ``MODEL``. Raises ValueError."""
+    match = re.fullmatch(r"(?:[A-Za-z_][\w-]*)?(?::?(\d+))?", text)
+    if match is None or not text:
+        raise ValueError(text)
+    return int(match[1]) if match[1] else 1
 
 
 # -- options
@@ -311,6 +305,22 @@ def _output(found: _Found, word: str, value: str | None) -> None:
     else:
         found.note(f"{word}: has no effect; the task's output goes to {LOG} in its directory")
         found.set(logged=True)
+
+
+def _gres(found: _Found, word: str, value: str | None) -> None:
+    """``gpu:2``, ``gpu:MODEL:2``; what is no GPU is Slurm's own."""
+    total = 0
+    for part in (value or "").split(","):
+        name, _, count = part.removeprefix("gres/").removeprefix("gres:").partition(":")
+        if name != "gpu":
+            found.note(f"{word}: {part} is of Slurm, and has no effect here")
+            continue
+        try:
+            total += gpus(count) if count else 1
+        except ValueError:
+            raise Refused(f"clusterOptions: {word}: {part!r} is not {_GPUS}") from None
+    if total:
+        found.set(gpus=total)
 
 
 def _nodes(found: _Found, word: str, value: str | None) -> None:
@@ -392,7 +402,7 @@ _HANDLERS: dict[str, _Handler] = {
     "--account": _takes(_said, "an account")(_bank),
     "--gpus-per-task": _sets("gpus", _at_least(0), "a whole number >= 0"),
     "--gpus": _sets("gpus", gpus, _GPUS),
-    "--gres": _sets("gpus", gpus, _GPUS),
+    "--gres": _gres,
     "--memory": _sets("memory", size, _SIZE),
     "--mem": _sets("memory", size, _SIZE),
     "--mem-per-cpu": _takes(size, _SIZE)(_per_core),

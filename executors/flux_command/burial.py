@@ -12,6 +12,10 @@ import time
 
 from executors.flux_command import client, ending, records
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: Seconds to end what the session has left, less than Nextflow waits for `flux jobs`.
 _END_LIMIT = 45.0
 REASON = "the session of this run has ended without having been told to (was it killed?)"
@@ -55,23 +59,33 @@ def bury(directory: str) -> "list[str]":
         tasks = records.read_table(directory + "/table")
     except OSError:
         return []
+    unfinished = [work for work, ended in tasks.values() if not ended]
     if not os.path.exists(directory + "/buried"):
+        for work in unfinished:
+            _quietly(_say, work)
         end_instance(directory)
         open(directory + "/buried", "w").close()
-    for work, ended in tasks.values():
-        if not ended:
-            try:
-                _give_result(work)
-            except OSError:
-                pass  # a directory that is gone; Nextflow says so itself
+    for work in unfinished:
+        _quietly(_give_result, work)
     return list(tasks)
 
 
-def _give_result(work: bytes) -> None:
-    content = records.read_result(work, refresh=True)
-    if ending.recorded(content) is None:
+def _say(work: bytes) -> None:
+    if ending.recorded(records.read_result(work)) is None:
         records.add_to_log(work, f"the job was ended: {REASON}")
+
+
+def _give_result(work: bytes) -> None:
+    if ending.recorded(records.read_result(work, refresh=True)) is None:
         records.write_result(work, ending.ENDED)
+
+
+def _quietly(function: "Callable[[bytes], None]", work: bytes) -> None:
+    """A directory that is gone, or full, harms no other task; of the first Nextflow says so itself."""
+    try:
+        function(work)
+    except OSError:
+        pass
 
 
 def end_instance(directory: str) -> None:
