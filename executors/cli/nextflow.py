@@ -11,6 +11,7 @@ import click
 
 from executors.cli.common import cluster_options, fail, guarded, say
 from executors.flux_command import launch, settings
+from executors.flux_command.tasks import MEMORY
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -21,12 +22,26 @@ from executors.flux_command import launch, settings
 )
 @click.option("--env", "as_env", is_flag=True, help="Print what a shell is to eval, instead of running a command.")
 @click.option("--print-config", is_flag=True, help="Print the configuration that Nextflow is given, and do nothing.")
+@click.option(
+    "--memory",
+    type=click.Choice(MEMORY),
+    default="enforce",
+    show_default=True,
+    help="What a task's memory means: cores by its share of a node's, and a limit where control groups can be had; "
+    "cores only; nothing.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Do not say which instance is used.")
 @cluster_options
 @click.argument("argv", nargs=-1, metavar="[-- nextflow ...]")
 @guarded
 def nextflow(
-    name: str | None, as_env: bool, print_config: bool, quiet: bool, argv: tuple[str, ...], **options: Any
+    name: str | None,
+    as_env: bool,
+    print_config: bool,
+    memory: str,
+    quiet: bool,
+    argv: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Run Nextflow with its executor `flux` answered by an instance of the run's own.
 
@@ -50,6 +65,7 @@ def nextflow(
         name=name or (f"nextflow-{os.urandom(3).hex()}" if as_env else None),
         cwd=cwd,
         work=_absolute(settings.work_directory(argv, environ.get("NXF_WORK")), cwd),
+        memory=memory,
         holders=[os.getsid(0) if as_env else os.getpid()],
     )
 

@@ -35,6 +35,8 @@ class Wanted:
     cwd: Path
     #: The work directory as far as the command line tells.
     work: str | None
+    #: One of `executors.flux_command.tasks.MEMORY`.
+    memory: str
     #: Processes that it is for, besides those that submit.
     holders: Sequence[int]
 
@@ -71,6 +73,7 @@ def start(wanted: Wanted, environ: Mapping[str, str], announce: Callable[[str], 
         "options": {key: value for key, value in wanted.options.items() if value is not None},
         "report": str(report),
         "work": wanted.work,
+        "memory": wanted.memory,
         "holders": list(wanted.holders),
         "end": [sys.executable, "-m", "executors.flux_command", "end", str(directory.path)],
     }

@@ -137,7 +137,7 @@ def _nextflow(program: str, config: str) -> str:
 
 
 def _task_flux(program: str) -> str:
-    """Inside a task of several cores: what waits for its job gets an instance of its own within the task's cores, where
+    """Inside a task: what waits for its job gets an instance of its own within the task's cores, where
     the instance around it would have it wait for cores that the task itself holds."""
     flux = shlex.quote(program)
     return (

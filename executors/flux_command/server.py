@@ -46,7 +46,9 @@ _LONGEST_REQUEST = 4 * 2**20
 class Server:
     """See the module. All methods are called on the loop."""
 
-    def __init__(self, session: Session, directory: SessionDirectory, report: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, session: Session, directory: SessionDirectory, report: Path, environ: Mapping[str, str], memory: str
+    ) -> None:
         """``report``: path of the run's log and table, without suffix. ``environ``: what Nextflow was started with."""
         self._session = session
         self._directory = directory
@@ -56,9 +58,8 @@ class Server:
         self._pool = ThreadPoolExecutor(_THREADS, "flux-command-files")
         self._loop = asyncio.get_running_loop()
         self._table = records.Table(str(directory.table))
-        self._inherited = environment.of_tasks(environ, session.run_name, remote=session.remote)
-        self._several = self._with_own_flux()
-        self._tasks = Tasks(session, self._table, self.efficiency, self._pool, self._environment, self.note)
+        given = self._task_environment()
+        self._tasks = Tasks(session, self._table, self.efficiency, self._pool, given, self.note, memory)
         self._holders = holders.Holders(self._loop, self._holder_ended)
         self._over = asyncio.Event()
         #: Who waits for the end, to tell how it went.
@@ -153,16 +154,12 @@ class Server:
             if pid not in (without, os.getpid()):
                 self._holders.add(pid)
 
-    # -- tasks
-
-    def _environment(self, cores: int) -> Mapping[str, str | None]:
-        return self._several if cores > 1 else self._inherited
-
-    def _with_own_flux(self) -> Mapping[str, str | None]:
-        """The environment of tasks of several cores, in which ``flux run`` gets these cores."""
-        if self._session.remote or self._session.hello.engine != "flux":
-            return self._inherited
-        return {**self._inherited, "PATH": f"{self._directory.task_bin}:{self._environ.get('PATH', '')}"}
+    def _task_environment(self) -> Mapping[str, str | None]:
+        """On this machine ``flux run`` inside a task gets the cores of the task."""
+        given = environment.of_tasks(self._environ, self._session.run_name, remote=self._session.remote)
+        if not self._session.remote and self._session.hello.engine == "flux" and self._directory.task_bin.exists():
+            given["PATH"] = f"{self._directory.task_bin}:{self._environ.get('PATH', '')}"
+        return given
 
     # -- the end
 
@@ -176,6 +173,7 @@ class Server:
             self.note(f"the end of the instance: {err}")
         if not await self._tasks.settled(_CANCEL_LIMIT):
             self.note("some tasks have no result; their directories are in the table of tasks")
+        self._tasks.close()
         self._pool.shutdown()
         self._table.close()
         lines = [self.efficiency.summary()] if self.efficiency.tasks else []
@@ -282,7 +280,7 @@ async def _serve(
     session: Session, directory: SessionDirectory, settings: Mapping[str, Any], news: Any, tell: Any
 ) -> None:
     report = Path(settings["report"])
-    server = Server(session, directory, report, os.environ)
+    server = Server(session, directory, report, os.environ, settings["memory"])
     work = settings.get("work")
     if session.remote and work is not None:
         from executors.flux_command.tasks import shared_problem

@@ -19,6 +19,7 @@ from executors.flux_command import ending, placing, records
 from executors.flux_command.arguments import Submit
 from executors.flux_command.efficiency import Asked, Efficiency
 from executors.flux_command.ids import task_id
+from executors.flux_command.memory import Group, Groups, problem_of
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ BACKSTOP = 60.0
 #: Seconds in which a result file that a wrapper elsewhere has written becomes visible here.
 LATENCY = 10.0
 _LOOKS = 20
+#: What is done with the memory that tasks ask for.
+MEMORY = ("enforce", "cores", "ignore")
 
 #: Told once: the exit code and what is printed. Whether there is anybody yet to hear it.
 Reply = Callable[[int, str], bool]
@@ -47,6 +50,8 @@ class Task:
     #: Why we have ended it (`executors.flux_command.ending`), and what is said of that.
     why: str | None = None
     timer: asyncio.TimerHandle | None = None
+    #: Holds it to its memory.
+    group: Group | None = None
 
     @property
     def state(self) -> str:
@@ -64,16 +69,21 @@ class Tasks:
         table: records.Table,
         efficiency: Efficiency,
         pool: Executor,
-        environment: Callable[[int], Mapping[str, str | None]],
+        environment: Mapping[str, str | None],
         note: Callable[[str], None],
+        memory: str,
     ) -> None:
-        """``environment``: of a task with so many cores. ``note``: takes a line for the run's log."""
+        """``environment``: what tasks have other than they inherit. ``note``: takes a line for the run's log.
+        ``memory``: one of `MEMORY`."""
         self._session = session
         self._table = table
         self._efficiency = efficiency
         self._pool = pool
         self._environment = environment
         self._note = note
+        self._memory = memory
+        self._groups: Groups | None = None
+        self._count = 0
         self._loop = asyncio.get_running_loop()
         self._active: dict[str, Task] = {}
         self._submitting: set[Task] = set()
@@ -93,6 +103,10 @@ class Tasks:
     async def start(self) -> None:
         """Raises ExecutorsError."""
         await self._look_at_nodes()
+        if self._memory == "enforce" and self._alone:
+            self._groups = Groups(f"fluxop-nf-{os.getpid()}")
+            if self._groups.reason:
+                self._note(f"memory of tasks is scheduled, but not enforced: {self._groups.reason}")
         self._loop.run_in_executor(None, self._follow)
 
     # -- what the command asks for
@@ -116,6 +130,9 @@ class Tasks:
         for text in asked.notes:
             self._note(f"{asked.name}: {text}")
         task = Task(asked.name, directory, owner, asked, cores, reply)
+        if self._groups is not None and asked.memory is not None:
+            self._count += 1
+            task.group = self._groups.make(self._count, asked.memory)
         try:
             [task.handle] = self._session.submit([self._request(task)])
         except ExecutorsError as err:
@@ -163,16 +180,18 @@ class Tasks:
     # -- on the way in
 
     async def _cores(self, asked: Submit) -> int:
+        memory = None if self._memory == "ignore" else asked.memory
         try:
-            return placing.cores_for(asked.cores, asked.gpus, asked.memory, self._nodes)
+            return placing.cores_for(asked.cores, asked.gpus, memory, self._nodes)
         except placing.NeverFits:
             await self._look_at_nodes()  # a MiniCluster grows
-            return placing.cores_for(asked.cores, asked.gpus, asked.memory, self._nodes)
+            return placing.cores_for(asked.cores, asked.gpus, memory, self._nodes)
 
     async def _look_at_nodes(self) -> None:
         resources = await self._loop.run_in_executor(self._pool, self._session.resources)
         self._nodes = placing.nodes_of(resources)
-        self._alone = not self._session.remote and len(self._nodes) == 1
+        hosts = {node["host"] for node in resources["nodes"]}
+        self._alone = not self._session.remote and hosts == {os.uname().nodename}
 
     async def _check_place(self, directory: bytes) -> None:
         """Once for each work directory: jobs must see it. Raises NeverFits, ExecutorsError."""
@@ -193,10 +212,10 @@ class Tasks:
             attributes["system.shell.options.output.mode"] = "append"
         attributes.update({f"system.shell.options.{name}": value for name, value in asked.shell_options})
         return JobRequest(
-            argv=asked.argv,
+            argv=asked.argv if task.group is None else task.group.command(asked.argv),
             name=asked.name,
             cwd=directory,
-            env={**self._environment(task.cores), **dict(asked.env)},
+            env={**self._environment, **dict(asked.env)},
             cores_per_task=task.cores,
             gpus_per_task=asked.gpus or None,
             duration=None if asked.limit is None else asked.limit + BACKSTOP,
@@ -276,6 +295,7 @@ class Tasks:
             task.timer.cancel()
         if not task.id:
             self._submitting.discard(task)
+            self._release(task)
             self._answer(task, 1, f"flux: {task.name} {result.describe()}\n")
             self._now_idle()
             return
@@ -290,6 +310,7 @@ class Tasks:
         if error is not None:
             self._note(f"{task.name}: its result in {os.fsdecode(task.directory)} cannot be written: {error}")
         self._active.pop(task.id, None)
+        self._release(task)
         if self._unheard.get(task.directory) is task:
             del self._unheard[task.directory]
         self._ended.setdefault(task.owner, []).append(task.id)
@@ -299,6 +320,15 @@ class Tasks:
             self._note(f"the table of tasks cannot be written to: {err}")
         task.handle = None
         self._now_idle()
+
+    def _release(self, task: Task) -> None:
+        if self._groups is not None and task.group is not None:
+            self._groups.release(task.group)
+
+    def close(self) -> None:
+        """Nothing is submitted any more."""
+        if self._groups is not None:
+            self._groups.close()
 
     def _answer(self, task: Task, code: int, text: str) -> None:
         reply, task.reply = task.reply, None
@@ -316,7 +346,10 @@ class Tasks:
             content = _wait_for_result(task.directory)
         status = ending.to_write(content, result.returncode, started, why)
         text = sentence(task.id, result, task.why)
-        if text and (status is not None or why is not None):
+        kills = task.group.kills() if task.group is not None and not result.ok else 0
+        if kills and task.asked.memory is not None:
+            text = f"job {task.id} ran {problem_of(kills, task.asked.memory)}"
+        if text and (status is not None or why is not None or kills):
             _say(task.directory, text)
         if status is not None:
             records.write_result(task.directory, status)

@@ -16,19 +16,27 @@ from tests.nextflow.runs import Runner
 VARIABLE = "FLUXOP_TEST_NEXTFLOW"
 
 
-@pytest.fixture(params=["embedded", "flux"])
-def engine(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
-    if request.param == "flux":
-        need("flux")
+#: Engine and what runs the pipeline; a real Nextflow takes ten seconds a test, and does not know which engine it has.
+COMBINATIONS = ["embedded-stand-in", "flux-stand-in", "flux-nextflow"]
+
+
+@pytest.fixture(params=COMBINATIONS)
+def combination(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["stand-in", "nextflow"])
-def nextflow(request: pytest.FixtureRequest) -> str | None:
+@pytest.fixture
+def engine(combination: str, need: Callable[[str], None]) -> str:
+    name = combination.partition("-")[0]
+    if name == "flux":
+        need("flux")
+    return name
+
+
+@pytest.fixture
+def nextflow(combination: str) -> str | None:
     """The command of a real Nextflow; None: the stand-in."""
-    if request.param == "stand-in":
-        return None
-    return real_nextflow()
+    return None if combination.endswith("stand-in") else real_nextflow()
 
 
 def real_nextflow() -> str:

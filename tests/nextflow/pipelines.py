@@ -60,7 +60,7 @@ def as_groovy(processes: list[Process]) -> str:
 
 
 def _process(one: Process) -> str:
-    directives = [f"cpus {one.cpus}", f"maxRetries {one.retries}"]
+    directives = [f"cpus {one.cpus}", f"maxRetries {max(1, one.retries)}"]
     if one.tag is not None:
         directives.append(f"tag {_quoted(one.tag)}")
     if one.memory is not None:
@@ -75,7 +75,7 @@ def _process(one: Process) -> str:
         directives.append(f"clusterOptions {_quoted(one.cluster_options)}")
     if one.max_forks is not None:
         directives.append(f"maxForks {one.max_forks}")
-    worth = f"task.exitStatus in {RETRIED.start}..{RETRIED.stop - 1}"
+    worth = f"task.exitStatus in {RETRIED.start}..{RETRIED.stop - 1} && task.attempt <= {one.retries}"
     directives.append(f"errorStrategy {{ {worth} ? 'retry' : '{one.strategy}' }}")
     body = "".join(f"    {line}\n" for line in directives)
     return (

@@ -107,7 +107,8 @@ def test_tasks_see_the_tools_of_the_launching_shell_and_nothing_of_ours(runner: 
     run = runner([Process("ENV", "env", count=1)])
     seen = dict(line.split("=", 1) for line in run.rows[0].text(".command.out").splitlines() if "=" in line)
     assert seen["MY_TOOL"] == "here" and "FLUX_FOO" not in seen and "NXF_OPTS" not in seen
-    assert seen["PATH"] == runner.environ["PATH"]
+    assert seen["PATH"].endswith(runner.environ["PATH"]) and "/bin/flux" not in seen["PATH"]
+    assert not any((Path(one) / "nextflow").exists() for one in seen["PATH"].split(":") if "fluxop-nf" in one)
 
 
 def test_many_tasks_and_no_more_at_once_than_allowed(runner: Runner) -> None:
@@ -188,3 +189,25 @@ def test_two_runs_have_a_session_each(tmp_path: Path, runner: Runner) -> None:
     assert first.wait() == 0 and second.wait() == 0, first.output + second.output
     assert [row.name[:3] for row in first.rows] == ["ONE"] and [row.name[:3] for row in second.rows] == ["TWO"]
     assert not first.left()
+
+
+def test_a_task_that_takes_more_memory_than_it_asked_for_is_137(runner: Runner) -> None:
+    from executors.flux_command.memory import Groups
+
+    groups = Groups("test-whether-there-are-any")
+    groups.close()
+    if groups.reason:
+        pytest.skip(f"memory cannot be enforced here: {groups.reason}")
+    script = "test $attempt = 2 || head -c 300M /dev/zero | tail -c 299M | wc -c"
+    run = runner([Process("GREEDY", f"set -o pipefail\n{script}", memory=60)])
+    assert run.process.returncode == 0, run.output
+    assert tries(run.rows) == [(1, "FAILED", 137), (2, "COMPLETED", 0)]
+    assert "out of memory" in next(row for row in run.rows if row.attempt == 1).text(".command.log")
+
+
+def test_flux_run_inside_a_task_has_the_cores_of_the_task(runner: Runner) -> None:
+    if runner.engine == "embedded":
+        pytest.skip("the embedded engine has no Flux")
+    run = runner([Process("MPI", "flux run -n2 sh -c 'echo rank $FLUX_TASK_RANK'", cpus=2, time=60)])
+    assert run.process.returncode == 0, run.output
+    assert sorted(run.rows[0].text(".command.out").split()) == ["0", "1", "rank", "rank"]
