@@ -1,4 +1,4 @@
-"""`make demo-nextflow`: variant calling by a Nextflow whose tasks are Flux jobs, its result as a table and a picture."""
+"""`make demo-nextflow`: variant calling by a Nextflow whose tasks are Flux jobs; its table and its picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THREADS = 2
 HOW_TO_GET_ONE = """\
 demo-nextflow: there is no `nextflow` command on PATH. With Java 17 or newer, as https://nextflow.io says:
     curl -s https://get.nextflow.io | bash
-then put the program `nextflow` that it makes into a directory on PATH, or name it: make demo-nextflow NEXTFLOW=./nextflow\
+then put the `nextflow` that it makes into a directory on PATH, or name it: make demo-nextflow NEXTFLOW=./nextflow\
 """
 
 

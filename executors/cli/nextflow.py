@@ -66,7 +66,9 @@ def nextflow(
         cwd=cwd,
         work=_absolute(settings.work_directory(argv, environ.get("NXF_WORK")), cwd),
         memory=memory,
-        holders=[os.getsid(0) if as_env else os.getpid()],
+        # What leads the terminal's or the batch script's session; 1 where that is outside of this container.
+        holders=[max(1, os.getsid(0)) if as_env else os.getpid()],
+        shell=as_env,
     )
 
     def announce(line: str) -> None:

@@ -64,6 +64,7 @@ def bury(directory: str) -> "list[str]":
         for work in unfinished:
             _quietly(_say, work)
         end_instance(directory)
+        remove_groups(directory + "/groups")
         open(directory + "/buried", "w").close()
     for work in unfinished:
         _quietly(_give_result, work)
@@ -86,6 +87,18 @@ def _quietly(function: "Callable[[bytes], None]", work: bytes) -> None:
         function(work)
     except OSError:
         pass
+
+
+def remove_groups(path: str) -> None:
+    """Control groups of tasks, which are empty by now."""
+    try:
+        with open(path) as file:
+            base = file.read()
+        for name in next(os.walk(base))[1]:
+            os.rmdir(os.path.join(base, name))
+        os.rmdir(base)
+    except (OSError, StopIteration):
+        pass  # there are none, or a process is in one still
 
 
 def end_instance(directory: str) -> None:

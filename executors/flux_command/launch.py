@@ -39,6 +39,8 @@ class Wanted:
     memory: str
     #: Processes that it is for, besides those that submit.
     holders: Sequence[int]
+    #: It is for a shell, and ends with its instance too: `flux-minicluster down` is how it is ended.
+    shell: bool
 
     @property
     def run(self) -> RunId:
@@ -60,11 +62,11 @@ def start(wanted: Wanted, environ: Mapping[str, str], announce: Callable[[str], 
     run = wanted.run
     name = run_name(run)
     directory = places.directory_of(name, environ)
-    if wanted.name and directory.alive():
-        _join(directory, wanted.holders)
+    if wanted.name and _join(directory, wanted.holders):
         announce(f"the session of {name}, which is there")
         return Started(directory, name, None, None)
     report = wanted.cwd / ".nextflow" / "flux" / name
+    errors = report.with_suffix(".err")
     said: dict[str, Any] = {
         "directory": str(directory.path),
         "run": [run.engine, run.id],
@@ -75,22 +77,27 @@ def start(wanted: Wanted, environ: Mapping[str, str], announce: Callable[[str], 
         "work": wanted.work,
         "memory": wanted.memory,
         "holders": list(wanted.holders),
+        "shell": wanted.shell,
         "end": [sys.executable, "-m", "executors.flux_command", "end", str(directory.path)],
     }
     inside = environment.of_session(environ)
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
-        places.make(directory, inside, said)
+        lock = places.make(directory, inside, said)
     except OSError as err:
         raise ProvisionError(f"the session's files cannot be made: {err}") from err
-    process = subprocess.Popen(
-        [sys.executable, "-m", "executors.flux_command", "serve"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(directory.path / "stderr").open("wb"), text=True,
-        cwd=wanted.cwd, env=inside,
-        start_new_session=True,  # a Ctrl-C reaches Nextflow, which cancels its tasks by this session
-    )  # fmt: skip
     try:
-        _wait_ready(process, said, directory, announce)
+        with errors.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "executors.flux_command", "serve"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=wanted.cwd, env=inside,
+                pass_fds=[lock],
+                start_new_session=True,  # a Ctrl-C reaches Nextflow, which cancels its tasks by this session
+            )  # fmt: skip
+    finally:
+        os.close(lock)
+    try:
+        _wait_ready(process, said, directory, errors, announce)
     except BaseException:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -104,6 +111,7 @@ def _wait_ready(
     process: subprocess.Popen[str],
     said: Mapping[str, Any],
     directory: places.SessionDirectory,
+    errors: Path,
     announce: Callable[[str], None],
 ) -> None:
     assert process.stdin is not None and process.stdout is not None
@@ -120,24 +128,32 @@ def _wait_ready(
         else:
             break
     else:
-        with contextlib.suppress(OSError):
-            error = (directory.path / "stderr").read_text(errors="replace").strip()
-            raise ProvisionError(f"the session ended while it started: {error[-2000:]}")
-        raise ProvisionError("the session ended while it started")
+        raise ProvisionError(f"the session ended while it started; {_last_words(errors)}")
     # It listens a moment after it has said so.
     end = time.monotonic() + 10.0
     while not directory.socket.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
 
 
-def _join(directory: places.SessionDirectory, holders: Sequence[int]) -> None:
-    for pid in holders:
+def _last_words(errors: Path) -> str:
+    try:
+        return errors.read_text(errors="replace").strip()[-2000:] or "it said nothing"
+    except OSError as err:
+        return f"{errors}: {err.strerror}"
+
+
+def _join(directory: places.SessionDirectory, holders: Sequence[int]) -> bool:
+    """Whether a living session takes these processes in; one that is just starting is waited for."""
+    while directory.alive():
         try:
-            reply = client.ask(str(directory.path), ["0", "/", JOIN, str(pid)], 30.0)
-        except OSError as err:
-            raise ProvisionError(f"the session in {directory.path} does not answer ({err}); end it first") from err
-        if not reply.startswith(b"0"):
-            raise ProvisionError(f"the session in {directory.path} is ending; try again")
+            replies = [client.ask(str(directory.path), ["0", "/", JOIN, str(pid)], 30.0) for pid in holders]
+        except TimeoutError:
+            raise ProvisionError(f"the session in {directory.path} does not answer; end it first") from None
+        except OSError:  # it does not listen yet, or no longer
+            time.sleep(0.1)
+        else:
+            return all(reply.startswith(b"0") for reply in replies)
+    return False
 
 
 def run_nextflow(
@@ -203,7 +219,8 @@ def leave(started: Started, announce: Callable[[str], None]) -> None:
     if started.process is not None and ended:
         code = started.process.wait(_END_LIMIT)
         if not reply:
-            announce(f"{burial.REASON} (exit code {code})")
+            said = "" if started.report is None else f"; {_last_words(started.report.with_suffix('.err'))}"
+            announce(f"{burial.REASON} (exit code {code}){said}")
             burial.bury(str(started.directory.path))
             shutil.rmtree(started.directory.path, ignore_errors=True)
 

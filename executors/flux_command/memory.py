@@ -75,6 +75,11 @@ class Groups:
                 self._version, self._base = version, parent / name
                 break
 
+    @property
+    def directory(self) -> str:
+        """Where the groups are; "" where there are none."""
+        return str(self._base or "")
+
     def make(self, task: int, limit: int) -> Group | None:
         """A group with a limit in bytes; None where none can be had. ``task`` is a number of its own."""
         if self._base is None:

@@ -18,6 +18,7 @@ import shlex
 import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ class SessionDirectory:
         self.lock = path / "lock"
         self.table = path / "table"
         self.settings = path / "session.json"
+        self.groups = path / "groups"
 
     def alive(self) -> bool:
         """Whether a session's process has it."""
@@ -70,20 +72,41 @@ def directory_of(run: str, environ: Mapping[str, str]) -> SessionDirectory:
     return SessionDirectory(root / f"{_PREFIX}-{os.getuid()}-{run.rpartition('-')[2]}")
 
 
-def make(directory: SessionDirectory, environ: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Make it, with all but the socket. Raises ExecutorsError where it cannot be private; OSError."""
-    path = directory.path
-    prune(path.parent)
+def make(directory: SessionDirectory, environ: Mapping[str, str], settings: Mapping[str, Any]) -> int:
+    """Make it, with all but the socket. The descriptor of its lock, held as long as that is open in any process.
+
+    Raises ExecutorsError where it cannot be private, or somebody has it; OSError.
+    """
+    prune(directory.path.parent)
+    aside = SessionDirectory(Path(tempfile.mkdtemp(prefix=f"{directory.path.name}.", dir=directory.path.parent)))
     try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
+        lock = os.open(aside.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _fill(aside, directory, environ, settings)
+        _take_name(aside, directory)
+    except BaseException:
+        shutil.rmtree(aside.path, ignore_errors=True)
+        raise
+    return lock
+
+
+def _take_name(aside: SessionDirectory, directory: SessionDirectory) -> None:
+    path = directory.path
+    with contextlib.suppress(FileNotFoundError):
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or directory.alive():
             raise ExecutorsError(
                 f"{path} is in the way; remove it, or set {PLACE_VARIABLE} to a short directory of your own"
-            ) from None
+            )
         shutil.rmtree(path)
-        path.mkdir(mode=0o700)
+    aside.path.rename(path)  # not over one that another client has made meanwhile: that is not empty
+
+
+def _fill(
+    aside: SessionDirectory, directory: SessionDirectory, environ: Mapping[str, str], settings: Mapping[str, Any]
+) -> None:
+    """``aside`` becomes ``directory``, whose paths are those in the files."""
+    path = aside.path
     package = path / "lib" / "executors" / "flux_command"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
@@ -94,17 +117,17 @@ def make(directory: SessionDirectory, environ: Mapping[str, str], settings: Mapp
     (path / "lib" / "flux_client.py").write_text((_HERE / "client.py").read_text())
     with contextlib.redirect_stdout(sys.stderr):
         compileall.compile_dir(path / "lib", quiet=1, invalidation_mode=None)
-    directory.bin.mkdir()
-    _program(directory.bin / "flux", _command(path))
-    directory.config.write_text(nextflow_settings.TEXT)
+    aside.bin.mkdir()
+    _program(aside.bin / "flux", _command(directory.path))
+    aside.config.write_text(nextflow_settings.TEXT)
     nextflow = shutil.which("nextflow", path=without_directories(environ.get("PATH", ""), [str(directory.bin)]))
     if nextflow is not None:
-        _program(directory.bin / "nextflow", _nextflow(os.path.abspath(nextflow), str(directory.config)))
+        _program(aside.bin / "nextflow", _nextflow(os.path.abspath(nextflow), str(directory.config)))
     flux = shutil.which("flux", path=environ.get("PATH", ""))
     if flux is not None:
-        directory.task_bin.mkdir()
-        _program(directory.task_bin / "flux", _task_flux(os.path.abspath(flux)))
-    directory.settings.write_text(json.dumps(settings))
+        aside.task_bin.mkdir()
+        _program(aside.task_bin / "flux", _task_flux(os.path.abspath(flux)))
+    aside.settings.write_text(json.dumps(settings))
 
 
 def _program(path: Path, text: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -59,15 +58,21 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._table = records.Table(str(directory.table))
         given = self._task_environment()
-        self._tasks = Tasks(session, self._table, self.efficiency, self._pool, given, self.note, memory)
+        self._tasks = Tasks(
+            session, self._table, self.efficiency, self._pool, given, self.note, memory, directory.groups
+        )
         self._holders = holders.Holders(self._loop, self._holder_ended)
         self._over = asyncio.Event()
+        self._for_shell = False
+        self._owners: set[int] = set()
         #: Who waits for the end, to tell how it went.
         self._leaving: list[_Connection] = []
 
-    async def run(self, holds: list[int]) -> None:
-        """Until nobody holds it. Raises ExecutorsError, OSError."""
-        await self._tasks.start()
+    async def run(self, holds: list[int], *, for_shell: bool) -> None:
+        """Until nobody holds it; one that is ``for_shell`` also until its instance is ended. Raises ExecutorsError,
+        OSError."""
+        await self._tasks.start(self._lost)
+        self._for_shell = for_shell
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.add_signal_handler(signum, self._over.set)
         for pid in holds:
@@ -112,6 +117,7 @@ class Server:
                 if not self._holders.add(parent):
                     connection.reply(1, "flux: whoever submits this has ended\n")
                     return
+                self._owners.add(parent)
                 coming = self._tasks.submit(asked, os.fsencode(cwd), parent, connection.reply)
                 connection.task = self._loop.create_task(self._submit(coming, connection))
             case arguments.Jobs():
@@ -142,10 +148,19 @@ class Server:
             self._over.set()
 
     def _holder_ended(self, pid: int) -> None:
+        self._owners.discard(pid)
         self._tasks.owner_ended(pid)
+        if self._session.lost is not None:
+            self._lost()
         if not self._holders:
             self._find_holders(without=pid)
         if not self._holders:
+            self._over.set()
+
+    def _lost(self) -> None:
+        """The instance is gone. A Nextflow that has tasks here is told so when it asks."""
+        self.note(f"the instance is gone: {self._session.lost}")
+        if self._for_shell and not self._owners:
             self._over.set()
 
     def _find_holders(self, without: int) -> None:
@@ -251,8 +266,6 @@ def serve() -> int:
             pass  # nobody listens any more; who has started us is looked for when we are ready
 
     directory = SessionDirectory(Path(settings["directory"]))
-    lock = os.open(directory.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         config = config_of(settings)
         session = open_session(
@@ -273,6 +286,10 @@ def serve() -> int:
         return 1
     finally:
         shutil.rmtree(directory.path, ignore_errors=True)
+        errors = Path(settings["report"]).with_suffix(".err")
+        with contextlib.suppress(OSError):
+            if not errors.stat().st_size:
+                errors.unlink()
     return 0
 
 
@@ -289,10 +306,10 @@ async def _serve(
         if problem:
             news(failed=problem, kind="ConfigError")
             raise SystemExit(1)
-    logging.basicConfig(handlers=[logging.FileHandler(report.with_suffix(".debug.log"), delay=True)])
+    logging.basicConfig()
     news(ready={"run": session.run_name, "engine": session.hello.engine, "uri": session.hello.uri})
     tell.close()
-    await server.run(settings["holders"])
+    await server.run(settings["holders"], for_shell=settings["shell"])
 
 
 def config_of(settings: Mapping[str, Any]) -> RunConfig:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 
 from executors import ExecutorsError, JobHandle, JobRequest, JobResult, Outcome, Session
 from executors.flux_command import ending, placing, records
@@ -72,9 +73,11 @@ class Tasks:
         environment: Mapping[str, str | None],
         note: Callable[[str], None],
         memory: str,
+        groups_file: Path,
     ) -> None:
         """``environment``: what tasks have other than they inherit. ``note``: takes a line for the run's log.
-        ``memory``: one of `MEMORY`."""
+        ``memory``: one of `MEMORY`. ``groups_file``: is told where control groups are, for whoever has to tidy up.
+        """
         self._session = session
         self._table = table
         self._efficiency = efficiency
@@ -82,6 +85,7 @@ class Tasks:
         self._environment = environment
         self._note = note
         self._memory = memory
+        self._groups_file = groups_file
         self._groups: Groups | None = None
         self._count = 0
         self._loop = asyncio.get_running_loop()
@@ -100,14 +104,17 @@ class Tasks:
         self._alone = False
         self._places: set[bytes] = set()
 
-    async def start(self) -> None:
-        """Raises ExecutorsError."""
+    async def start(self, on_lost: Callable[[], None]) -> None:
+        """``on_lost`` is called when the instance is gone. Raises ExecutorsError."""
         await self._look_at_nodes()
         if self._memory == "enforce" and self._alone:
             self._groups = Groups(f"fluxop-nf-{os.getpid()}")
             if self._groups.reason:
                 self._note(f"memory of tasks is scheduled, but not enforced: {self._groups.reason}")
-        self._loop.run_in_executor(None, self._follow)
+            else:
+                self._groups_file.write_text(self._groups.directory)
+        self._following = self._loop.run_in_executor(None, self._follow)
+        self._following.add_done_callback(lambda _: on_lost() if self._session.lost is not None else None)
 
     # -- what the command asks for
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -112,7 +113,11 @@ class Run:
         """Processes, sockets and directories that are still there."""
         me = psutil.Process()
         others = {me.pid, *(one.pid for one in me.parents())}
-        found = [" ".join(one.cmdline()) for one in self.of_kind() if one.pid not in others]
+        found = []
+        for one in self.of_kind():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if one.pid not in others:
+                    found.append(" ".join(one.cmdline()))
         return found + [str(path) for path in self.runtime.glob("fluxop-nf-*")]
 
 

@@ -1,6 +1,6 @@
 """Coverage of each sample along the genome, and where its variants lie.
 
-Run by Snakemake's ``script:``, or as ``plot.py TABLE GENOME PICTURE BAM...``, a sample being a BAM's name without suffix.
+Run by Snakemake's ``script:``, or as ``plot.py TABLE GENOME PICTURE BAM...``: samples are the BAMs' names less suffix.
 """
 
 import csv
@@ -60,4 +60,5 @@ if "snakemake" in globals():
     job = globals()["snakemake"]  # given by Snakemake
     main(job.input.table, job.input.genome, job.output[0], list(job.params.samples), job.input.bams)
 elif __name__ == "__main__":
-    main(*sys.argv[1:4], [Path(bam).stem for bam in sys.argv[4:]], sys.argv[4:])
+    found = sys.argv[4:]
+    main(sys.argv[1], sys.argv[2], sys.argv[3], [Path(bam).stem for bam in found], found)
