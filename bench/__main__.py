@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import airflow, core, kubernetes, lammps, operator, render, rules
+from bench import airflow, core, kubernetes, lammps, nextflow, operator, render, rules
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
@@ -30,6 +30,9 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "operator": operator.measure_operator,
     "lammps": lammps.measure_lammps,
     "airflow": airflow.measure_airflow,
+    "nextflow-command": nextflow.measure_command,
+    "nextflow-tasks": nextflow.measure_tasks,
+    "nextflow": nextflow.measure_nextflow,
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- everything above this line is written by `make bench` -->"

@@ -79,7 +79,7 @@ class Run:
 
     # -- what belongs to it
 
-    def of_kind(self, *words: str) -> list[psutil.Process]:
+    def of_kind(self, *words: str, without: str = "\0") -> list[psutil.Process]:
         """Living processes whose command line has all these words, and that belong to this run's directories."""
         found = []
         for process in psutil.process_iter():
@@ -90,7 +90,8 @@ class Run:
                     or process.cwd().startswith(str(self.directory))
                     or (process.environ().get("FLUX_OPERATOR_RUNTIME_DIR") == str(self.runtime))
                 )
-                if mine and all(word in text for word in words) and process.status() != psutil.STATUS_ZOMBIE:
+                meant = all(word in text for word in words) and without not in text
+                if mine and meant and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
@@ -99,8 +100,9 @@ class Run:
     def engine(self) -> psutil.Process:
         """The JVM, or the stand-in."""
         word = "nextflow.cli.Launcher" if self.real else "tests.nextflow.standin"
-        wait_until(lambda: self.of_kind(word))
-        return next(one for one in self.of_kind(word) if "flux-minicluster" not in " ".join(one.cmdline()))
+        # What runs it has its name, too.
+        wait_until(lambda: self.of_kind(word, without="flux-minicluster"))
+        return self.of_kind(word, without="flux-minicluster")[0]
 
     def session(self) -> psutil.Process:
         wait_until(lambda: self.of_kind("executors.flux_command", "serve"))
