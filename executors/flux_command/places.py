@@ -1,7 +1,7 @@
 """The private directory of a session on this machine, and what is put into it: the command, its modules, settings.
 
 bin/flux, bin/nextflow    first on Nextflow's PATH
-task-bin/flux             first on the PATH of tasks of several cores
+task-bin/flux             first on the PATH of tasks
 lib/                      what the command imports, compiled
 sock, lock, table         the session's socket; the lock that it holds while it lives; its tasks
 session.json, flux.config what it was started with; Nextflow's configuration

@@ -148,6 +148,8 @@ class Runner:
         self.engine = engine
         self.nextflow = nextflow
         self.environ = environment(engine, runtime)
+        #: Of flux-minicluster nextflow, for every run.
+        self.options: tuple[str, ...] = ()
         self.started: list[Run] = []
 
     def command(self, processes: list[Process], *words: str) -> list[str]:
@@ -166,7 +168,7 @@ class Runner:
 
     def start(self, processes: list[Process], *words: str, options: tuple[str, ...] = ()) -> Run:
         self.directory.mkdir(parents=True, exist_ok=True)
-        argv = [*cli_runs.COMMAND, "nextflow", *options, "--", *self.command(processes, *words)]
+        argv = [*cli_runs.COMMAND, "nextflow", *self.options, *options, "--", *self.command(processes, *words)]
         with (self.directory / "output").open("wb") as output:
             process = subprocess.Popen(
                 argv, cwd=self.directory, env=self.environ, stdin=subprocess.DEVNULL, stdout=output,

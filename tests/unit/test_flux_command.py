@@ -236,7 +236,9 @@ def test_a_session_directory_holds_commands_that_run(tmp_path: Path) -> None:
     real.chmod(0o755)
     environ = {"PATH": f"{real.parent}:/usr/bin:/bin", "FLUX_OPERATOR_RUNTIME_DIR": str(tmp_path)}
     directory = places.directory_of("run-0123456789", environ)
-    places.make(directory, environ, {"end": ["true"]})
+    lock = places.make(directory, environ, {"end": ["true"]})
+    assert directory.alive()
+    os.close(lock)  # as if its process had been killed
     inside = environment.of_nextflow(environ, str(directory.path))
 
     def flux(*words: str, **more: str) -> tuple[int, str]:
