@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from executors import ExecutorsError, RunConfig, RunId, Session, end_run, load_config, open_session
+from executors.efficiency import UsageTable
 from executors.flux_command import arguments, environment, holders, records
-from executors.flux_command.efficiency import Efficiency
 from executors.flux_command.places import SessionDirectory
 from executors.flux_command.tasks import Tasks
 
@@ -39,6 +39,10 @@ _CANCEL_LIMIT = 8.0
 _THREADS = 4
 #: Words from our own commands rather than from Nextflow.
 LEAVE, JOIN = "@leave", "@join"
+COLUMNS = (
+    "task", "job", "outcome", "exit", "node", "queue_wait_s", "wall_s", "cores", "cpu_s", "cpu_efficiency",
+    "mem_asked_mb", "max_rss_mb", "directory",
+)  # fmt: skip
 _LONGEST_REQUEST = 4 * 2**20
 
 
@@ -53,13 +57,13 @@ class Server:
         self._directory = directory
         self._log = report.with_suffix(".log")
         self._environ = environ
-        self.efficiency = Efficiency(report.with_suffix(".tsv"))
+        self._efficiency = UsageTable(report.with_suffix(".tsv"), COLUMNS, "task", 2**20)
         self._pool = ThreadPoolExecutor(_THREADS, "flux-command-files")
         self._loop = asyncio.get_running_loop()
         self._table = records.Table(str(directory.table))
         given = self._task_environment()
         self._tasks = Tasks(
-            session, self._table, self.efficiency, self._pool, given, self.note, memory, directory.groups
+            session, self._table, self._efficiency, self._pool, given, self.note, memory, directory.groups
         )
         self._holders = holders.Holders(self._loop, self._holder_ended)
         self._over = asyncio.Event()
@@ -180,7 +184,7 @@ class Server:
 
     async def _end(self) -> None:
         self._holders.close()
-        self._tasks.cancel_all("Nextflow has ended")
+        self._tasks.end_all()
         await self._tasks.settled(_CANCEL_LIMIT)
         try:
             await self._loop.run_in_executor(None, partial(self._session.close, release=True))
@@ -191,7 +195,7 @@ class Server:
         self._tasks.close()
         self._pool.shutdown()
         self._table.close()
-        lines = [self.efficiency.summary()] if self.efficiency.tasks else []
+        lines = [self._efficiency.summary()] if self._efficiency.rows else []
         if self._log.exists():
             lines.append(f"log: {self._log}")
         for line in lines:

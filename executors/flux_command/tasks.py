@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -16,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executors import ExecutorsError, JobHandle, JobRequest, JobResult, Outcome, Session
+from executors.efficiency import UsageTable
 from executors.flux_command import ending, placing, records
 from executors.flux_command.arguments import Submit
-from executors.flux_command.efficiency import Asked, Efficiency
 from executors.flux_command.ids import task_id
 from executors.flux_command.memory import Group, Groups, problem_of
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 BACKSTOP = 60.0
 #: Seconds in which a result file that a wrapper elsewhere has written becomes visible here.
 LATENCY = 10.0
+#: Seconds from TERM to KILL for tasks whose Nextflow has ended.
+GRACE = 2.0
 _LOOKS = 20
 #: What is done with the memory that tasks ask for.
 MEMORY = ("enforce", "cores", "ignore")
@@ -68,7 +71,7 @@ class Tasks:
         self,
         session: Session,
         table: records.Table,
-        efficiency: Efficiency,
+        efficiency: UsageTable,
         pool: Executor,
         environment: Mapping[str, str | None],
         note: Callable[[str], None],
@@ -93,7 +96,7 @@ class Tasks:
         self._submitting: set[Task] = set()
         self._by_job: dict[str, Task] = {}
         #: Starts that were heard of before the answer to the submission.
-        self._started: dict[str, float] = {}
+        self._started: set[str] = set()
         #: Ids of ended tasks by the process that has submitted them.
         self._ended: dict[int, list[str]] = {}
         #: Waited for at the end: set when there is no active task.
@@ -163,12 +166,12 @@ class Tasks:
 
     def owner_ended(self, owner: int) -> None:
         """Nobody asks for its tasks any more."""
-        gone = [task for task in (*self._active.values(), *self._submitting) if task.owner == owner]
-        self._cancel(gone, "Nextflow has ended")
+        self._end([task for task in (*self._active.values(), *self._submitting) if task.owner == owner])
         self._ended.pop(owner, None)
 
-    def cancel_all(self, why: str) -> None:
-        self._cancel([*self._active.values(), *self._submitting], why)
+    def end_all(self) -> None:
+        """Nobody asks for any task any more."""
+        self._end([*self._active.values(), *self._submitting])
 
     async def settled(self, limit: float) -> bool:
         """Wait until every task has its result, ``limit`` seconds at most; whether they have."""
@@ -244,9 +247,14 @@ class Tasks:
 
     def _follow(self) -> None:
         """On a thread of its own, one for all jobs: limits count from the start of a job."""
-        for event in self._session.events():
-            if event.name == "start":
-                self._later(self._begun, event.id, event.timestamp)
+        while True:
+            try:
+                for event in self._session.events():
+                    if event.name == "start":
+                        self._later(self._begun, event.id)
+            except ExecutorsError:
+                continue  # more events came at once than a session keeps; those of now tell the rest
+            return
 
     # -- on the loop, from the session
 
@@ -260,17 +268,18 @@ class Tasks:
         except OSError as err:
             self._note(f"the table of tasks cannot be written to: {err}")
         self._answer(task, 0, task.id + "\n")
-        begun = self._started.pop(job_id, None)
-        if begun is not None:
-            self._begun(job_id, begun)
+        if job_id in self._started:
+            self._begun(job_id)
+        if not self._submitting:
+            self._started.clear()
         if task.why is not None:
-            self._cancel([task], "Nextflow has ended")
+            self._end([task])
 
-    def _begun(self, job_id: str, _timestamp: float) -> None:
+    def _begun(self, job_id: str) -> None:
         task = self._by_job.get(job_id)
         if task is None:
             if self._submitting:
-                self._started[job_id] = _timestamp
+                self._started.add(job_id)
             return
         if task.asked.limit is not None and task.timer is None:
             task.timer = self._loop.call_later(task.asked.limit, self._over, task)
@@ -283,6 +292,17 @@ class Tasks:
             self._pool.submit(_say, task.directory, text).add_done_callback(
                 lambda _: self._later(self._tell_cancel, [task], f"time limit of {task.asked.limit:g} s reached")
             )
+
+    def _end(self, tasks: list[Task]) -> None:
+        """Sooner than Flux does, which waits for 5 s after TERM: who would have used the results is gone."""
+        if tasks:
+            self._cancel(tasks, "Nextflow has ended")
+            self._loop.call_later(GRACE, self._kill, tasks)
+
+    def _kill(self, tasks: list[Task]) -> None:
+        ids = [task.handle.id for task in tasks if task.handle is not None and task.handle.id is not None]
+        if ids and self._session.lost is None:
+            self._pool.submit(_kill_jobs, self._session, ids)
 
     def _cancel(self, tasks: list[Task], why: str) -> None:
         for task in tasks:
@@ -308,7 +328,6 @@ class Tasks:
             return
         if task.handle is not None and task.handle.id is not None:
             self._by_job.pop(task.handle.id, None)
-            self._started.pop(task.handle.id, None)
         settle = self._loop.run_in_executor(self._pool, self._settle, task, result)
         settle.add_done_callback(lambda future: self._settled(task, future))
 
@@ -347,7 +366,8 @@ class Tasks:
     def _settle(self, task: Task, result: JobResult) -> None:
         """Give a task its result. Raises OSError."""
         why = reason_of(task.why, result)
-        started = result.times.start is not None or result.returncode is not None
+        could_not_run = result.outcome is Outcome.FAILED and result.exception is not None
+        started = (result.times.start is not None or result.returncode is not None) and not could_not_run
         content = records.read_result(task.directory, refresh=not self._alone)
         if ending.recorded(content) is None and result.returncode is not None and not self._alone:
             content = _wait_for_result(task.directory)
@@ -361,7 +381,8 @@ class Tasks:
         if status is not None:
             records.write_result(task.directory, status)
         memory = None if task.asked.memory is None else placing.megabytes(task.asked.memory)
-        self._efficiency.add(Asked(task.name, os.fsdecode(task.directory), task.cores, memory), task.id, result)
+        own = {"task": task.name.removeprefix("nf-"), "directory": os.fsdecode(task.directory)}
+        self._efficiency.add(own, task.id, task.cores, memory, result)
 
 
 def reason_of(ours: str | None, result: JobResult) -> str | None:
@@ -413,6 +434,13 @@ def _wait_for_result(directory: bytes) -> bytes | None:
         if ending.recorded(content) is not None:
             break
     return content
+
+
+def _kill_jobs(session: Session, ids: list[str]) -> None:
+    try:
+        session.request("kill", ids=ids, signal=signal.SIGKILL)
+    except ExecutorsError as err:  # Flux does it a little later
+        log.warning("jobs cannot be killed: %s", err)
 
 
 def _say(directory: bytes, text: str) -> None:
