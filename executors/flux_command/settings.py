@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 TEXT = """\
-// Nextflow's executor `flux`, as flux-minicluster answers it. Everything here is under $flux or may be set again by -c.
+// Nextflow's executor `flux`, as flux-minicluster answers it. What you name by -c yourself counts more.
 process.executor = 'flux'
 
 executor {
-    $flux {
-        pollInterval = '1 sec'
-        queueStatInterval = '5 sec'
-        exitReadTimeout = '30 sec'
-        // How many tasks may be submitted at once; Nextflow's default is 100.
-        // queueSize = 1000
-        // Nextflow passes neither memory nor accelerators nor seconds on to Flux. The name of the job does, in front,
-        // so that clusterOptions stay what each process says. The name that is shown is without it.
-        jobName = {
-            'fxo' + (task.time ? ":t${task.time.toSeconds()}" : '') +
-                (task.memory ? ":m${task.memory.toMega()}" : '') +
-                (task.accelerator ? ":g${task.accelerator.request ?: task.accelerator.limit}" : '') +
-                " nf-${task.name}"
-        }
+    pollInterval = '1 sec'
+    queueStatInterval = '5 sec'
+    exitReadTimeout = '30 sec'
+    // How many tasks may be submitted at once; Nextflow's default is 100.
+    // queueSize = 1000
+
+    // Nextflow passes neither memory nor accelerators nor seconds on to Flux. The name of the job does, in front, so
+    // that clusterOptions stay what each process says. The name that is shown is without it.
+    jobName = {
+        'fxo' + (task.time ? ":t${task.time.toSeconds()}" : '') +
+            (task.memory ? ":m${task.memory.toMega()}" : '') +
+            (task.accelerator ? ":g${task.accelerator.request ?: task.accelerator.limit}" : '') +
+            " nf-${task.name}"
     }
 }
 """

@@ -101,6 +101,38 @@ def test_nextflow_in_the_background_keeps_its_session(runner: Runner) -> None:
     assert [row.status for row in run.rows] == ["COMPLETED"] * 2
 
 
+@pytest.mark.parametrize("parser", ["v1", "v2"])
+def test_nextflow_takes_our_configuration_without_a_word_and_resumes(runner: Runner, parser: str) -> None:
+    if runner.nextflow is None:
+        pytest.skip("the stand-in has no configuration")
+    runner.environ["NXF_SYNTAX_PARSER"] = parser
+    run = runner([Process("ASKS", "true", cpus=2, memory=100, time=70)])
+    assert run.process.returncode == 0 and "WARN" not in run.output, run.output
+    assert run.efficiency()[0]["mem_asked_mb"] == "100" and "whole minutes" not in run.log()
+    again = runner([Process("ASKS", "true", cpus=2, memory=100, time=70)], "-resume")
+    assert [row.status for row in again.rows] == ["CACHED"], again.output
+
+
+def test_a_task_that_waits_and_is_cancelled_from_outside_is_143(runner: Runner) -> None:
+    name = ("--name", "outside")
+    script = "sleep $((index == 1 ? 12 : 0))"
+    run = runner.start([Process("HOLDS", script, cpus=os.cpu_count() or 1, count=2, retries=0)], options=name)
+    cli = cli_runs.Cli(runner.runtime, runner.environ)
+    wait_until(lambda: run.jobs())
+    waiting: list[str] = []
+
+    def one_waits() -> bool:
+        found = cli("jobs", "outside", "--json").json
+        waiting[:] = [job["id"] for job in found if job["state"] not in ("RUN", "CLEANUP", "INACTIVE")]
+        return bool(waiting)
+
+    wait_until(one_waits)
+    cli("cancel", "outside", *waiting)
+    assert run.wait() == 1
+    assert [row.exit for row in run.rows if row.status == "FAILED"] == [143], run.output
+    assert "was cancelled" in next(row for row in run.rows if row.exit == 143).text(".command.log")
+
+
 def test_a_run_that_is_interrupted_while_it_starts_leaves_nothing(runner: Runner) -> None:
     run = runner.start([Process("NEVER", "true")])
     wait_until(lambda: run.of_kind("executors.flux_command", "serve"))
