@@ -33,6 +33,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "nextflow-command": nextflow.measure_command,
     "nextflow-tasks": nextflow.measure_tasks,
     "nextflow": nextflow.measure_nextflow,
+    "nextflow-kubernetes": nextflow.measure_kubernetes,
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- everything above this line is written by `make bench` -->"

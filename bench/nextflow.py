@@ -13,10 +13,16 @@ import time
 from pathlib import Path
 
 from bench.common import ROOT, NotHere, Row, environment, need_flux
+from bench.kubernetes import bed
+from bench.kubernetes_rules import pod_seconds
+from tests.cluster.runs import spec, write_config
+from tests.nextflow.pipelines import Process, as_json
 
 CALLS = 40
 TASKS = 10_000
 TRIVIAL = 200
+#: Pods at once: a node starts more of them more slowly each.
+POD_TASKS = 100
 REPEATS = 3
 MINICLUSTER = [sys.executable, "-c", "from executors.cli.main import main; main(prog_name='flux-minicluster')"]
 PIPELINE = """
@@ -132,6 +138,54 @@ def measure_nextflow() -> list[Row]:
     ]
 
 
+def measure_kubernetes() -> list[Row]:
+    """The same pipeline in a MiniCluster of two pods, against a bare pod for each task; Nextflow, or the stand-in."""
+    command = os.environ.get("FLUXOP_TEST_NEXTFLOW")
+    with bed() as (cluster, namespace, directory):
+        container = {"volumes": {"work": {"hostPath": str(directory), "path": str(directory)}}}
+        given = {"kubeconfig": str(cluster.kubeconfig), "provisioner": "direct", "namespace": namespace}
+        config = directory / "run.yaml"
+        write_config(config, spec(cluster.image.name, size=2, container=container), **given)
+        ours = [_in_pods(command, directory, config) for _ in range(REPEATS)]
+        pods = [POD_TASKS / pod_seconds(cluster, namespace, directory, POD_TASKS) for _ in range(REPEATS)]
+    tasks, each = TRIVIAL / statistics.median(ours), statistics.median(pods)
+    return [
+        Row(
+            f"{TRIVIAL} trivial tasks of {'Nextflow' if command else 'the stand-in for Nextflow'} in a MiniCluster of "
+            "2 pods, first submission -> last result, against a bare pod for each",
+            f"{tasks:.1f} tasks/s against {each:.1f} pods/s: {tasks / each:.1f}x",
+            ">= 2.5x",
+            tasks >= 2.5 * each,
+            [f"{TRIVIAL / max(ours):.1f}-{TRIVIAL / min(ours):.1f} tasks/s, {min(pods):.1f}-{max(pods):.1f} pods/s"],
+        )
+    ]
+
+
+def _in_pods(command: str | None, place: Path, config: Path) -> float:
+    """Seconds from the first submission to the last result."""
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        directory = Path(name)
+        directory.chmod(0o777)
+        if command:
+            (directory / "main.nf").write_text(PIPELINE % TRIVIAL)
+            run = [command, "run", "main.nf", "-ansi-log", "false"]
+        else:
+            (directory / "pipeline.json").write_text(as_json([Process("ONE", "true", count=TRIVIAL)]))
+            run = [sys.executable, "-m", "tests.nextflow.standin", "pipeline.json", "rows.json", "work"]
+        # What pods write and we remove, or the other way round, is of two users.
+        wide = ["sh", "-c", 'umask 0; exec "$@"', "sh"]
+        argv = [*wide, *MINICLUSTER, "nextflow", "-q", "--config", str(config), "--", *run]
+        _run(argv, directory, environment(PYTHONPATH=str(ROOT)))
+        return _span(directory)[0]
+
+
+def _span(directory: Path) -> tuple[float, float]:
+    """Seconds from the first submission to the last result below a directory, and when that was."""
+    begun = min(path.stat().st_mtime for path in directory.glob("work/*/*/.command.run"))
+    last = max(path.stat().st_mtime for path in directory.glob("work/*/*/.exitcode"))
+    return last - begun, last
+
+
 def _nextflow(command: str, kind: str) -> tuple[float, float]:
     """Seconds from the first submission to the last result, and from that to the end of the whole command."""
     environ = environment(PYTHONPATH=str(ROOT))
@@ -148,9 +202,8 @@ def _nextflow(command: str, kind: str) -> tuple[float, float]:
             argv = ["flux", "start", *run] if kind == "flux" else run
         _run(argv, directory, environ)
         end = time.time()
-        begun = min(path.stat().st_mtime for path in directory.glob("work/*/*/.command.run"))
-        last = max(path.stat().st_mtime for path in directory.glob("work/*/*/.exitcode"))
-    return last - begun, end - last
+        spent, last = _span(directory)
+    return spent, end - last
 
 
 def _run(argv: list[str], cwd: Path, env: dict[str, str]) -> str:

@@ -16,18 +16,18 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from executors import ExecutorsError, RunConfig, RunId, Session, end_run, load_config, open_session
 from executors.efficiency import UsageTable
 from executors.flux_command import arguments, environment, holders, records
 from executors.flux_command.places import SessionDirectory
-from executors.flux_command.tasks import Tasks
+from executors.flux_command.tasks import Tasks, shared_problem
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Server:
             case arguments.Other():
                 connection.pass_on()
 
-    async def _submit(self, coming: Any, connection: _Connection) -> None:
+    async def _submit(self, coming: Awaitable[None], connection: _Connection) -> None:
         try:
             await coming
         except Exception as err:  # a bug of ours: it is this task's failure, and Nextflow must not wait
@@ -288,6 +288,8 @@ def serve() -> int:
     except (ExecutorsError, OSError) as err:
         news(failed=str(err), kind=type(err).__name__)
         return 1
+    except KeyboardInterrupt:
+        return 130
     finally:
         shutil.rmtree(directory.path, ignore_errors=True)
         errors = Path(settings["report"]).with_suffix(".err")
@@ -298,14 +300,13 @@ def serve() -> int:
 
 
 async def _serve(
-    session: Session, directory: SessionDirectory, settings: Mapping[str, Any], news: Any, tell: Any
+    session: Session, directory: SessionDirectory, settings: Mapping[str, Any], news: Callable[..., None], tell: TextIO
 ) -> None:
+    """``settings``: what `launch.start` has put together, JSON."""
     report = Path(settings["report"])
     server = Server(session, directory, report, os.environ, settings["memory"])
     work = settings.get("work")
     if session.remote and work is not None:
-        from executors.flux_command.tasks import shared_problem
-
         problem = await asyncio.get_running_loop().run_in_executor(None, shared_problem, session, work)
         if problem:
             news(failed=problem, kind="ConfigError")

@@ -115,7 +115,7 @@ def test_nextflow_takes_our_configuration_without_a_word_and_resumes(runner: Run
 
 def test_a_task_that_waits_and_is_cancelled_from_outside_is_143(runner: Runner) -> None:
     name = ("--name", "outside")
-    script = "sleep $((index == 1 ? 12 : 0))"
+    script = "while [ ! -e ../../../go ]; do sleep 0.2; done"
     run = runner.start([Process("HOLDS", script, cpus=os.cpu_count() or 1, count=2, retries=0)], options=name)
     cli = cli_runs.Cli(runner.runtime, runner.environ)
     wait_until(lambda: run.jobs())
@@ -128,6 +128,7 @@ def test_a_task_that_waits_and_is_cancelled_from_outside_is_143(runner: Runner) 
 
     wait_until(one_waits)
     cli("cancel", "outside", *waiting)
+    (runner.directory / "go").touch()
     assert run.wait() == 1
     assert [row.exit for row in run.rows if row.status == "FAILED"] == [143], run.output
     assert "was cancelled" in next(row for row in run.rows if row.exit == 143).text(".command.log")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executors.flux_command import ending, environment, places, records, settings
+from executors.flux_command import ending, environment, holders, places, records, settings
 from executors.flux_command.ids import base58, task_id
 from executors.flux_command.placing import NeverFits, Node, cores_for, nodes_of
 from executors.flux_command.tasks import reason_of, sentence
@@ -192,6 +194,38 @@ def test_our_configuration_comes_before_the_users() -> None:
 )
 def test_the_work_directory_of_a_command_line(argv: list[str], environ: str | None, work: str | None) -> None:
     assert settings.work_directory(argv, environ) == work
+
+
+# -- who a session lives for
+
+
+@pytest.mark.parametrize("pidfds", [True, False])
+def test_the_end_of_a_process_is_heard_of(pidfds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_pid: int) -> int:
+        raise OSError(errno.ENOSYS, "none here")
+
+    process = subprocess.Popen(["sleep", "100"])
+
+    async def hear() -> list[int]:
+        ended: list[int] = []
+        over = asyncio.Event()
+
+        def on_end(pid: int) -> None:
+            ended.append(pid)
+            over.set()
+
+        held = holders.Holders(asyncio.get_running_loop(), on_end)
+        assert held.add(process.pid) and held.add(process.pid) and process.pid in held
+        process.kill()
+        process.wait()
+        await asyncio.wait_for(over.wait(), 30)
+        assert not held and not held.add(process.pid)
+        held.close()
+        return ended
+
+    if not pidfds:
+        monkeypatch.setattr(os, "pidfd_open", none)
+    assert len(asyncio.run(hear())) == 1
 
 
 # -- files
