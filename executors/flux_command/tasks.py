@@ -122,10 +122,17 @@ class Tasks:
     # -- what the command asks for
 
     async def submit(self, asked: Submit, directory: bytes, owner: int, reply: Reply) -> None:
-        """``reply`` gets the task's id, or the reason why there is none. ``directory`` is the task's."""
+        """``reply`` gets the task's id, or the reason why there is none. ``directory`` is the task's.
+
+        Asked for twice in one directory, since the first answer came too late, it is one task.
+        """
         earlier = self._unheard.pop(directory, None)
-        if earlier is not None and earlier.id and earlier.id in self._active:
+        if earlier is not None:
             reply(0, earlier.id + "\n")
+            return
+        waiting = next((task for task in self._submitting if task.directory == directory), None)
+        if waiting is not None:
+            waiting.reply = reply
             return
         try:
             cores = await self._cores(asked)
@@ -337,8 +344,6 @@ class Tasks:
             self._note(f"{task.name}: its result in {os.fsdecode(task.directory)} cannot be written: {error}")
         self._active.pop(task.id, None)
         self._release(task)
-        if self._unheard.get(task.directory) is task:
-            del self._unheard[task.directory]
         self._ended.setdefault(task.owner, []).append(task.id)
         try:
             self._table.ended(task.id)
