@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 WORK = "--setattr=cwd="
@@ -177,28 +177,24 @@ def _options(words: list[str], found: _Found) -> list[str]:
     """Take options from the front; what follows them."""
     while words and words[0].startswith("-") and words[0] not in ("-", "--"):
         word = words.pop(0)
-        for name, value in _split(word, words):
-            handler = _HANDLERS.get(name)
-            if handler is None:
-                found.note(f"{word}: is not known here, and has no effect")
-            else:
-                handler(found, word, value)
+        name, value = _split(word, words)
+        handler = _HANDLERS.get(name)
+        if handler is None:
+            found.note(f"{word}: is not known here, and has no effect")
+        else:
+            handler(found, word, value)
     return words
 
 
-def _split(word: str, rest: list[str]) -> Iterator[tuple[str, str | None]]:
-    """(option, value) of a word; a value that stands in the next word is taken from ``rest``."""
+def _split(word: str, rest: list[str]) -> tuple[str, str | None]:
+    """The option of a word, and its value, which is taken from ``rest`` where it stands in a word of its own."""
     if word.startswith("--"):
-        name, equals, value = word.partition("=")
-        if not equals and name in _HANDLERS and name not in _FLAGS and _is_value(rest):
-            yield name, rest.pop(0)
-        else:
-            yield name, value if equals else None
-        return
-    name, value = _LONG.get(word[:2], word[:2]), word[2:].removeprefix("=")
-    if not value and name in _HANDLERS and name not in _FLAGS and _is_value(rest):
-        value = rest.pop(0)
-    yield name, value or None
+        name, said, value = word.partition("=")
+    else:
+        name, said, value = _LONG.get(word[:2], word[:2]), word[2:], word[2:].removeprefix("=")
+    if said:
+        return name, value
+    return name, rest.pop(0) if name not in _FLAGS and _is_value(rest) else None
 
 
 def _is_value(rest: Sequence[str]) -> bool:

@@ -125,6 +125,11 @@ def test_what_cannot_be_obeyed_names_cluster_options(words: list[str]) -> None:
         submit(*words)
 
 
+def test_the_value_of_an_option_that_is_not_known_goes_with_it() -> None:
+    asked = submit("-l", "h_vmem=4G", "--what", "ever", "-c2")
+    assert asked.cores == 2 and len(asked.notes) == 2
+
+
 def test_a_name_carries_what_nextflow_does_not_pass_on() -> None:
     asked = submit("--time-limit=01", name="fxo:t90:m4096:g2 nf-A (x 'é' \"y\")")
     assert (asked.limit, asked.memory, asked.gpus) == (90.0, 4096 * MIB, 2)
