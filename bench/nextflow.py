@@ -56,14 +56,10 @@ def measure_command() -> list[Row]:
 
 def _calls(engine: str) -> dict[str, float]:
     """Medians in milliseconds."""
-    environ = environment(PYTHONPATH=str(ROOT))
     inner = [*MINICLUSTER, "nextflow", "-q", "--", sys.executable, "-m", "bench.nextflow_calls", "calls", str(CALLS)]
-    if engine == "flux":
-        inner = ["flux", "start", *inner]
-    else:
-        environ.pop("FLUX_URI", None)
-        environ["FLUX_OPERATOR_ENGINE"] = engine
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        environ = environment(PYTHONPATH=str(ROOT), FLUX_OPERATOR_ENGINE=engine, FLUX_OPERATOR_RUNTIME_DIR=directory)
+        environ.pop("FLUX_URI", None)
         found = json.loads(_run(inner, Path(directory), environ).splitlines()[-1])
     return {name: 1000 * statistics.median(values) for name, values in found.items() if values}
 

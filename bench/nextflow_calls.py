@@ -18,6 +18,7 @@ from pathlib import Path
 from bench.common import rss
 from executors.flux_command import client
 from executors.flux_command.environment import SESSION
+from executors.names import PLACE_VARIABLE
 
 WRAPPER = "#!/bin/bash\nprintf 0 > .exitcode\n"
 LIST = ["jobs", "--suppress-header", "--format={id.f58} {status_abbrev}", "--since=-15m"]
@@ -41,10 +42,13 @@ def work_directory(root: Path, number: int) -> str:
     return str(work)
 
 
-def seconds_of(argv: list[str], cwd: str, pause: float = 0.0) -> float:
+def seconds_of(argv: list[str], cwd: str, pause: float = 0.0, **environ: str) -> float:
     time.sleep(pause)
+    env = {**os.environ, **environ}
     begin = time.perf_counter()
-    subprocess.run(argv, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    subprocess.run(
+        argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+    )  # fmt: skip
     return time.perf_counter() - begin
 
 
@@ -52,6 +56,7 @@ def calls(root: Path, count: int) -> dict[str, list[float]]:
     ours = f"{os.environ[SESSION]}/bin/flux"
     directories = os.environ["PATH"].split(":")[1:]
     own = next((f"{one}/flux" for one in directories if os.access(f"{one}/flux", os.X_OK)), "")
+    uri = next((f"local://{path}" for path in Path(os.environ[PLACE_VARIABLE]).glob("fluxop/*/local-0")), "")
     python = os.path.realpath(sys.executable)
     found: dict[str, list[float]] = {"python": [], "ours": [], "flux": [], "answer": []}
     for number in range(count):
@@ -63,8 +68,10 @@ def calls(root: Path, count: int) -> dict[str, list[float]]:
         words = submit_words(work_directory(root, count + number))
         client.ask(os.environ[SESSION], [str(os.getpid()), words[1].partition("cwd=")[2], *words], 60.0)
         found["answer"].append(time.perf_counter() - begin)
-        if "FLUX_URI" in os.environ:
-            found["flux"].append(seconds_of([own, "submit", f"--output={work}/log", "/bin/true"], work, PAUSE))
+        if uri:
+            found["flux"].append(
+                seconds_of([own, "submit", f"--output={work}/log", "/bin/true"], work, PAUSE, FLUX_URI=uri)
+            )
     return found
 
 

@@ -1,4 +1,5 @@
-"""The command ``flux`` itself. It is started for every task, so it imports next to nothing and parses nothing.
+"""The command ``flux`` itself. It is started for every task, so it imports next to nothing and parses nothing. Where
+there is Perl, `executors.flux_command.fast` comes first, and this has the rarer cases.
 
 Request: null-separated words: the parent's pid, the working directory, the arguments. Reply: one byte (the exit code as
 a digit, or ``p``: for the real flux), then what is to be printed. Nothing is printed but that.
@@ -83,11 +84,14 @@ def say(code: int, text: str) -> None:
 
 def pass_on(directory: str, argv: "list[str]") -> None:
     """Become the real flux, the first on PATH that is not ours."""
+    import signal
+
     ours = directory + "/"
     path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
     for place in path.split(":"):
         program = (place or ".") + "/flux"
         if not program.startswith(ours) and posix.access(program, posix.X_OK):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
             posix.execv(program, [program, *argv])
     words = " ".join(argv[:2])
     say(

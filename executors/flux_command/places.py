@@ -2,9 +2,10 @@
 
 bin/flux, bin/nextflow    first on Nextflow's PATH
 task-bin/flux             first on the PATH of tasks
-lib/                      what the command imports, compiled
+lib/                      what the command runs and imports, compiled
 sock, lock, table         the session's socket; the lock that it holds while it lives; its tasks
 session.json, flux.config what it was started with; Nextflow's configuration
+flux/                     Flux's configuration, of an instance that is made here
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from executors import ExecutorsError
+from executors.flux_command import fast
 from executors.flux_command import settings as nextflow_settings
 from executors.flux_command.environment import TASK, without_directories
 from executors.names import PLACE_VARIABLE
@@ -35,6 +37,9 @@ _PREFIX = "fluxop-nf"
 _HERE = Path(__file__).parent
 #: What the command imports.
 _MODULES = ("__init__", "client", "burial", "ending", "records")
+#: Of an instance of our own (flux-config-ingest(5)). Nextflow submits one task after the other, and Flux would wait
+#: 10 ms with each for others to store with it.
+_INGEST = "[ingest]\nbatch-count = 1\n"
 #: Of execve(2), less "#!" and the line feed.
 _SHEBANG = 250
 
@@ -50,6 +55,7 @@ class SessionDirectory:
         self.table = path / "table"
         self.settings = path / "session.json"
         self.groups = path / "groups"
+        self.flux_config = path / "flux"
 
     def alive(self) -> bool:
         """Whether a session's process has it."""
@@ -118,7 +124,14 @@ def _fill(
     with contextlib.redirect_stdout(sys.stderr):
         compileall.compile_dir(path / "lib", quiet=1, invalidation_mode=None)
     aside.bin.mkdir()
-    _program(aside.bin / "flux", _command(directory.path))
+    _program(path / "lib" / "flux", _command(directory.path))
+    perl = shutil.which("perl", path=environ.get("PATH", ""))
+    if perl is not None:
+        (path / "lib" / "flux.pl").write_text(fast.TEXT)
+        script = str(directory.path / "lib" / "flux.pl")
+        _program(aside.bin / "flux", fast.command(os.path.abspath(perl), script, str(directory.path)))
+    else:
+        _program(aside.bin / "flux", _command(directory.path))
     aside.config.write_text(nextflow_settings.TEXT)
     nextflow = shutil.which("nextflow", path=without_directories(environ.get("PATH", ""), [str(directory.bin)]))
     if nextflow is not None:
@@ -128,6 +141,8 @@ def _fill(
         aside.task_bin.mkdir()
         _program(aside.task_bin / "flux", _task_flux(os.path.abspath(flux)))
     aside.settings.write_text(json.dumps(settings))
+    aside.flux_config.mkdir()
+    (aside.flux_config / "ingest.toml").write_text(_INGEST)
 
 
 def _program(path: Path, text: str) -> None:

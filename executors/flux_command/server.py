@@ -270,6 +270,7 @@ def serve() -> int:
             pass  # nobody listens any more; who has started us is looked for when we are ready
 
     directory = SessionDirectory(Path(settings["directory"]))
+    os.environ.setdefault("FLUX_CONF_DIR", str(directory.flux_config))
     try:
         config = config_of(settings)
         session = open_session(

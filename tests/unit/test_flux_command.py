@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -263,12 +264,14 @@ def test_results_and_sentences_are_whole_lines(tmp_path: Path) -> None:
     assert records.read_result(os.fsencode(tmp_path / "gone"), refresh=True) is None
 
 
-def test_a_session_directory_holds_commands_that_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("perl", [True, False])
+def test_a_session_directory_holds_commands_that_run(tmp_path: Path, perl: bool) -> None:
     real = tmp_path / "real" / "flux"
     real.parent.mkdir()
     real.write_text('#!/bin/sh\necho real "$@"\n')
     real.chmod(0o755)
-    environ = {"PATH": f"{real.parent}:/usr/bin:/bin", "FLUX_OPERATOR_RUNTIME_DIR": str(tmp_path)}
+    environ = {"PATH": f"{real.parent}:/usr/bin:/bin" if perl else str(real.parent)}
+    environ["FLUX_OPERATOR_RUNTIME_DIR"] = str(tmp_path)
     directory = places.directory_of("run-0123456789", environ)
     lock = places.make(directory, environ, {"end": ["true"]})
     assert directory.alive()
@@ -281,7 +284,9 @@ def test_a_session_directory_holds_commands_that_run(tmp_path: Path) -> None:
         )
         return done.returncode, done.stdout + done.stderr
 
+    assert ("perl" in (directory.bin / "flux").read_text()) == (perl and shutil.which("perl") is not None)
     assert flux("version") == (0, "real version\n")
+    assert flux("version", LC_ALL="no_SUCH", PERL5OPT="-Mnone") == (0, "real version\n")
     assert flux("submit", "x", FLUXOP_NEXTFLOW_TASK="1") == (0, "real submit x\n")
     # Nobody answers.
     code, text = flux(*["submit", "--setattr=cwd=/w", '--job-name="x"', "/bin/bash", ".command.run"])
