@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Seconds to end what the session has left, less than Nextflow waits for `flux jobs`.
-_END_LIMIT = 45.0
+_END_LIMIT = 30.0
 REASON = "the session of this run has ended without having been told to (was it killed?)"
 
 

@@ -7,11 +7,19 @@ a digit, or ``p``: for the real flux), then what is to be printed. Nothing is pr
 
 import posix
 import sys
+from _signal import (  # type: ignore[import-not-found]  # no stub; `signal` itself imports more than all of this
+    SIG_DFL,
+    SIG_IGN,
+    SIGHUP,
+    SIGINT,
+    SIGPIPE,
+    signal,
+)
 from _socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket
 
 #: Seconds to wait for an answer; Nextflow submits nothing else meanwhile, gives up cancelling after 10 and listing
-#: after 60. After "Socket timed out" it submits again by itself.
-LIMIT = {"submit": 30.0, "jobs": 40.0}
+#: after 60, and looks at no task until then. After "Socket timed out" it submits again by itself.
+LIMIT = {"submit": 30.0, "jobs": 10.0}
 OTHER_LIMIT = 6.0
 #: See `executors.flux_command.environment`.
 _INSIDE = b"FLUXOP_NEXTFLOW_TASK"
@@ -24,6 +32,9 @@ def main(directory: str) -> None:
     ours = first in ("submit", "jobs", "cancel") or argv[:2] == ["job", "cancel"]
     if not ours or _INSIDE in posix.environ:
         pass_on(directory, argv)
+    # A Ctrl-C reaches Nextflow and all that it has started: a submission is whole, and so is a cancellation.
+    signal(SIGINT, SIG_IGN)
+    signal(SIGHUP, SIG_IGN)
     limit = LIMIT.get(first, OTHER_LIMIT)
     try:
         reply = ask(directory, [str(posix.getppid()), posix.getcwd(), *argv], limit)
@@ -84,14 +95,13 @@ def say(code: int, text: str) -> None:
 
 def pass_on(directory: str, argv: "list[str]") -> None:
     """Become the real flux, the first on PATH that is not ours."""
-    import signal
-
     ours = directory + "/"
     path = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape")
     for place in path.split(":"):
         program = (place or ".") + "/flux"
         if not program.startswith(ours) and posix.access(program, posix.X_OK):
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+            for number in (SIGPIPE, SIGINT, SIGHUP):  # Python ignores the first, we may have the others
+                signal(number, SIG_DFL)
             posix.execv(program, [program, *argv])
     words = " ".join(argv[:2])
     say(

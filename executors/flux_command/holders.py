@@ -76,6 +76,19 @@ class Holders:
         self._on_end(pid)
 
 
+def keeps_its_tasks(pid: int) -> bool:
+    """Whether a Nextflow was told to leave its jobs alone when it ends."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environ = file.read().split(b"\0")
+    except OSError:
+        return False
+    said = any(word.startswith(b"NXF_DISABLE_JOBS_CANCELLATION=") and word[-1:] != b"=" for word in environ)
+    return said or b"-disable-jobs-cancellation" in words
+
+
 def _begun(pid: int) -> str | None:
     """When a process began; None for one that has ended."""
     try:

@@ -69,13 +69,16 @@ class Server:
         self._over = asyncio.Event()
         self._for_shell = False
         self._owners: set[int] = set()
+        #: Those of them whose tasks are meant to outlive them, and whether such a one has ended.
+        self._keepers: set[int] = set()
+        self._kept = False
         #: Who waits for the end, to tell how it went.
         self._leaving: list[_Connection] = []
 
     async def run(self, holds: list[int], *, for_shell: bool) -> None:
         """Until nobody holds it; one that is ``for_shell`` also until its instance is ended. Raises ExecutorsError,
         OSError."""
-        await self._tasks.start(self._lost)
+        await self._tasks.start(self._lost, self._idle)
         self._for_shell = for_shell
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.add_signal_handler(signum, self._over.set)
@@ -121,7 +124,7 @@ class Server:
                 if not self._holders.add(parent):
                     connection.reply(1, "flux: whoever submits this has ended\n")
                     return
-                self._owners.add(parent)
+                self._add_owner(parent)
                 coming = self._tasks.submit(asked, os.fsencode(cwd), parent, connection.reply)
                 connection.task = self._loop.create_task(self._submit(coming, connection))
             case arguments.Jobs():
@@ -131,6 +134,12 @@ class Server:
                 connection.reply(0, "")
             case arguments.Other():
                 connection.pass_on()
+
+    def _add_owner(self, pid: int) -> None:
+        if pid not in self._owners:
+            self._owners.add(pid)
+            if holders.keeps_its_tasks(pid):
+                self._keepers.add(pid)
 
     async def _submit(self, coming: Awaitable[None], connection: _Connection) -> None:
         try:
@@ -145,7 +154,7 @@ class Server:
             return
         self._holders.remove(pid)
         self._find_holders(without=pid)
-        if self._holders:
+        if self._holders or (self._kept and self._tasks.busy):
             connection.reply(0, f"tasks go on in the background; their log: {self._log}\n")
         else:
             self._leaving.append(connection)
@@ -153,12 +162,22 @@ class Server:
 
     def _holder_ended(self, pid: int) -> None:
         self._owners.discard(pid)
-        self._tasks.owner_ended(pid)
+        keep = pid in self._keepers
+        self._kept = self._kept or keep
+        self._tasks.owner_ended(pid, keep=keep)
         if self._session.lost is not None:
             self._lost()
         if not self._holders:
             self._find_holders(without=pid)
         if not self._holders:
+            self._end_unless_kept()
+
+    def _end_unless_kept(self) -> None:
+        if not (self._kept and self._tasks.busy):
+            self._over.set()
+
+    def _idle(self) -> None:
+        if self._kept and not self._holders:
             self._over.set()
 
     def _lost(self) -> None:

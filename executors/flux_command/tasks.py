@@ -18,7 +18,7 @@ from pathlib import Path
 
 from executors import ExecutorsError, JobHandle, JobRequest, JobResult, Outcome, Session
 from executors.efficiency import UsageTable
-from executors.flux_command import ending, placing, records
+from executors.flux_command import ending, leftovers, placing, records
 from executors.flux_command.arguments import Submit
 from executors.flux_command.ids import task_id
 from executors.flux_command.memory import Group, Groups, problem_of
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 BACKSTOP = 60.0
 #: Seconds in which a result file that a wrapper elsewhere has written becomes visible here.
 LATENCY = 10.0
+#: Seconds in which Nextflow submits a task again whose id it did not get.
+UNHEARD = 60.0
 #: Seconds from TERM to KILL for tasks whose Nextflow has ended.
 GRACE = 2.0
 _LOOKS = 20
@@ -51,8 +53,12 @@ class Task:
     reply: Reply | None
     handle: JobHandle | None = None
     id: str = ""
+    #: It has run: from then on it waits no more, whatever becomes of it.
+    begun: bool = False
     #: Why we have ended it (`executors.flux_command.ending`), and what is said of that.
     why: str | None = None
+    #: Its Nextflow has ended.
+    abandoned: bool = False
     timer: asyncio.TimerHandle | None = None
     #: Holds it to its memory.
     group: Group | None = None
@@ -61,7 +67,8 @@ class Task:
     def state(self) -> str:
         """As Nextflow understands it: S waits, R runs, or its result is being written."""
         assert self.handle is not None  # set with the submission
-        return "S" if self.handle.state in ("NEW", "DEPEND", "PRIORITY", "SCHED") else "R"
+        self.begun = self.begun or self.handle.state not in ("NEW", "DEPEND", "PRIORITY", "SCHED")
+        return "R" if self.begun else "S"
 
 
 class Tasks:
@@ -107,8 +114,10 @@ class Tasks:
         self._alone = False
         self._places: set[bytes] = set()
 
-    async def start(self, on_lost: Callable[[], None]) -> None:
-        """``on_lost`` is called when the instance is gone. Raises ExecutorsError."""
+    async def start(self, on_lost: Callable[[], None], on_idle: Callable[[], None]) -> None:
+        """``on_lost`` is called when the instance is gone, ``on_idle`` each time that the last task has ended. Raises
+        ExecutorsError."""
+        self._on_idle = on_idle
         await self._look_at_nodes()
         if self._memory == "enforce" and self._alone:
             self._groups = Groups(f"fluxop-nf-{os.getpid()}")
@@ -171,9 +180,10 @@ class Tasks:
         """Does not wait. Those that have ended, or are not known, are no error."""
         self._cancel([self._active[one] for one in ids if one in self._active], why)
 
-    def owner_ended(self, owner: int) -> None:
-        """Nobody asks for its tasks any more."""
-        self._end([task for task in (*self._active.values(), *self._submitting) if task.owner == owner])
+    def owner_ended(self, owner: int, *, keep: bool = False) -> None:
+        """Nobody asks for its tasks any more; with ``keep`` they live on all the same."""
+        if not keep:
+            self._end([task for task in (*self._active.values(), *self._submitting) if task.owner == owner])
         self._ended.pop(owner, None)
 
     def end_all(self) -> None:
@@ -182,7 +192,7 @@ class Tasks:
 
     async def settled(self, limit: float) -> bool:
         """Wait until every task has its result, ``limit`` seconds at most; whether they have."""
-        if self._active or self._submitting:
+        if self.busy:
             self._idle = asyncio.Event()
             try:
                 await asyncio.wait_for(self._idle.wait(), limit)
@@ -190,9 +200,15 @@ class Tasks:
                 return False
         return True
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._active or self._submitting)
+
     def _now_idle(self) -> None:
-        if self._idle is not None and not self._active and not self._submitting:
-            self._idle.set()
+        if not self.busy:
+            self._on_idle()
+            if self._idle is not None:
+                self._idle.set()
 
     # -- on the way in
 
@@ -288,6 +304,7 @@ class Tasks:
             if self._submitting:
                 self._started.add(job_id)
             return
+        task.begun = True
         if task.asked.limit is not None and task.timer is None:
             task.timer = self._loop.call_later(task.asked.limit, self._over, task)
 
@@ -302,6 +319,8 @@ class Tasks:
 
     def _end(self, tasks: list[Task]) -> None:
         """Sooner than Flux does, which waits for 5 s after TERM: who would have used the results is gone."""
+        for task in tasks:
+            task.abandoned = True
         if tasks:
             self._cancel(tasks, "Nextflow has ended")
             self._loop.call_later(GRACE, self._kill, tasks)
@@ -365,12 +384,22 @@ class Tasks:
         reply, task.reply = task.reply, None
         if reply is not None and not reply(code, text) and code == 0:
             self._unheard[task.directory] = task
+            self._loop.call_later(UNHEARD, self._not_asked_for, task)
+
+    def _not_asked_for(self, task: Task) -> None:
+        """Nextflow has not submitted it again: it does not know of it, and nobody would ever cancel it."""
+        if self._unheard.get(task.directory) is task:
+            del self._unheard[task.directory]
+            if task.id in self._active:
+                self._cancel([task], "Nextflow has never got its id")
 
     # -- on a thread of the pool
 
     def _settle(self, task: Task, result: JobResult) -> None:
         """Give a task its result. Raises OSError."""
         why = reason_of(task.why, result)
+        if why is not None and self._alone:
+            leftovers.end(self._session.run_name, task.id, GRACE if task.abandoned else leftovers.GRACE)
         could_not_run = result.outcome is Outcome.FAILED and result.exception is not None
         started = (result.times.start is not None or result.returncode is not None) and not could_not_run
         content = records.read_result(task.directory, refresh=not self._alone)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from tests.nextflow.pipelines import Process, Row
 from tests.nextflow.runs import Run, Runner, interrupt_group, wait_until
+from tests.processes import alive
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,6 +56,19 @@ def test_a_task_that_ignores_its_limit_is_killed(runner: Runner) -> None:
     run = runner([Process("STUBBORN", script, time=2, retries=0, strategy="ignore")])
     assert [(row.status, row.exit) for row in run.rows] == [("FAILED", 143)], run.output
     assert "time limit of 2 s reached" in run.rows[0].text(".command.log")
+
+
+def test_what_ignores_the_limit_is_gone_while_the_run_goes_on(runner: Runner) -> None:
+    stubborn = "trap '' TERM; echo $$ > ../../../pid; for i in $(seq 300); do sleep 0.2 || true; done"
+    waits = "while [ ! -e ../../../go ]; do sleep 0.2; done"
+    processes = [Process("STUBBORN", stubborn, time=2, retries=0, strategy="ignore"), Process("WAITS", waits)]
+    run = runner.start(processes)
+    file = runner.directory / "pid"
+    wait_until(lambda: file.exists() and file.read_text().strip())
+    wait_until(lambda: not alive(int(file.read_text())), 30.0)
+    assert run.process.poll() is None
+    (runner.directory / "go").touch()
+    assert run.wait() == 0, run.output
 
 
 def test_a_wrapper_that_is_killed_is_137_and_is_tried_again(runner: Runner) -> None:
@@ -180,6 +196,34 @@ def test_a_stopped_session_is_waited_for(runner: Runner) -> None:
     session.resume()
     assert run.wait() == 0, run.output
     assert not run.left()
+
+
+def test_tasks_live_on_if_nextflow_is_told_so(runner: Runner) -> None:
+    runner.environ["NXF_DISABLE_JOBS_CANCELLATION"] = "true"
+    script = "touch ../../../begun.$index; sleep 5; touch ../../../done.$index"
+    run = runner.start([Process("STAYS", script, count=2)])
+    wait_until(lambda: len(list(runner.directory.glob("begun.*"))) == 2)
+    run.engine().kill()
+    wait_until(lambda: len(list(runner.directory.glob("done.*"))) == 2)
+    wait_until(lambda: not run.left(), 30.0)
+    assert "in the background" in run.output
+
+
+def test_a_command_of_ours_is_not_ended_by_ctrl_c(runner: Runner) -> None:
+    run = start_long(runner)
+    session = run.session()
+    session.suspend()
+    [command] = runner.runtime.glob("fluxop-nf-*/bin/flux")
+    words = ["jobs", "--suppress-header", "--format={id.f58} {status_abbrev}", "--since=-15m"]
+    asking = subprocess.Popen([str(command), *words], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    time.sleep(1)
+    asking.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    session.resume()
+    out, _ = asking.communicate(timeout=30)
+    assert asking.returncode == 0 and out.count(" R\n") == 2, out
+    interrupt_group(run)
+    nothing_is_left(run)
 
 
 def test_two_runs_have_a_session_each(tmp_path: Path, runner: Runner) -> None:

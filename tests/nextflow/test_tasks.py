@@ -43,7 +43,7 @@ def with_tasks(tmp_path: Path, runtime: Path, test: Callable[[Tasks], Awaitable[
             tasks = Tasks(
                 session, records.Table(str(tmp_path / "table")), table, pool, {}, print, "cores", tmp_path / "groups"
             )
-            await tasks.start(lambda: None)
+            await tasks.start(lambda: None, lambda: None)
             await test(tasks)
             assert await tasks.settled(30)
             await asyncio.get_running_loop().run_in_executor(None, session.close)
