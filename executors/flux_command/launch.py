@@ -21,6 +21,8 @@ from executors.flux_command.server import JOIN, LEAVE
 
 #: Seconds for a session to end its instance.
 _END_LIMIT = 150.0
+#: Seconds for its process to end after that.
+_GONE_LIMIT = 10.0
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -216,6 +218,8 @@ def leave(started: Started, announce: Callable[[str], None]) -> None:
     for line in reply[1:].decode(errors="replace").splitlines():
         announce(line)
     ended = b"in the background" not in reply
+    if started.process is None and ended:
+        _wait_gone(started.directory)
     if started.process is not None and ended:
         code = started.process.wait(_END_LIMIT)
         if not reply:
@@ -223,6 +227,13 @@ def leave(started: Started, announce: Callable[[str], None]) -> None:
             announce(f"{burial.REASON} (exit code {code}){said}")
             burial.bury(str(started.directory.path))
             shutil.rmtree(started.directory.path, ignore_errors=True)
+
+
+def _wait_gone(directory: places.SessionDirectory) -> None:
+    """Of a session that another command has started: its process is not our child."""
+    end = time.monotonic() + _GONE_LIMIT
+    while directory.alive() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def shell_lines(started: Started, environ: Mapping[str, str]) -> list[str]:

@@ -67,7 +67,7 @@ def test_runs_share_a_session_if_asked(tmp_path: Path, runner: Runner) -> None:
     second = runner.start([Process("TWO", "sleep 1")], options=("--name", "both"))
     assert second.wait() == 0 and first.wait() == 0, first.output + second.output
     assert "which is there" in first.output + second.output
-    assert not first.left()
+    wait_until(lambda: not first.left(), 10.0)
 
 
 def test_in_an_allocation_the_instance_that_is_there_is_used(runner: Runner) -> None:
