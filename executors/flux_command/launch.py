@@ -217,16 +217,21 @@ def leave(started: Started, announce: Callable[[str], None]) -> None:
         reply = b""
     for line in reply[1:].decode(errors="replace").splitlines():
         announce(line)
-    ended = b"in the background" not in reply
-    if started.process is None and ended:
+    if b"in the background" in reply:
+        return
+    if started.process is None:
         _wait_gone(started.directory)
-    if started.process is not None and ended:
+        return
+    try:
         code = started.process.wait(_END_LIMIT)
-        if not reply:
-            said = "" if started.report is None else f"; {_last_words(started.report.with_suffix('.err'))}"
-            announce(f"{burial.REASON} (exit code {code}){said}")
-            burial.bury(str(started.directory.path))
-            shutil.rmtree(started.directory.path, ignore_errors=True)
+    except subprocess.TimeoutExpired:
+        announce(f"the session's process {started.process.pid} has not ended within {_END_LIMIT:g} s")
+        return
+    if not reply:
+        said = "" if started.report is None else f"; {_last_words(started.report.with_suffix('.err'))}"
+        announce(f"{burial.REASON} (exit code {code}){said}")
+        burial.bury(str(started.directory.path))
+        shutil.rmtree(started.directory.path, ignore_errors=True)
 
 
 def _wait_gone(directory: places.SessionDirectory) -> None:
