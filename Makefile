@@ -11,11 +11,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILE = $(BIN)/python -m compileall -q executors snakemake_executor_flux snakemake_executor_plugin_flux_operator \
 	airflow_provider_flux tests
 
-.PHONY: help demo demo-airflow test test-quick coverage lint bench clean
+.PHONY: help demo demo-airflow demo-nextflow test test-quick coverage lint bench clean
 
 help:
 	@echo "make demo          a variant-calling workflow through snakemake --executor flux-operator"
 	@echo "make demo-airflow  the same as a DAG in an Airflow of its own, which serves until Ctrl-C"
+	@echo "make demo-nextflow the same by a Nextflow on PATH (or NEXTFLOW=path), its tasks Flux jobs"
 	@echo "make test          all tests that this machine can run; REQUIRE=flux fails where Flux is missing"
 	@echo "make test-quick    the unit and contract tests, in under a minute"
 	@echo "make coverage      which lines the unit tests reach"
@@ -36,6 +37,10 @@ demo: $(STAMP)
 
 demo-airflow: $(STAMP)
 	@$(BIN)/python examples/airflow/demo.py
+
+NEXTFLOW ?= nextflow
+demo-nextflow: $(STAMP)
+	@NEXTFLOW='$(NEXTFLOW)' $(BIN)/python examples/nextflow/demo.py
 
 # Most tests wait, for Flux, Airflow or a kubelet, most of the time. One at a time: make test WORKERS=0
 WORKERS ?= 2

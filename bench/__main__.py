@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import airflow, core, kubernetes, lammps, operator, operator_scale, render, rules
+from bench import airflow, core, kubernetes, lammps, nextflow, operator, operator_scale, render, rules
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
@@ -32,6 +32,10 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "upstream": operator.measure_upstream,
     "lammps": lammps.measure_lammps,
     "airflow": airflow.measure_airflow,
+    "nextflow-command": nextflow.measure_command,
+    "nextflow-tasks": nextflow.measure_tasks,
+    "nextflow": nextflow.measure_nextflow,
+    "nextflow-kubernetes": nextflow.measure_kubernetes,
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- everything above this line is written by `make bench` -->"

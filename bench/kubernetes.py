@@ -30,7 +30,7 @@ _LIMIT = 300.0
 
 def measure_kubernetes() -> list[Row]:
     """Sessions: start, end, requests, rate."""
-    with _bed() as (cluster, namespace, directory):
+    with bed() as (cluster, namespace, directory):
         rows = _start(cluster, namespace, directory)
         rows += _end(cluster, namespace, directory)
         rows += _requests(cluster, namespace, directory)
@@ -40,7 +40,7 @@ def measure_kubernetes() -> list[Row]:
 
 def measure_kubernetes_rules() -> list[Row]:
     """Snakemake's rules: their rate against others, and when it hears of their end."""
-    with _bed() as (cluster, namespace, directory):
+    with bed() as (cluster, namespace, directory):
         container = {
             "resources": {"requests": {"cpu": "1500m"}},
             "volumes": {"work": {"hostPath": str(directory), "path": str(directory)}},
@@ -54,13 +54,13 @@ def measure_kubernetes_rules() -> list[Row]:
 
 
 @contextlib.contextmanager
-def _bed() -> Iterator[tuple[Cluster, str, Path]]:
+def bed() -> Iterator[tuple[Cluster, str, Path]]:
     """A cluster, a namespace, and a directory that everybody may write to, pods that mount it too."""
     try:
-        bed = Cluster()
+        started = Cluster()
     except Missing as reason:
         raise NotHere(str(reason)) from None
-    with bed as cluster, tempfile.TemporaryDirectory() as directory:
+    with started as cluster, tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o777)
         yield cluster, cluster.create_namespace(labels={}), Path(directory)
 

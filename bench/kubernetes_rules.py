@@ -38,7 +38,7 @@ def rates(cluster: Cluster, namespace: str, directory: Path, config: Path) -> li
         return _rules(jobs, directory, "--flux-operator-provisioner", "local", env=env)
 
     def pods(count: int) -> float:
-        return _pods(cluster, namespace, directory, count)
+        return pod_seconds(cluster, namespace, directory, count)
 
     for way in (kubernetes, local, pods):
         way(1)  # once for caches
@@ -100,7 +100,7 @@ def _rules(jobs: int, place: Path, *options: str, env: dict[str, str]) -> float:
         return run([*wide, *argv, "--quiet", "all", "--config", f"num={jobs}"], work, env)
 
 
-def _pods(cluster: Cluster, namespace: str, place: Path, count: int) -> float:
+def pod_seconds(cluster: Cluster, namespace: str, place: Path, count: int) -> float:
     """Seconds from the first creation to the success of so many pods, each for one rule's work, asked for at once."""
     label = uuid.uuid4().hex[:8]
     api = connect(ClusterAccess(kubeconfig=str(cluster.kubeconfig)))

@@ -20,6 +20,7 @@ MODULES = {
     "jobs": "jobs",
     "logs": "jobs",
     "cancel": "jobs",
+    "nextflow": "nextflow",
     "shell": "shell",
     "render": "files",
     "validate": "files",

@@ -1,7 +1,12 @@
-"""Coverage of each sample along the genome, and where its variants lie. Run by Snakemake's ``script:``."""
+"""Coverage of each sample along the genome, and where its variants lie.
+
+Run by Snakemake's ``script:``, or as ``plot.py TABLE GENOME PICTURE BAM...``: samples are the BAMs' names less suffix.
+"""
 
 import csv
-from typing import Any
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 
@@ -19,16 +24,15 @@ def coverage(path: str, chrom: str, length: int) -> list[float]:
     return [sum(counts[start : start + BIN]) / len(counts[start : start + BIN]) for start in range(0, length, BIN)]
 
 
-def main(job: Any) -> None:
-    with pysam.FastaFile(job.input.genome) as genome:
+def main(table_path: str, genome_path: str, picture: str, samples: Sequence[str], bams: Sequence[str]) -> None:
+    with pysam.FastaFile(genome_path) as genome:
         chrom, length = genome.references[0], genome.lengths[0]
-    with open(job.input.table, newline="") as table:
+    with open(table_path, newline="") as table:
         rows = list(csv.DictReader(table, delimiter="\t"))
-    samples = list(job.params.samples)
     figure, axes = plt.subplots(len(samples), sharex=True, figsize=(10, 1.9 * len(samples) + 1), layout="constrained")
     positions = [start / 1000 for start in range(0, length, BIN)]
     kinds = (("SNV", "#c1272d", "o"), ("insertion or deletion", "#0000a7", "^"))
-    for axis, sample, bam in zip(axes, samples, job.input.bams, strict=True):
+    for axis, sample, bam in zip(axes, samples, bams, strict=True):
         depth = coverage(bam, chrom, length)
         top = max(depth) * 1.35
         axis.fill_between(
@@ -49,7 +53,12 @@ def main(job: Any) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.suptitle("Variants in three samples of phage lambda")
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(job.output[0], dpi=130)
+    figure.savefig(picture, dpi=130)
 
 
-main(globals()["snakemake"])  # given by Snakemake
+if "snakemake" in globals():
+    job = globals()["snakemake"]  # given by Snakemake
+    main(job.input.table, job.input.genome, job.output[0], list(job.params.samples), job.input.bams)
+elif __name__ == "__main__":
+    found = sys.argv[4:]
+    main(sys.argv[1], sys.argv[2], sys.argv[3], [Path(bam).stem for bam in found], found)
