@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import distribution
 from pathlib import Path
@@ -180,6 +180,73 @@ def test_a_minicluster_is_resized_from_inside_by_whom_it_lets(mc: MiniClusters) 
     mc.wait("elastic", "Completed")
     assert sorted(mc.lead_log("elastic").split()) == ["elastic-0", "elastic-1"]
     assert mc.get("elastic")["spec"]["size"] == 2
+
+
+@pytest.fixture
+def pod_metrics(cluster: Cluster, mc: MiniClusters, tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
+    """What a metrics server says of a MiniCluster's pods: ``pod_metrics(name, cpu)``. It is asked for objects only."""
+    version = {
+        "name": "v1beta1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+    }
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "pods.metrics.k8s.io", "annotations": {"api-approved.kubernetes.io": "unapproved"}},
+        "spec": {
+            "group": "metrics.k8s.io",
+            "names": {"plural": "pods", "kind": "PodMetrics"},
+            "scope": "Namespaced",
+            "versions": [version],
+        },
+    }
+    file = tmp_path / "metrics.yaml"
+    file.write_text(yaml.safe_dump(crd))
+    cluster.install_crd(file)
+
+    def say(name: str, cpu: str) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        pods = json.loads(mc.kubectl("get", "pods", f"--selector=hpa-selector={name}", "--output=json"))["items"]
+        for pod in pods:
+            metadata = {"name": pod["metadata"]["name"], "labels": pod["metadata"]["labels"]}
+            containers = [{"name": name, "usage": {"cpu": cpu, "memory": "1Mi"}}]
+            said = {"metadata": metadata, "timestamp": now, "window": "1s", "containers": containers}
+            kind = {"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMetrics"}
+            mc.kubectl("apply", "--filename=-", input=json.dumps({**kind, **said}))
+
+    yield say
+    cluster.kubectl("delete", f"--filename={file}")
+
+
+def test_an_autoscaler_gives_it_pods_and_takes_them_again(
+    mc: MiniClusters, pod_metrics: Callable[[str, str], None]
+) -> None:
+    mc.apply("scaled", interactive=True, maxSize=2)
+    mc.wait("scaled", "Ready")
+    target = {"apiVersion": "flux-framework.org/v1alpha2", "kind": "MiniCluster", "name": "scaled"}
+    half = {"type": "Utilization", "averageUtilization": 50}
+    spec = {
+        "scaleTargetRef": target,
+        "minReplicas": 1,
+        "maxReplicas": 2,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": half}}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+    }
+    scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "scaled"}}
+    mc.kubectl("apply", "--filename=-", input=json.dumps({**scaler, "spec": spec}))
+    for cpu, size in (("100m", 2), ("5m", 1)):
+
+        def is_reached(cpu: str = cpu, size: int = size) -> bool:
+            pod_metrics("scaled", cpu)
+            found = mc.get("scaled")
+            return bool(found["spec"]["size"] == size == found["status"].get("size"))
+
+        wait_until(f"size {size}", is_reached, 2 * LIMIT)
+        wait_until("its Job", lambda size=size: mc.get("scaled", "jobs")["spec"]["parallelism"] == size, LIMIT)  # type: ignore[misc]
+        mc.wait("scaled", "Ready")
+    mc.kubectl("delete", "hpa/scaled", "miniclusters/scaled")
 
 
 def lead(mc: MiniClusters, name: str) -> str:

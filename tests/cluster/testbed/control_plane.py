@@ -184,6 +184,7 @@ class ControlPlane(Objects):
                 *(f"--service-account-private-key-file={accounts}", f"--root-ca-file={ca}"),
                 "--use-service-account-credentials=true",
                 *("--kube-api-qps=200", "--kube-api-burst=400"),
+                "--horizontal-pod-autoscaler-sync-period=2s",
             ),
             self._program(
                 "kube-scheduler",
