@@ -163,6 +163,27 @@ def resize(bed: ControlPlane, mc: MiniClusters, name: str, size: int) -> None:
                 raise
 
 
+def test_a_leader_that_was_stopped_and_goes_on_does_nothing_twice(
+    control_plane: ControlPlane, mc: MiniClusters, kubeconfig: Path, running: Program
+) -> None:
+    second = operator_program(control_plane, kubeconfig, "flux-operator-second")
+    second.start()
+    try:
+        second.wait_for("standing by", lambda: "standing by" in second.tail())
+        running.signal(signal.SIGSTOP)
+        mc.apply("meanwhile", size=2)
+        wait_until("its Job", lambda: is_starting(mc, "meanwhile"), LIMIT)
+        made = mc.get("meanwhile", "jobs")["metadata"]["uid"]
+        running.signal(signal.SIGCONT)
+        wait_until("the first to notice", lambda: "the Lease is lost" in running.tail(), LIMIT)
+        mc.apply("after", size=2)
+        wait_until("its Job", lambda: is_starting(mc, "after"), LIMIT)
+        assert mc.get("meanwhile", "jobs")["metadata"]["uid"] == made
+        assert owned_by(mc, "meanwhile") == owned_by(mc, "after") == WHOLE
+    finally:
+        second.stop()
+
+
 # -- what refuses
 
 

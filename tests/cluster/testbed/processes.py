@@ -35,11 +35,17 @@ class Program:
         if process is None:
             return
         wait_until(f"{self.name} to be running", lambda: process.poll() is not None or self._pid(), LIMIT)
-        pid = self._pid()
+        pid = self._pid() if process.poll() is None else None
         if pid:
             psutil.Process(pid).send_signal(with_signal)
         wait_until(f"the end of {self.name}", lambda: process.poll() is not None, LIMIT)
         self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it to the program, which is running."""
+        pid = self._pid()
+        assert pid is not None, f"{self.name} does not run"
+        psutil.Process(pid).send_signal(number)
 
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Waits until the condition holds. Raises NotReached with the end of the log if the program ends before."""
