@@ -100,7 +100,7 @@ def _submit(words: Sequence[str]) -> Asked:
     if len(words) < 2 or not words[0].startswith(WORK) or not words[1].startswith(NAME):
         return Other()
     name, carried = _name(words[1][len(NAME) :].removesuffix('"'))
-    found = _Found(Submit(name=name, argv=()))
+    found = _Found(Submit(name=" ".join(name.splitlines()), argv=()))  # a tag may have several
     found.carry(carried)
     rest = _options(list(words[2:]), found)
     if len(rest) != 2 or rest[0] != "/bin/bash" or not rest[1].endswith(SCRIPT):

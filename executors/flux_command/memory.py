@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+#: And the pid of a session's process.
+_PREFIX = "fluxop-nf-"
 #: The shell puts itself into the group, and becomes the task.
 _ENTER = 'echo $$ > "$1" && shift && exec "$@"'
 
@@ -64,15 +66,17 @@ class Group:
 class Groups:
     """Makes groups below one of this process; `reason` says why it cannot, "" where it can."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self._version = _ONE
         self._base: Path | None = None
         self.reason = "there are no control groups for memory here"
         self._left: list[Group] = []
         for version, parent in _parents():
-            self.reason = _try(version, parent / name)
+            _remove_dead(parent)
+            base = parent / f"{_PREFIX}{os.getpid()}"
+            self.reason = _try(version, base)
             if not self.reason:
-                self._version, self._base = version, parent / name
+                self._version, self._base = version, base
                 break
 
     @property
@@ -116,6 +120,18 @@ def _parents() -> list[tuple[_Version, Path]]:
             elif not controllers:
                 found.append((_TWO, _ROOT / path.lstrip("/")))
     return found
+
+
+def _remove_dead(parent: Path) -> None:
+    """Groups of processes that were killed, where nobody is in them any more."""
+    for base in parent.glob(f"{_PREFIX}*"):
+        pid = base.name.removeprefix(_PREFIX)
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):
+                for group in base.iterdir():
+                    if group.is_dir():
+                        group.rmdir()
+                base.rmdir()
 
 
 def _try(version: _Version, base: Path) -> str:

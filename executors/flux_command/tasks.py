@@ -120,7 +120,7 @@ class Tasks:
         self._on_idle = on_idle
         await self._look_at_nodes()
         if self._memory == "enforce" and self._alone:
-            self._groups = Groups(f"fluxop-nf-{os.getpid()}")
+            self._groups = Groups()
             if self._groups.reason:
                 self._note(f"memory of tasks is scheduled, but not enforced: {self._groups.reason}")
             else:

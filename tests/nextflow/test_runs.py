@@ -238,7 +238,7 @@ def test_two_runs_have_a_session_each(tmp_path: Path, runner: Runner) -> None:
 def test_a_task_that_takes_more_memory_than_it_asked_for_is_137(runner: Runner) -> None:
     from executors.flux_command.memory import Groups
 
-    groups = Groups("test-whether-there-are-any")
+    groups = Groups()
     groups.close()
     if groups.reason:
         pytest.skip(f"memory cannot be enforced here: {groups.reason}")

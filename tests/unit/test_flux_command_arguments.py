@@ -146,6 +146,7 @@ def test_a_name_of_the_users_own_is_left_alone() -> None:
     assert submit(name="fxo").name == "fxo"
     assert submit(name="fxo:t5").limit is None
     assert submit(name="").name == ""
+    assert submit(name="fxo nf-A (a\nb)").name == "nf-A (a b)"
 
 
 def test_without_output_to_the_log_it_goes_nowhere() -> None:
