@@ -21,6 +21,7 @@ from bench.common import NotHere, Row
 from tests.cluster.operators import installed, operator_program, wait_for_leader
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
+from tests.cluster.testbed.keeper import MARK
 from tests.cluster.testbed.missing import Missing
 
 _PAIRS = 9
@@ -244,17 +245,19 @@ def _deletion_of_one(cluster: Cluster, namespace: str, directory: Path, *, ours:
     return seconds
 
 
-def controller_process() -> psutil.Process:
-    """The controller's. Programs of the bed have a pid namespace of their own, with a program in between."""
+def controller_process(bed: ControlPlane) -> psutil.Process:
+    """The controller's. Programs of a bed may have a pid namespace of their own, with a program in between."""
     for one in psutil.process_iter(["cmdline"]):
         words = one.info["cmdline"] or []
-        if any(word.endswith("/flux-operator") for word in words[:2]) and "run" in words:
+        if not any(word.endswith("/flux-operator") for word in words[:2]) or "run" not in words:
+            continue
+        if one.environ().get(MARK) == str(bed.directory):
             return one
     raise RuntimeError("the controller does not run")
 
 
 def _many(cluster: Cluster) -> list[Row]:
-    process = controller_process()
+    process = controller_process(cluster)
     before = process.memory_info().rss
     namespace = cluster.create_namespace(labels={})
     seconds, posted = _jobs_of_many(cluster, namespace)

@@ -42,7 +42,7 @@ def measure_operator_scale() -> list[Row]:
 def _thousand(bed: ControlPlane) -> list[Row]:
     """Its status is right when a third, two thirds and all of them run, and when it is over."""
     namespace = bed.create_namespace(labels={})
-    process = controller_process()
+    process = controller_process(bed)
     before, used = process.memory_info().rss, _seconds(process)
     path = f"{PATH.format(namespace)}/large"
     bed.api.post(PATH.format(namespace), resource(_IMAGE, "large", "true", size=_PODS))
@@ -137,12 +137,11 @@ def _idle(bed: ControlPlane) -> list[Row]:
     jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
     until(lambda: len(bed.api.get(jobs)["items"]) == _IDLE_RESOURCES, "a Job for each", 0.5)
     time.sleep(20.0)  # the pods are made, and the statuses written
-    process = controller_process()
+    process = controller_process(bed)
     memory, used, asked = process.memory_info().rss, _seconds(process), _requests(bed)
     time.sleep(_IDLE_SECONDS)
     share = (_seconds(process) - used) / _IDLE_SECONDS
     more = _requests(bed) - asked
-    bed.delete_namespace(namespace)
     what = (
         f"our Flux Operator, {_IDLE_RESOURCES} MiniClusters in which nothing happens for {_IDLE_SECONDS / 60:g} minutes"
     )
