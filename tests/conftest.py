@@ -27,6 +27,10 @@ _CURE = {
 }
 
 
+# On a node of their own beside the other one: most of what they do is to wait for a kubelet.
+_SECOND_NODE = ("/test_controller.py", "/test_kueue.py", "/test_nextflow.py", "/test_snakemake.py", "/test_waiting.py")
+
+
 def pytest_configure() -> None:
     """What the tests start and interrupt must not ignore signals because they themselves were started by nohup, or with
     `&` by a script: a signal with a handler is not ignored by what is started."""
@@ -44,8 +48,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            if path.startswith("tests/cluster/") and not path.startswith("tests/cluster/control_plane/"):
-                return "cluster"
+            if path.startswith("tests/cluster/control_plane/"):
+                return path
+            if path.startswith("tests/cluster/"):
+                return "second node" if path.endswith(_SECOND_NODE) else "node"
             return "airflow" if path.startswith(("tests/airflow/", "tests/examples/test_airflow")) else path
 
     return ByFile(config, log)
