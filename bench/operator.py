@@ -5,12 +5,10 @@ Needs what tests/cluster needs. Upstream's operator is measured beside ours wher
 
 from __future__ import annotations
 
-import contextlib
 import statistics
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,11 @@ import psutil
 
 from bench import bare
 from bench.common import NotHere, Row
-from tests.cluster.operators import installed, operator_program, wait_for_leader
+from bench.kubernetes import bed
+from tests.cluster.operators import installed, operator_program, running
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.keeper import MARK
-from tests.cluster.testbed.missing import Missing
 
 _PAIRS = 9
 _ENDS = 5
@@ -37,33 +35,17 @@ PATH = "/apis/flux-framework.org/v1alpha2/namespaces/{}/miniclusters"
 
 def measure_operator() -> list[Row]:
     """Starts, ends, and two hundred at once."""
-    try:
-        bed = Cluster()
-    except Missing as reason:
-        raise NotHere(str(reason)) from None
-    with bed as cluster, tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        directory.chmod(0o777)
-        namespace = cluster.create_namespace(labels={})
-        with running_controller(cluster, directory):
-            rows = _starts(cluster, namespace, directory)
-            rows.append(_deletion(cluster, namespace, directory))
-            rows += _many(cluster)
-        return rows
+    with bed() as (cluster, namespace, directory), running(cluster, directory):
+        rows = _starts(cluster, namespace, directory)
+        rows.append(_deletion(cluster, namespace, directory))
+        return [*rows, *_many(cluster)]
 
 
 def measure_upstream() -> list[Row]:
     """Ours and upstream's in turn, each for a few starts and a deletion; and the many of each."""
-    try:
-        bed = Cluster()
-    except Missing as reason:
-        raise NotHere(str(reason)) from None
-    with bed as cluster, tempfile.TemporaryDirectory() as name:
+    with bed() as (cluster, namespace, directory):
         if cluster.operator is None:
             raise NotHere("upstream's Flux Operator, named by FLUXOP_TEST_OPERATOR")
-        directory = Path(name)
-        directory.chmod(0o777)
-        namespace = cluster.create_namespace(labels={})
         with installed(cluster, directory) as kubeconfig:
             programs = {"ours": operator_program(cluster, kubeconfig), "upstream": cluster.operator_program()}
             starts: dict[str, list[float]] = {one: [] for one in programs}
@@ -107,18 +89,6 @@ def measure_upstream() -> list[Row]:
             jobs["ours"] <= jobs["upstream"],
         ),
     ]
-
-
-@contextlib.contextmanager
-def running_controller(cluster: ControlPlane, directory: Path) -> Iterator[None]:
-    with installed(cluster, directory) as kubeconfig:
-        program = operator_program(cluster, kubeconfig)
-        program.start()
-        try:
-            wait_for_leader(cluster)
-            yield
-        finally:
-            program.stop()
 
 
 def resource(image: str, name: str, command: str, *, size: int = 2, **more: Any) -> dict[str, Any]:
@@ -245,13 +215,13 @@ def _deletion_of_one(cluster: Cluster, namespace: str, directory: Path, *, ours:
     return seconds
 
 
-def controller_process(bed: ControlPlane) -> psutil.Process:
+def controller_process(cluster: ControlPlane) -> psutil.Process:
     """The controller's. Programs of a bed may have a pid namespace of their own, with a program in between."""
     for one in psutil.process_iter(["cmdline"]):
         words = one.info["cmdline"] or []
         if not any(word.endswith("/flux-operator") for word in words[:2]) or "run" not in words:
             continue
-        if one.environ().get(MARK) == str(bed.directory):
+        if one.environ().get(MARK) == str(cluster.directory):
             return one
     raise RuntimeError("the controller does not run")
 
@@ -290,9 +260,11 @@ def _many(cluster: Cluster) -> list[Row]:
     ]
 
 
-def delete_all(bed: ControlPlane, namespace: str) -> None:
+def delete_all(cluster: ControlPlane, namespace: str) -> None:
     """MiniClusters, and no more than begin to: nothing of this is measured."""
-    bed.kubectl("delete", "miniclusters", "--all", "--cascade=background", f"--namespace={namespace}", "--wait=false")
+    cluster.kubectl(
+        "delete", "miniclusters", "--all", "--cascade=background", f"--namespace={namespace}", "--wait=false"
+    )
 
 
 def _jobs_of_many(cluster: Cluster, namespace: str) -> tuple[float, float]:

@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 
 from bench.common import NotHere, Row
-from bench.operator import PATH, controller_process, delete_all, resource, running_controller, until
+from bench.operator import PATH, controller_process, delete_all, resource, until
 from executors.controller.manifests import NAME, NAMESPACE
+from tests.cluster.operators import running
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.missing import Missing
 
@@ -32,7 +33,7 @@ def measure_operator_scale() -> list[Row]:
         bed = ControlPlane()
     except Missing as reason:
         raise NotHere(str(reason)) from None
-    with bed, tempfile.TemporaryDirectory() as directory, running_controller(bed, Path(directory)):
+    with bed, tempfile.TemporaryDirectory() as directory, running(bed, Path(directory)):
         return [*_thousand(bed), *_idle(bed)]
 
 

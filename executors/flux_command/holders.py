@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from executors.flux_command.environment import SESSION
+from executors.flux_command.processes import environments
 
 #: Seconds between two looks where there are no pidfds.
 _INTERVAL = 1.0
@@ -102,15 +103,6 @@ def _begun(pid: int) -> str | None:
 def of_session(directory: str) -> Iterator[int]:
     """Processes whose environment names the session, as Nextflow's has that was put into the background."""
     wanted = f"{SESSION}={directory}".encode()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                words = file.read().split(b"\0")
-            with open(f"/proc/{entry}/stat", "rb") as file:
-                state = file.read().rpartition(b")")[2].split()[0]
-        except OSError:
-            continue  # another user's, or it has just ended
-        if wanted in words and state not in (b"Z", b"X"):
-            yield int(entry)
+    for pid, words in environments():
+        if wanted in words and _begun(pid) is not None:
+            yield pid

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from executors import ConfigError, ExecutorsError, ProvisionError, RunId, run_name
+from executors import ConfigError, ProvisionError, RunId, run_name
 from executors.flux_command import burial, client, environment, places, settings
 from executors.flux_command.server import JOIN, LEAVE
 
@@ -255,6 +255,3 @@ def find_nextflow(argv: Sequence[str], environ: Mapping[str, str]) -> str | None
     if shutil.which(argv[0], path=environ.get("PATH", "")) is None:
         return f"{argv[0]}: no such program on PATH; install Nextflow (https://nextflow.io), or name it by its path"
     return None
-
-
-__all__ = ["ExecutorsError", "Started", "Wanted", "find_nextflow", "leave", "run_nextflow", "shell_lines", "start"]

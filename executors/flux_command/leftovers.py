@@ -9,6 +9,7 @@ import signal
 import time
 
 from executors.flux_command.environment import TASK
+from executors.flux_command.processes import environments
 
 #: Seconds from TERM to KILL, as Flux's own.
 GRACE = 5.0
@@ -35,18 +36,7 @@ def end(run: str, job: str, grace: float = GRACE) -> int:
 
 def _of_job(run: str, job: str) -> list[int]:
     mark, wanted = f"{TASK}={run}".encode(), job[1:].encode()
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                words = file.read().split(b"\0")
-        except OSError:
-            continue  # another user's, or it has just ended
-        if mark in words and any(_is_job(word, wanted) for word in words):
-            found.append(int(entry))
-    return found
+    return [pid for pid, words in environments() if mark in words and any(_is_job(word, wanted) for word in words)]
 
 
 def _is_job(word: bytes, wanted: bytes) -> bool:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.cluster.operators import installed, operator_program, wait_for_leader
+from tests.cluster.operators import running
 from tests.cluster.runs import Runs, runs_on
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
@@ -44,12 +44,8 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Flux Operator, running: upstream's where it is given, else ours, with the rights that it is published with."""
     if cluster.crd is None or cluster.operator is None:
-        with installed(cluster, tmp_path_factory.mktemp("operator")) as kubeconfig:
-            ours = operator_program(cluster, kubeconfig)
-            ours.start()
-            wait_for_leader(cluster)
+        with running(cluster, tmp_path_factory.mktemp("operator")):
             yield
-            ours.stop()
         return
     cluster.install_crd(cluster.crd)
     program = cluster.start_operator()

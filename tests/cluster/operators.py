@@ -50,6 +50,19 @@ def operator_program(cluster: ControlPlane, kubeconfig: Path, name: str = "flux-
     return Program(cluster.place, name, argv, {"KUBECONFIG": str(kubeconfig), "NO_PROXY": "*"})
 
 
+@contextmanager
+def running(cluster: ControlPlane, directory: Path) -> Iterator[None]:
+    """Installed, and one replica that leads, with the rights that it is published with."""
+    with installed(cluster, directory) as kubeconfig:
+        program = operator_program(cluster, kubeconfig)
+        program.start()
+        try:
+            wait_for_leader(cluster)
+            yield
+        finally:
+            program.stop()
+
+
 def wait_for_leader(cluster: ControlPlane) -> str:
     """Who holds the Lease."""
 

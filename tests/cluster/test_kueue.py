@@ -16,7 +16,7 @@ from executors.lifecycle.reap import reap
 from executors.names import RunId, run_name
 from executors.provision.direct import DirectProvisioner
 from executors.provision.inventory import instances
-from tests.cluster.operators import MiniClusters, installed, operator_program, wait_for_leader
+from tests.cluster.operators import MiniClusters, running
 from tests.cluster.runs import LIMIT, Runs, job, spec
 from tests.cluster.testbed import kueue
 from tests.cluster.testbed.cluster import Cluster
@@ -128,12 +128,8 @@ def phases(runs: Runs) -> list[str]:
 
 @pytest.fixture(scope="module")
 def controller(cluster: Cluster, with_kueue: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with installed(cluster, tmp_path_factory.mktemp("operator")) as kubeconfig:
-        program = operator_program(cluster, kubeconfig)
-        program.start()
-        wait_for_leader(cluster)
+    with running(cluster, tmp_path_factory.mktemp("operator")):
         yield
-        program.stop()
 
 
 @pytest.mark.usefixtures("controller", "queue")
