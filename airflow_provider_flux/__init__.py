@@ -5,7 +5,7 @@ Nothing is imported here: DAG files are parsed often, and each imports what it u
 - `operators`: FluxOperator, FluxMiniCluster, FluxCreateMiniClusterOperator, FluxDeleteMiniClusterOperator
 - `decorators`: ``@task.flux`` and ``@task.flux_python``
 - `sensors`: FluxJobSensor; `triggers`: FluxJobTrigger
-- `hook`: the connection type ``flux``
+- `hooks`: the connection type ``flux``; `exceptions`: what tasks fail with
 
 Must not live here: how instances are made, reached and ended (`executors`).
 """

@@ -6,13 +6,16 @@ from __future__ import annotations
 FIELDS = {
     "provisioner": (
         "Provisioner",
-        "direct or operator (Kubernetes), local (this machine), attach (an instance that is there)",
+        "direct or operator (Kubernetes), local (this machine), attach (the instance of FLUX_URI)",
     ),
-    "config": ("Pipeline config", "Path of a FluxRun or MiniCluster YAML file on the workers, or its content"),
+    "config": ("Pipeline config", "Path of a FluxRun or MiniCluster YAML file on the workers, or the YAML text itself"),
     "namespace": ("Namespace", "Kubernetes namespace; default: the context's"),
-    "kubeconfig": ("kubeconfig", "Path on workers and triggerers; default: the pod's service account, or kubectl's"),
+    "kubeconfig": (
+        "kubeconfig",
+        "Path on workers and triggerers; default: as kubectl, or in a pod its service account",
+    ),
     "context": ("Context", "Context in the kubeconfig; default: its current one"),
     "kubernetes_conn_id": ("Kubernetes connection", "Take kubeconfig, context and namespace from this connection"),
-    "job_url": ("Job link", "URL of a job, with {namespace}, {name}, {instance} and {job} to be filled in"),
-    "minicluster_url": ("MiniCluster link", "URL of a MiniCluster, with {namespace} and {name} to be filled in"),
+    "job_url": ("Job link", "URL of a job; {namespace}, {name}, {instance} and {job} are filled in"),
+    "minicluster_url": ("MiniCluster link", "URL of a MiniCluster; {namespace} and {name} are filled in"),
 }

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-#: Of its fields, what says how a cluster is reached, which `of_kubernetes` honours.
+#: Of its fields, what says how a cluster is reached, which `kubernetes_settings` honours.
 _SOURCES = ("in_cluster", "kube_config_path", "kube_config")
 _HONOURED = (*_SOURCES, "cluster_context", "namespace")
 #: Of the pods that Airflow itself makes, and so of no concern here.
@@ -21,7 +21,7 @@ _PREFIX = "extra__kubernetes__"
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
-def of_kubernetes(conn_id: str, extra: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+def kubernetes_settings(conn_id: str, extra: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """kubeconfig (a path), content (of one), context and namespace, as far as they are set. Raises ConfigError."""
     from executors import ConfigError
 
@@ -30,7 +30,7 @@ def of_kubernetes(conn_id: str, extra: Mapping[str, Any], environ: Mapping[str, 
     given = {name: value for name, value in given.items() if _is_set(value)}
     where = f"kubernetes_conn_id {conn_id}"
     problems = [
-        f"{where}: {name}: cannot be honoured by instances; {_CURES.get(name, 'leave it out')}"
+        f"{where}: {name}: is not supported for instances; {_CURES.get(name, 'leave it out')}"
         for name in given
         if name not in _HONOURED and name not in _OF_AIRFLOWS_PODS
     ]
@@ -40,10 +40,10 @@ def of_kubernetes(conn_id: str, extra: Mapping[str, Any], environ: Mapping[str, 
     found = {"context": given.get("cluster_context"), "namespace": given.get("namespace")}
     if "in_cluster" in given:
         if "cluster_context" in given:
-            problems.append(f"{where}: cluster_context: in_cluster has none; leave one of the two out")
+            problems.append(f"{where}: cluster_context: in_cluster has no contexts; leave one of the two out")
         if not environ.get("KUBERNETES_SERVICE_HOST"):
             problems.append(
-                f"{where}: in_cluster: this is no pod (KUBERNETES_SERVICE_HOST is not set); give a kubeconfig"
+                f"{where}: in_cluster: this is not a pod (KUBERNETES_SERVICE_HOST is not set); give a kubeconfig"
             )
         found["content"] = _of_service_account(environ)
     if problems:

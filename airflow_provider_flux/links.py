@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
-    from airflow_provider_flux.hook import Settings
+    from airflow_provider_flux.connection import Settings
 
 
 class _FluxLink(BaseOperatorLink):
@@ -36,7 +36,7 @@ class FluxMiniClusterLink(_FluxLink):
 
 
 def push_links(ti: Any, settings: Settings, *, name: str, instance: str, job: str = "") -> dict[str, str]:
-    """Leave the links that the connection has templates for; gives them by their XCom's key."""
+    """Leave the links that the connection has templates for. Returns them by their XCom's key."""
     links: dict[str, str] = {}
     values = {"namespace": str(settings.options.get("namespace", "")), "name": name, "instance": instance, "job": job}
     filled = {field: quote(value, safe="") for field, value in values.items()}

@@ -60,8 +60,8 @@ class _Listener:
     def _end(self, dag_id: str, run_id: str) -> None:
         from airflow.models.dagrun import DagRun
 
-        from airflow_provider_flux.hook import FluxHook
-        from airflow_provider_flux.minicluster import MiniCluster
+        from airflow_provider_flux.cluster_reference import MiniCluster
+        from airflow_provider_flux.hooks.flux import FluxHook
 
         tasks = DagRun.fetch_task_instances(dag_id=dag_id, run_id=run_id)
         if not any(task.operator in _OURS for task in tasks):

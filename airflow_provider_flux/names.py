@@ -35,7 +35,7 @@ def deployment_id() -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:8]
 
 
-def run_of(deployment: str, dag_id: str, run_id: str, minicluster: str = "") -> RunId:
+def make_run_id(deployment: str, dag_id: str, run_id: str, minicluster: str = "") -> RunId:
     """The run whose instance a DAG run uses; ``minicluster`` tells several of one DAG run apart."""
     from executors import RunId
 

@@ -1,7 +1,7 @@
 """A job's output on its way into a task's log: bytes -> lines, each logged once, and the one that becomes the XCom.
 
-Pure. A *place* is how far somebody has read; it is kept with the job (`Session.mark`), so that whoever goes on after a
-restart logs no line twice and none is missing.
+Pure. A *place* is how far somebody has read; it is kept with the job (`Session.save_bookmark`), so that the reader
+that goes on after a restart logs no line twice and none is missing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Result:
 
 
 class OutputLog:
-    """Takes what a job writes; gives lines to log.
+    """Takes what a job writes, and returns lines to log.
 
     ``limit``: bytes of the result's line that are kept. ``marker``: where set, what follows it in a line of stdout is
     the result, and is not logged; else the last line of stdout that is not blank. ``masker``: for all that leaves here.
@@ -108,7 +108,7 @@ class OutputLog:
         return found
 
     def _extend(self, stream: str, at: _Stream, more: bytes) -> list[str]:
-        """Take what continues the current line; gives what is too long to be kept."""
+        """Take what continues the current line. Returns what is too long to be kept."""
         at.rest += more
         most = max(MAX_LOGGED, self._limit + len(self._marker))
         found = []
@@ -169,7 +169,7 @@ class OutputError(ValueError):
     """The output is not what the task was to give as its XCom."""
 
 
-def xcom_of(result: Result | None, kind: str, limit: int) -> object:
+def to_xcom(result: Result | None, kind: str, limit: int) -> object:
     """What a task returns: ``none``; ``last_line`` as text (None where there is none); ``json``, parsed.
 
     Raises OutputError.
@@ -215,7 +215,7 @@ def _unstorable(value: object, path: str, depth: int) -> Iterator[str]:
     if depth > _DEEPEST:
         yield f"it is nested more than {_DEEPEST} deep"
     elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{path} is {value}, which JSON has not; write null or a string"
+        yield f"{path} is {value}, which is not in JSON; write null or a string"
     elif isinstance(value, int) and value not in _INTEGERS:
         yield f"{path} is an integer of more than 64 bits; write it as a string"
     elif isinstance(value, str):
@@ -227,12 +227,12 @@ def _unstorable(value: object, path: str, depth: int) -> Iterator[str]:
         for key, one in value.items():
             yield from _unwritable(key, f"a key of {path}")
             if key in _RESERVED:
-                yield f"{path} has the key {key!r}, which is Airflow's own; give it another name"
+                yield f"{path} has the key {key!r}, which Airflow reserves; give it another name"
             yield from _unstorable(one, f"{path}.{key}", depth + 1)
 
 
 def _unwritable(text: str, path: str) -> Iterator[str]:
     if any("\ud800" <= char <= "\udfff" for char in text):
-        yield f"{path} holds half of a surrogate pair, which is no character; write UTF-8"
+        yield f"{path} holds half of a surrogate pair, which is not a character; write UTF-8"
     if "\0" in text:
-        yield f"{path} holds a null character, which databases do not take"
+        yield f"{path} holds a null character, which databases do not accept"

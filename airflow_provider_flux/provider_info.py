@@ -26,12 +26,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "sensors": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.sensors.job"]}],
-        "hooks": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.hook"]}],
+        "hooks": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.hooks.flux"]}],
         "triggers": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.triggers.job"]}],
         "connection-types": [
             {
                 "connection-type": "flux",
-                "hook-class-name": f"{_PACKAGE}.hook.FluxHook",
+                "hook-class-name": f"{_PACKAGE}.hooks.flux.FluxHook",
                 "hook-name": _NAME,
                 "ui-field-behaviour": {
                     "hidden-fields": ["host", "schema", "port", "login", "password", "extra"],
@@ -62,25 +62,26 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "Tasks as Flux jobs.",
                 "options": {
                     "deployment_id": {
-                        "description": "Tells the MiniClusters of this Airflow from those of others in the same "
-                        "namespace. Must be the same in all components. Default: made of Airflow's home and addresses.",
-                        "version_added": "0.2.0",
+                        "description": "Distinguishes the MiniClusters of this Airflow from those of others in the "
+                        "same namespace. Must be the same in all components. Default: a hash of Airflow's home and "
+                        "addresses.",
+                        "version_added": "0.1.0",
                         "type": "string",
                         "example": "prod",
                         "default": "",
                     },
                     "max_xcom_bytes": {
                         "description": "The longest line of output that becomes an XCom, in bytes.",
-                        "version_added": "0.2.0",
+                        "version_added": "0.1.0",
                         "type": "integer",
                         "example": None,
                         "default": "65536",
                     },
                     "listener": {
-                        "description": "End a DAG run's own MiniCluster as soon as the run has ended, from the "
-                        "scheduler. It then needs the rights to do so. Without, it ends by its idle time-out where no "
-                        "teardown task has deleted it.",
-                        "version_added": "0.2.0",
+                        "description": "Let the scheduler end the MiniCluster of a DAG run when the run has ended. The "
+                        "scheduler then needs permission to do so. Otherwise, a MiniCluster that no teardown task has "
+                        "deleted ends by its idle time-out.",
+                        "version_added": "0.1.0",
                         "type": "boolean",
                         "example": None,
                         "default": "False",

@@ -1,9 +1,9 @@
 """How a triggerer comes to know what it must mask, while Airflow's database holds none of it.
 
 Arguments of a trigger are in the database, and the API shows them. So they hold the values encrypted, and the key is
-with the job, in the memory of the instance's agent (`Session.mark`): neither of the two is of use without the other.
-Where the agent has lost the key (it was started again), the triggerer logs nothing; the worker that goes on logs all.
-"""
+with the job, in the memory of the instance's agent (`Session.save_bookmark`): neither of the two is of use without the
+other. Where the agent has lost the key (it was started again), the triggerer logs nothing; the worker that goes on
+logs all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept with a job for whoever reads its output next."""
+    """What is kept with a job for the next reader of its output."""
 
     #: Number of the try whose log the output goes to.
     attempt: int
@@ -24,7 +24,7 @@ class Kept:
     key: str = ""
 
     @classmethod
-    def of(cls, text: str | None) -> Kept | None:
+    def parse(cls, text: str | None) -> Kept | None:
         """None where nothing was kept."""
         attempt, _, rest = (text or "").partition(":")
         place, _, key = rest.partition(":")

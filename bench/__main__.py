@@ -1,4 +1,4 @@
-"""Command line: all measurements, or the named ones, whose rows then replace their old ones in docs/benchmarks.md."""
+"""Run all measurements, or the named ones. Their rows replace the old ones in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench import airflow, core, kubernetes, lammps, nextflow, operator, operator_scale, render, rules
+from bench import (
+    airflow,
+    core,
+    kubernetes,
+    lammps,
+    nextflow,
+    operator,
+    operator_hostname,
+    operator_scale,
+    pilot,
+    render,
+    rules,
+    short_tasks,
+)
 from bench.common import ROOT, NotHere, Row
 
 MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
@@ -22,15 +35,23 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "latency": rules.measure_latency,
     "memory": core.measure_memory,
     "embedded": rules.measure_embedded,
+    "short-tasks": short_tasks.measure_short_tasks,
     "rules": rules.measure_flux,
+    "pilot": pilot.measure_pilot,
+    "pilot-start": pilot.measure_start,
+    "pilot-rules": pilot.measure_rules,
+    "pilot-memory": pilot.measure_memory,
     "scripts": rules.measure_scripts,
+    "warm": rules.measure_warm,
     "end": rules.measure_end,
     "kubernetes": kubernetes.measure_kubernetes,
     "kubernetes-rules": kubernetes.measure_kubernetes_rules,
     "operator": operator.measure_operator,
     "operator-scale": operator_scale.measure_operator_scale,
     "upstream": operator.measure_upstream,
+    "hostname": operator_hostname.measure_hostname,
     "lammps": lammps.measure_lammps,
+    "lammps-operator": lammps.measure_lammps_operator,
     "airflow": airflow.measure_airflow,
     "nextflow-command": nextflow.measure_command,
     "nextflow-tasks": nextflow.measure_tasks,
@@ -93,7 +114,9 @@ def replace_rows(text: str, rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*MEASUREMENTS, []], help="default: all")
-    parser.add_argument("--memory-jobs", type=int, help="so many jobs instead of 20,000, measured alone")
+    parser.add_argument(
+        "--memory-jobs", type=int, help="measure the memory of this many jobs, instead of 20,000, and nothing else"
+    )
     arguments = parser.parse_args()
     rows: list[Row] = []
     missing: list[str] = []

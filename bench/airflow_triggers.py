@@ -15,10 +15,11 @@ import time
 import uuid
 from pathlib import Path
 
-from airflow_provider_flux.hook import FluxHook, joinable
+from airflow_provider_flux.hooks.flux import FluxHook, reconnect_options
 from airflow_provider_flux.triggers.job import FluxJobTrigger
 from bench.common import rss
 from executors import JobRequest, RunId, Session, load_config, open_session
+from tests.support.sessions import ask
 
 #: The first jobs hold all cores until all triggers wait.
 _HOLD = "while [ ! -e {gate} ]; do sleep 0.1; done"
@@ -35,7 +36,7 @@ def main(count: int) -> None:
         handles = session.submit([JobRequest(argv=["echo", str(number)]) for number in range(count)])
         ids = [str(handle.wait_submitted(60.0)) for handle in (*held, *handles)][len(held) :]
         try:
-            print(json.dumps(asyncio.run(_watch(session, ids, joinable(config), gate))))
+            print(json.dumps(asyncio.run(_watch(session, ids, reconnect_options(config), gate))))
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(gate)
@@ -58,7 +59,7 @@ async def _watch(session: Session, ids: list[str], options: dict[str, object], g
     asyncio.get_running_loop().call_later(1.0, first.cancel)  # it waits behind the held cores
     async for _ in FluxJobTrigger(run_name=session.run_name, options=options, job_id=str(first.wait_submitted())).run():
         pass
-    # A full collection of what Airflow has loaded takes 0.1 s by itself, whoever allocates.
+    # A full collection of what Airflow has loaded takes 0.1 s by itself, no matter who allocates.
     gc.collect()
     gc.freeze()
     before = rss(os.getpid())
@@ -69,10 +70,10 @@ async def _watch(session: Session, ids: list[str], options: dict[str, object], g
         await asyncio.sleep(0)
     clients = 1
     while clients < 2:
-        clients = (await asyncio.to_thread(session.request, "info"))["clients"]
+        clients = (await asyncio.to_thread(ask, session, "info"))["clients"]
         await asyncio.sleep(0.1)
     await asyncio.sleep(3.0)  # all of them wait, and what their beginning cost is in the figures
-    clients = (await asyncio.to_thread(session.request, "info"))["clients"]
+    clients = (await asyncio.to_thread(ask, session, "info"))["clients"]
     begin = time.monotonic()
     await asyncio.to_thread(Path(gate).touch)
     await asyncio.gather(*triggers)

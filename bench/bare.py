@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from executors.provision.certificate import make_certificate
+from executors.provision.kubernetes.certificate import make_certificate
 from tests.cluster.testbed.cluster import Cluster
 
 _LIMIT = 60.0
@@ -69,7 +69,7 @@ def first_of_upstream(cluster: Cluster, namespace: str, out: Path) -> float:
     cluster.api.post(f"/apis/flux-framework.org/v1alpha2/namespaces/{namespace}/miniclusters", manifest)
     wait_for_file(out / name)
     seconds = time.monotonic() - begin
-    # In the foreground, upstream's operator would make anew what goes before its resource.
+    # In the foreground, upstream's operator would make again what goes before its resource.
     cluster.kubectl("delete", f"minicluster/{name}", "--cascade=background", f"--namespace={namespace}")
     selector = (f"--selector=job-name={name}", f"--namespace={namespace}", f"--timeout={_LIMIT:g}s")
     cluster.kubectl("wait", "pods", "--for=delete", *selector)

@@ -55,6 +55,15 @@ def run(argv: list[str], cwd: Path, env: Mapping[str, str]) -> float:
     return seconds
 
 
+def until(condition: Callable[[], bool], what: str, pause: float = 0.01, limit: float = 120.0) -> None:
+    """Wait for a condition, which is asked every ``pause`` seconds. Raises RuntimeError after ``limit`` seconds."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what}: not within {limit:g} s")
+        time.sleep(pause)  # what it waits for can only be asked
+
+
 def snakemake_seconds(jobs: int, *arguments: str, env: Mapping[str, str], python: str = sys.executable) -> float:
     """Wall time of a Snakemake with so many trivial shell rules, in a fresh directory."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:

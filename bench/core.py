@@ -59,9 +59,9 @@ def inside_ingest(repeats: int) -> dict[str, float]:
     """Alternating, in one instance, so that both meet the same broker. FLUX_URI names it."""
     ours, native = [], []
     with open_session(RunId("bench", "ingest"), load_config(), max_in_flight=INGEST) as session:
-        from executors.job import Defaults, Environments, make_item
+        from executors.job import Defaults, Environments, prepare_submission
 
-        spec = make_item(held(1)[0], Defaults(), Environments(os.environ), "/").jobspec
+        spec = prepare_submission(held(1)[0], Defaults(), Environments(os.environ), "/").jobspec
         spec["attributes"]["user"] = {"fxo": {"run": "x" * 20, "key": "x" * 20, "digest": "x" * 24, "name": ""}}
         path = Path(f"/tmp/bench-native-{os.getpid()}.json")
         path.write_text(json.dumps([spec, INGEST]))
@@ -122,7 +122,7 @@ def measure_memory(jobs: int = 20_000) -> list[Row]:
             done.set()
 
     with open_session(RunId("bench", f"memory-{jobs}"), config, environ=environ) as session:
-        from executors.provision.rundir import base_directory
+        from executors.provision.local.rundir import base_directory
 
         pids = processes(session.run_name)
         before = {name: rss(pid) for name, pid in {**pids, "client": os.getpid()}.items()}
@@ -181,7 +181,7 @@ def measure_import(repeats: int = 25) -> list[Row]:
     modules = subprocess.run([sys.executable, "-c", counting], env=env, capture_output=True, text=True, check=True)
     return [
         Row("import of `executors` beyond Python's own start", f"{cost * 1000:.0f} ms", "<= 60 ms", cost <= 0.06),
-        # The same on any machine, however busy: it tells a change of ours from one of the machine's.
+        # The same on any machine, however busy: it tells a change in this code from one of the machine's.
         Row("the same: modules, Python's own among them", modules.stdout.strip(), "explained below", None),
     ]
 

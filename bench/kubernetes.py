@@ -23,7 +23,7 @@ from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.missing import Missing
 
 _REPEATS = 5
-#: More: now and then a kubelet waits a second or two for a ConfigMap, whoever made it.
+#: More: now and then a kubelet waits a second or two for a ConfigMap, no matter who made it.
 _STARTS = 9
 _LIMIT = 300.0
 
@@ -144,10 +144,10 @@ def _end(cluster: Cluster, namespace: str, directory: Path) -> list[Row]:
         else:
             session.close()
         seconds = time.monotonic() - begin
-        session.close(release=False)  # does nothing where it is closed
+        session.leave()  # does nothing where it is closed
         assert file.read_text() == "tidy\n"
-        left = cluster.kubectl("get", KINDS, f"--namespace={namespace}", "--output=name").split()
-        assert left == ["configmap/kube-root-ca.crt"], left
+        left = cluster.left_in(namespace, *KINDS)
+        assert not left, left
         return seconds
 
     rounds = [(once(deleted=False), once(deleted=True)) for _ in range(_REPEATS)]

@@ -15,7 +15,7 @@ from typing import Any
 from bench.common import ROOT, TRIVIAL, Row, environment, percentile, run
 from executors.kube import ClusterAccess, connect
 from executors.kube.api import PODS
-from executors.provision.watching import Change, Follower, Wanted
+from executors.provision.kubernetes.watching import Change, ResourceWatcher, Wanted
 from tests.cluster.testbed.cluster import Cluster
 
 _REPEATS = 3
@@ -107,11 +107,11 @@ def pod_seconds(cluster: Cluster, namespace: str, place: Path, count: int) -> fl
     wanted = [Wanted(PODS, labels=f"bench={label}")]
     over: set[str] = set()
     try:
-        with Follower(api, namespace, wanted) as follower:
+        with ResourceWatcher(api, namespace, wanted) as watcher:
             begin = time.monotonic()
             for number in range(count):
                 api.create(PODS, namespace, _pod(cluster.image.name, f"task-{label}-{number}", label, place))
-            for change in follower.changes(lambda: begin + _LIMIT):
+            for change in watcher.changes(lambda: begin + _LIMIT):
                 if change is None:
                     raise RuntimeError(f"{len(over)} of {count} pods had ended after {_LIMIT:g} s")
                 if isinstance(change, Change) and change.object["status"]["phase"] == "Succeeded":

@@ -10,26 +10,25 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from snakemake import cli
 
 from bench.common import TRIVIAL
-from snakemake_executor_flux.executor import Executor
+from executors import JobResult
+from snakemake_executor_flux.efficiency import Asked, Efficiency
 
 delays: list[float] = []
 
 
 def main() -> int:
-    report = Executor._after
+    add = Efficiency.add
 
-    def timed(self: Any, submitted: Any, handle: Any, result: Any) -> str | None:
+    def timed(self: Efficiency, asked: Asked, job_id: str | None, result: JobResult) -> None:
         # The last thing before Snakemake is told.
-        problem = report(self, submitted, handle, result)
-        delays.append(time.time() - result.times.finish)
-        return problem
+        add(self, asked, job_id, result)
+        delays.append(time.time() - (result.times.finish or 0.0))
 
-    Executor._after = timed  # type: ignore[method-assign]
+    Efficiency.add = timed  # type: ignore[method-assign]
     place, options = sys.argv[1] if sys.argv[1:] else None, sys.argv[2:]
     with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as directory:
         if options:

@@ -3,18 +3,22 @@ Nextflow (FLUXOP_TEST_NEXTFLOW) is with it, beside the same with Flux's own comm
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.common import ROOT, NotHere, Row, environment, need_flux
+from bench.common import ROOT, NotHere, Row, environment, need_flux, until
 from bench.kubernetes import bed
 from bench.kubernetes_rules import pod_seconds
+from executors.flux_command import ingest
 from tests.cluster.runs import spec, write_config
 from tests.nextflow.pipelines import Process, as_json
 
@@ -45,6 +49,11 @@ def measure_command() -> list[Row]:
     return [
         _against_python("under Flux", flux),
         _against_python("on the embedded engine", embedded),
+        _against_python("in an allocation", _calls("flux", around=["flux", "start"])),
+        _against_python(
+            "in an allocation with ingest.batch-count=1",
+            _calls("flux", around=["flux", "start", "--config-path={directory}"]),
+        ),
         Row(
             "the same against Flux's own `flux submit` on the same instance",
             f"{flux['ours']:.0f} ms against {flux['flux']:.0f} ms: {flux['ours'] / flux['flux']:.2f}x",
@@ -54,19 +63,21 @@ def measure_command() -> list[Row]:
     ]
 
 
-def _calls(engine: str) -> dict[str, float]:
-    """Medians in milliseconds."""
+def _calls(engine: str, around: Sequence[str] = ()) -> dict[str, float]:
+    """Medians in milliseconds. ``around``: what starts an instance that is there before, and its command."""
     inner = [*MINICLUSTER, "nextflow", "-q", "--", sys.executable, "-m", "bench.nextflow_calls", "calls", str(CALLS)]
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         environ = environment(PYTHONPATH=str(ROOT), FLUX_OPERATOR_ENGINE=engine, FLUX_OPERATOR_RUNTIME_DIR=directory)
         environ.pop("FLUX_URI", None)
-        found = json.loads(_run(inner, Path(directory), environ).splitlines()[-1])
+        (Path(directory) / "ingest.toml").write_text(ingest.TEXT)
+        before = [word.format(directory=directory) for word in around]
+        found = json.loads(_run([*before, *inner], Path(directory), environ).splitlines()[-1])
     return {name: 1000 * statistics.median(values) for name, values in found.items() if values}
 
 
 def _against_python(where: str, times: dict[str, float]) -> Row:
     return Row(
-        f"Nextflow: `flux submit` of ours {where}, the whole process, against `python3 -IS -c pass`",
+        f"Nextflow: our `flux submit` {where}, the whole process, against `python3 -IS -c pass`",
         f"{times['ours']:.0f} ms against {times['python']:.0f} ms: {times['ours'] / times['python']:.2f}x",
         "<= 2.5x",
         times["ours"] <= 2.5 * times["python"],
@@ -106,15 +117,22 @@ def measure_nextflow() -> list[Row]:
     command = os.environ.get("FLUXOP_TEST_NEXTFLOW")
     if not command:
         raise NotHere("no real Nextflow: set FLUXOP_TEST_NEXTFLOW to the path of its command")
-    seconds: dict[str, list[float]] = {"ours": [], "flux": [], "local": []}
-    ends: dict[str, list[float]] = {"ours": [], "flux": [], "local": []}
+    kinds = ["ours", "flux", "local", *(["hq"] if os.environ.get("FLUXOP_TEST_HQ") else [])]
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    ends: dict[str, list[float]] = {kind: [] for kind in kinds}
+    whole: list[float] = []
     for _ in range(REPEATS):
         for kind in seconds:
-            spent, end = _nextflow(command, kind)
+            spent, end, closed = _nextflow(command, kind)
             seconds[kind].append(spent)
             ends[kind].append(end)
+            if kind == "ours":
+                whole.append(closed)
     ours, flux, local = (statistics.median(seconds[kind]) for kind in ("ours", "flux", "local"))
     spread = "; ".join(f"{kind} {min(values):.1f}-{max(values):.1f} s" for kind, values in seconds.items())
+    beside = [f"Nextflow's local executor {TRIVIAL / local:.1f} tasks/s"]
+    if "hq" in seconds:
+        beside.append(f"HyperQueue by its executor hq {TRIVIAL / statistics.median(seconds['hq']):.1f} tasks/s")
     late, late_local = statistics.median(ends["ours"]), statistics.median(ends["local"])
     return [
         Row(
@@ -123,13 +141,14 @@ def measure_nextflow() -> list[Row]:
             f"{TRIVIAL / ours:.1f} against {TRIVIAL / flux:.1f} tasks/s: {flux / ours:.1f}x",
             ">= 2.5x",
             flux >= 2.5 * ours,
-            [f"Nextflow's local executor {TRIVIAL / local:.1f} tasks/s", spread],
+            [*beside, spread],
         ),
         Row(
             "the same: the last task's end -> Nextflow's end, against its local executor",
             f"{late:.2f} s against {late_local:.2f} s",
             "<= 1.5 s more",
             late <= late_local + 1.5,
+            [f"{statistics.median(whole):.2f} s until our command has ended too, and Flux with it"],
         ),
     ]
 
@@ -182,24 +201,57 @@ def _span(directory: Path) -> tuple[float, float]:
     return last - begun, last
 
 
-def _nextflow(command: str, kind: str) -> tuple[float, float]:
-    """Seconds from the first submission to the last result, and from that to the end of the whole command."""
+def _nextflow(command: str, kind: str) -> tuple[float, float, float]:
+    """Seconds from the first submission to the last result; from that to Nextflow's end; and to the whole end."""
     environ = environment(PYTHONPATH=str(ROOT))
     environ.pop("FLUX_URI", None)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         (directory / "main.nf").write_text(PIPELINE % TRIVIAL)
-        run = [command, "run", "main.nf", "-ansi-log", "false"]
+        # By this name it is Nextflow to our command, and is given our configuration.
+        timed = directory / "bin" / "nextflow"
+        timed.parent.mkdir()
+        timed.write_text(f'#!/bin/sh\n{shlex.quote(os.path.abspath(command))} "$@"; code=$?; : > ended; exit $code\n')
+        timed.chmod(0o755)
+        run = [str(timed), "run", "main.nf", "-ansi-log", "false"]
         if kind == "ours":
             argv = [*MINICLUSTER, "nextflow", "-q", "--", *run]
         else:
-            executor = "process.executor = 'flux'\n" if kind == "flux" else ""
+            executor = "" if kind == "local" else f"process.executor = '{kind}'\n"
             (directory / "nextflow.config").write_text(executor + POLL)
             argv = ["flux", "start", *run] if kind == "flux" else run
-        _run(argv, directory, environ)
-        end = time.time()
+        with contextlib.ExitStack() as stack:
+            if kind == "hq":
+                environ.update(stack.enter_context(_hyperqueue(directory)))
+            _run(argv, directory, environ)
+            end = time.time()
         spent, last = _span(directory)
-    return spent, end - last
+        return spent, (directory / "ended").stat().st_mtime - last, end - last
+
+
+@contextlib.contextmanager
+def _hyperqueue(directory: Path) -> Iterator[dict[str, str]]:
+    """A HyperQueue of this machine's cores (FLUXOP_TEST_HQ: its program); what finds it, for an environment."""
+    hq = os.path.abspath(os.environ["FLUXOP_TEST_HQ"])
+    found = {"HQ_SERVER_DIR": str(directory / "hq"), "PATH": f"{os.path.dirname(hq)}:{os.environ['PATH']}"}
+    environ = {**environment(), **found}
+    with (directory / "hq.log").open("w") as log:
+        server = subprocess.Popen([hq, "server", "start"], env=environ, stdout=log, stderr=log)
+        worker = None
+        try:
+            info = [hq, "server", "info"]
+            until(
+                lambda: subprocess.run(info, env=environ, capture_output=True).returncode == 0,
+                "HyperQueue's server answers", pause=0.1, limit=30.0,
+            )  # fmt: skip
+            cores = str(len(os.sched_getaffinity(0)))
+            worker = subprocess.Popen([hq, "worker", "start", "--cpus", cores], env=environ, stdout=log, stderr=log)
+            yield found
+        finally:
+            subprocess.run([hq, "server", "stop"], env=environ, capture_output=True, check=False)
+            for process in filter(None, (worker, server)):
+                process.terminate()
+                process.wait()
 
 
 def _run(argv: list[str], cwd: Path, env: dict[str, str]) -> str:

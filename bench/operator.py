@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from bench import bare
-from bench.common import NotHere, Row
+from bench.common import NotHere, Row, until
 from bench.kubernetes import bed
 from tests.cluster.operators import installed, operator_program, running
 from tests.cluster.testbed.cluster import Cluster
@@ -115,14 +115,6 @@ def resource(image: str, name: str, command: str, *, size: int = 2, **more: Any)
     }
 
 
-def until(condition: Callable[[], bool], what: str, pause: float = 0.01) -> None:
-    deadline = time.monotonic() + _LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{what}: not within {_LIMIT:g} s")
-        time.sleep(pause)  # asked for by a person's kubectl, so to speak
-
-
 def _starts(cluster: Cluster, namespace: str, directory: Path) -> list[Row]:
     """Ours and the bare Job in turn: to the first output, and ours from there to the condition Completed."""
     path = PATH.format(namespace)
@@ -178,7 +170,7 @@ def _first_output(
     bare.wait_for_file(directory / name)
     seconds = time.monotonic() - begin
     then(name)
-    # In the foreground, upstream's operator would make anew what goes before its resource.
+    # In the foreground, upstream's operator would make again what goes before its resource.
     cluster.kubectl("delete", f"minicluster/{name}", "--cascade=background", f"--namespace={namespace}")
     _wait_for_no_pods(cluster, namespace, name)
     return seconds

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from bench.common import NotHere, Row
-from bench.operator import PATH, controller_process, delete_all, resource, until
+from bench.common import NotHere, Row, until
+from bench.operator import PATH, controller_process, delete_all, resource
 from executors.controller.manifests import NAME, NAMESPACE
 from tests.cluster.operators import running
 from tests.cluster.testbed.control_plane import ControlPlane
@@ -149,7 +149,7 @@ def _idle(bed: ControlPlane) -> list[Row]:
     asked_for = ", ".join(f"{count} {verb}" for verb, count in more.items()) or "none"
     return [
         Row(f"{what}: processor", f"{share:.2%} of a core", "<= 1 %", share <= 0.01, [f"{memory / _MIB:.0f} MiB"]),
-        Row("the same: requests but the Lease's, and watches begun anew", asked_for, "none", not more),
+        Row("the same: requests but the Lease's, and watches begun again", asked_for, "none", not more),
     ]
 
 

@@ -12,7 +12,7 @@ LIMIT = 0.05
 
 
 def measure_render(repeats: int = 25) -> list[Row]:
-    """From a document to all objects, each time anew: parsed, checked, rendered."""
+    """From a document to all objects, each time again: parsed, checked, rendered."""
     from executors.provision.package import agent_archive
     from executors.render import MiniCluster, Program, render_direct
     from executors.spec import parse_spec

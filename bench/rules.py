@@ -134,50 +134,99 @@ rule one:
 """
 
 
-def script_seconds(jobs: int, *arguments: str, env: Mapping[str, str]) -> float:
-    """Wall time of a Snakemake with so many rules that run a Python script, in a fresh directory."""
+RUNS = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config["num"])))
+rule one:
+    output: "out/{i}.txt"
+    run: open(output[0], "w").write(wildcards.i)
+"""
+
+#: The provider stands for any: what a job does without shared files is the same, but for the transfers.
+STORED = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config["num"])))
+rule one:
+    output: "out/{i}.txt"
+    shell: "echo {wildcards.i} > {output}"
+"""
+
+
+def rule_seconds(snakefile: str, jobs: int, *arguments: str, env: Mapping[str, str]) -> float:
+    """Wall time of a Snakemake with so many jobs of one rule, in a fresh directory."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        (Path(directory) / "Snakefile").write_text(SCRIPTS)
+        (Path(directory) / "Snakefile").write_text(snakefile)
         (Path(directory) / "one.py").write_text("open(snakemake.output[0], 'w').write(snakemake.wildcards.i)\n")
         argv = [sys.executable, "-m", "snakemake", *arguments, "--quiet", "all", "--config", f"num={jobs}"]
         return run(argv, Path(directory), env)
 
 
-def measure_scripts(repeats: int = 3) -> list[Row]:
-    """Seconds per job of a script rule: ways that alternate in one run, by the difference of two sizes."""
-    ours = ("--executor", "flux-operator", "--jobs", "1000")
-    ways = {
-        "local": ("embedded", ("--executor", "local", "--cores", "all")),
-        "embedded": ("embedded", ours),
-        "nested": ("embedded", (*ours, "--flux-operator-job-step", "snakemake")),
-        "flux": ("flux", ours),
-    }
-    if shutil.which("flux") is None:
-        del ways["flux"]
-    few, many = 4, 24
+OURS = ("--executor", "flux-operator", "--jobs", "1000")
+NESTED = (*OURS, "--flux-operator-job-step", "snakemake")
+LOCAL = ("--executor", "local", "--cores", "all")
+NAMES = {
+    "flux": "under Flux",
+    "embedded": "on the embedded engine",
+    "local": "Snakemake's local executor",
+    "nested": "the same by a nested Snakemake",
+}
+
+
+def seconds_per_job(
+    snakefile: str, ways: Mapping[str, tuple[str, tuple[str, ...]]], repeats: int, few: int = 4, many: int = 24
+) -> dict[str, float]:
+    """For each way (engine, arguments): ways alternate in one run, each job by the difference of two sizes."""
     times: dict[tuple[str, int], list[float]] = {}
+    here = {way: words for way, words in ways.items() if words[0] != "flux" or shutil.which("flux") is not None}
     for _ in range(repeats):
-        for way, (engine, arguments) in ways.items():
+        for way, (engine, arguments) in here.items():
             env = environment(FLUX_OPERATOR_ENGINE=engine, FLUX_OPERATOR_PROVISIONER="local")
             env.pop("FLUX_URI", None)
             for jobs in (few, many):
-                times.setdefault((way, jobs), []).append(script_seconds(jobs, *arguments, env=env))
-    each = {
-        way: (statistics.median(times[way, many]) - statistics.median(times[way, few])) / (many - few) for way in ways
+                times.setdefault((way, jobs), []).append(rule_seconds(snakefile, jobs, *arguments, env=env))
+    return {
+        way: (statistics.median(times[way, many]) - statistics.median(times[way, few])) / (many - few) for way in here
     }
-    names = {"flux": "under Flux", "embedded": "on the embedded engine"}
-    names.update({"local": "Snakemake's local executor", "nested": "the same by a nested Snakemake"})
+
+
+def _rows(what: str, each: Mapping[str, float], marks: list[tuple[str, str, float]]) -> list[Row]:
     rows = []
-    for way, other, factor in (("embedded", "local", 1.25), ("flux", "local", 2.0), ("embedded", "nested", 0.25)):
+    for way, other, factor in marks:
         if way in each:
             ratio = each[way] / each[other]
             rows.append(
                 Row(
-                    f"a job of a script rule {names[way]}, against {names[other]}",
+                    f"{what} {NAMES[way]}, against {NAMES[other]}",
                     f"{each[way]:.3f} s against {each[other]:.3f} s: {ratio:.2f}x", f"<= {factor:g}x", ratio <= factor,
                 )
             )  # fmt: skip
     return rows
+
+
+def measure_scripts(repeats: int = 3) -> list[Row]:
+    """Seconds per job of a script rule."""
+    ways = {
+        "local": ("embedded", LOCAL), "embedded": ("embedded", OURS), "nested": ("embedded", NESTED),
+        "flux": ("flux", OURS),
+    }  # fmt: skip
+    each = seconds_per_job(SCRIPTS, ways, repeats)
+    marks = [("embedded", "local", 1.25), ("flux", "local", 2.0), ("embedded", "nested", 0.25)]
+    return _rows("a job of a script rule", each, marks)
+
+
+def measure_warm(repeats: int = 3) -> list[Row]:
+    """Seconds per job of rules that only a nested Snakemake can run."""
+    ways = {
+        "local": ("embedded", LOCAL), "embedded": ("embedded", OURS), "nested": ("embedded", NESTED),
+        "flux": ("flux", OURS),
+    }  # fmt: skip
+    marks = [("embedded", "nested", 0.3), ("flux", "nested", 0.3), ("embedded", "local", 0.5)]
+    rows = _rows("a job of a run rule", seconds_per_job(RUNS, ways, repeats), marks)
+    with tempfile.TemporaryDirectory(prefix="bench-store-") as store:
+        stored = ("--default-storage-provider", "fs", "--default-storage-prefix", store, "--forceall")
+        ways = {"embedded": ("embedded", (*OURS, *stored)), "nested": ("embedded", (*NESTED, *stored))}
+        each = seconds_per_job(STORED, ways, repeats)
+    return rows + _rows("a job with a storage provider (fs)", each, [("embedded", "nested", 0.4)])
 
 
 ENDING = """

@@ -15,18 +15,18 @@ from snakemake import cli
 from snakemake.settings.types import RemoteExecutionSettings
 from snakemake.workflow import Workflow
 
-from snakemake_executor_flux.steps.choice import Choice, choose, facts_of
+from snakemake_executor_flux.steps.choice import StepChoice, choose_step, job_traits
 
 
 def counts(workflow: Any) -> Counter[str]:
     """Jobs by step and reason; rules that have nothing to run, and local rules, never reach an executor."""
     jobs = [job for job in workflow.dag.jobs if workflow.dag.needrun(job)]
     remote = [job for job in jobs if not job.is_norun and not job.is_local]
-    facts = (facts_of(job, workflow, custom_jobscript=False, no_package=False) for job in remote)
-    return Counter(_line(choose(one, "auto")) for one in facts)
+    facts = (job_traits(job, workflow, custom_jobscript=False, no_package=False) for job in remote)
+    return Counter(_line(choose_step(one, "auto")) for one in facts)
 
 
-def _line(choice: Choice) -> str:
+def _line(choice: StepChoice) -> str:
     return f"{choice.step}{choice.why}"
 
 

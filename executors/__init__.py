@@ -3,7 +3,7 @@
     from executors import JobRequest, RunId, load_config, open_session
 
     with open_session(RunId("python", "example"), load_config()) as session:
-        [job] = session.submit([JobRequest(argv=["hostname"])])
+        job = session.submit_one(JobRequest(argv=["hostname"]))
         print(job.result().outcome)
 
 Only the names below are public. (PyPI has an unrelated package with the same import name, ``executors``; the two
@@ -24,11 +24,20 @@ from executors.errors import (
     SessionClosedError,
     TransportError,
 )
-from executors.handle import JobHandle
 from executors.job import JobRequest
 from executors.names import RunId, run_name
-from executors.results import JobException, JobResult, Outcome, Times, Usage
-from executors.session import Session, end_run, join_session, open_session
+from executors.results import (
+    JobException,
+    JobFailedError,
+    JobInfo,
+    JobResult,
+    NodeInfo,
+    Outcome,
+    Reason,
+    Times,
+    Usage,
+)
+from executors.session import JobHandle, Session, as_completed, end_run, join_session, open_session
 
 __all__ = [
     "AgentError",
@@ -38,12 +47,16 @@ __all__ = [
     "GuestError",
     "JobEvent",
     "JobException",
+    "JobFailedError",
     "JobHandle",
+    "JobInfo",
     "JobRequest",
     "JobResult",
+    "NodeInfo",
     "Outcome",
     "ProtocolError",
     "ProvisionError",
+    "Reason",
     "RequestError",
     "RunConfig",
     "RunId",
@@ -53,6 +66,7 @@ __all__ = [
     "Times",
     "TransportError",
     "Usage",
+    "as_completed",
     "end_run",
     "join_session",
     "load_config",

@@ -33,7 +33,7 @@ def plain_path(path: str) -> str:
 
 def is_below(path: str, directories: Iterable[str]) -> bool:
     """All are plain."""
-    return any(path.startswith(f"{one}/") for one in directories)
+    return any(path.startswith(f"{directory}/") for directory in directories)
 
 
 def label_key_problem(key: str) -> str | None:
@@ -212,7 +212,7 @@ def _resource_name_problems(name: str, path: str) -> Iterator[str]:
         yield f"{path}: {problem}"
     elif "/" not in name and name not in ("cpu", "memory", "ephemeral-storage") and not name.startswith("hugepages-"):
         known = "cpu, memory, ephemeral-storage, hugepages-SIZE, or one with a domain such as nvidia.com/gpu"
-        yield f"{path}: {name!r} is no resource of containers; give {known}"
+        yield f"{path}: {name!r} is not a resource of containers; give {known}"
     elif name.startswith("requests.") and _is_extended(name):
         yield f"{path}: {name!r} must not begin with 'requests.'"
 
@@ -237,7 +237,7 @@ def _security_problems(given: Mapping[str, Any], path: str) -> Iterator[str]:
     for at, one in enumerate(given.get("sysctls", [])):
         name = one["name"]
         if not _SYSCTL.fullmatch(name) or len(name) > 253:
-            yield f"{path}.sysctls[{at}].name: {name!r} is no name of a sysctl, such as net.core.somaxconn"
+            yield f"{path}.sysctls[{at}].name: {name!r} is not the name of a sysctl, such as net.core.somaxconn"
         elif name in seen:
             yield f"{path}.sysctls[{at}].name: {name!r} is given twice; leave out one of them"
         seen.add(name)

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executors.errors import ConfigError, SpecError
-from executors.schema import MINICLUSTER_API_VERSION, POD_PATCH, Type, pod_patch_problems, unknown
+from executors.pod_patch import POD_PATCH, pod_patch_problems
+from executors.schema import MINICLUSTER_API_VERSION, Type, unknown
 from executors.yaml_text import MAX_SIZE, YamlTextError, read_mapping, shown
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 
 API_VERSION = "flux-operator-executors/v1"
 ENV_PREFIX = "FLUX_OPERATOR_"
+#: Where an instance comes from. The one list (`executors.provision.choice` has a class for each).
 PROVISIONERS = ("local", "attach", "direct", "operator")
 ENGINES = ("flux", "embedded")
+PILOTS = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class RunSection:
     idle_timeout: float = 300.0
     orphan_timeout: float = 3600.0
     brokers: int = 1
+    #: on: the agent's own engine runs, on cores of the Flux instance, what needs no Flux. auto: once many jobs of the
+    #: run were short, and never in an attached instance.
+    pilot: str = "off"
     # Of use on Kubernetes only.
     #: kubeconfig file and context in it; None: as kubectl would choose.
     kubeconfig: str | None = None
@@ -138,6 +144,14 @@ def _engine(value: object) -> str:
     return str(value)
 
 
+def _pilot(value: object) -> str:
+    if isinstance(value, bool):
+        value = "on" if value else "off"  # YAML 1.1 reads the words so
+    if value not in PILOTS:
+        raise _Bad(f"must be {', '.join(PILOTS[:-1])} or {PILOTS[-1]}")
+    return str(value)
+
+
 def _env(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise _Bad("must be a mapping of names to strings")
@@ -177,6 +191,7 @@ KEYS: dict[str, Key] = {
     "run.idleTimeout": Key("idle_timeout", _seconds, _SECONDS),
     "run.orphanTimeout": Key("orphan_timeout", _seconds, _SECONDS),
     "run.brokers": Key("brokers", _whole(1, 1000), Type(kind="integer", low=1, high=1000)),
+    "run.pilot": Key("pilot", _pilot, Type(kind="string", choices=PILOTS)),
     "run.kubeconfig": Key("kubeconfig", _text, _TEXT),
     "run.context": Key("context", _text, _TEXT),
     "run.namespace": Key("namespace", _text, _TEXT),
@@ -199,7 +214,7 @@ _SECTIONS = ("run", "jobDefaults")
 _TOP = ("apiVersion", "kind", *_SECTIONS, "minicluster")
 
 
-def variable_of(key: str) -> str:
+def variable_name(key: str) -> str:
     """The environment variable of a config key: ``run.idleTimeout`` -> ``FLUX_OPERATOR_IDLE_TIMEOUT``."""
     name = key.split(".", 1)[1]
     return ENV_PREFIX + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
@@ -295,7 +310,7 @@ def _given(
             elif value is not None:
                 given[key] = (f"file {source}" if source != "config" else "config", value)
     for key in KEYS:
-        variable = variable_of(key)
+        variable = variable_name(key)
         if environ.get(variable) and key not in _MAPPINGS:
             given[key] = (f"environment {variable}", environ[variable])
         if options.get(key) is not None:

@@ -1,4 +1,4 @@
-"""The JSON Schema of config files, made from the same tables as their validation.
+"""The JSON Schema of config files, made from the same descriptions as their validation.
 
 python -m executors.config_schema > docs/config.schema.json
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from executors.config import API_VERSION, KEYS, JobDefaults, RunSection
 from executors.schema import MINICLUSTER_API_VERSION, json_schema
+from executors.spec import SPEC
 
 
 def config_schema() -> dict[str, Any]:
@@ -48,7 +49,7 @@ def config_schema() -> dict[str, Any]:
                 "minicluster": spec,
             },
         },
-        "$defs": {"spec": json_schema()},
+        "$defs": {"spec": json_schema(SPEC)},
     }
 
 

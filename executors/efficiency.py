@@ -9,12 +9,6 @@ from pathlib import Path
 
 from executors.results import JobResult
 
-#: Columns that `UsageTable.add` fills in by itself; a table may have them in any order, among others.
-MEASURED = (
-    "job", "outcome", "exit", "node", "queue_wait_s", "wall_s", "cores", "cpu_s", "cpu_efficiency", "mem_asked_mb",
-    "max_rss_mb",
-)  # fmt: skip
-
 
 class UsageTable:
     """A TSV. Thread-safe. Unknown values are empty, never 0."""
@@ -34,7 +28,10 @@ class UsageTable:
     def add(
         self, own: Mapping[str, object], job: str, cores: int, memory_asked: float | None, result: JobResult
     ) -> None:
-        """``own``: values of the other columns. ``memory_asked`` in the engine's megabytes. Raises OSError."""
+        """Add a row. ``own``: values of columns that are not filled in here. ``memory_asked``: the engine's megabytes.
+
+        Raises OSError.
+        """
         times = result.times
         wall = max(0.0, times.finish - times.start) if times.start is not None and times.finish is not None else None
         wait = max(0.0, times.start - times.submit) if times.start is not None and times.submit is not None else None

@@ -1,20 +1,29 @@
 """Every error the core raises, in one hierarchy.
 
     ExecutorsError
-    |-- ConfigError          a config file, an environment variable or an option is wrong (all problems at once)
-    |   `-- SpecError        a MiniCluster spec is wrong, or asks for what direct mode cannot do (all problems at once)
-    |-- RequestError         a JobRequest is wrong (all problems at once)
-    |-- RunNameError         a run id from which no legal name can be made
-    |-- ProvisionError       an instance could not be created, found or reached
-    |   `-- GuestError       attached to an instance whose job journal belongs to somebody else
-    |-- TransportError       the stream to the agent could not be opened, or was cut and did not come back
-    |   |-- AgentSilentError reached the place, and no agent answers there
-    |   |   `-- AgentStartingError    nor has one been there yet
-    |   `-- ProtocolError    the other side does not speak this protocol, or not this version of it
-    |-- AgentError           the agent answered a request with an error; ``code`` tells which
-    `-- SessionClosedError   the session was closed or its agent is gone
-        `-- ForkedError      a forked child uses a session that belongs to its parent
-
+    |-- ConfigError              a config file, an environment variable or an option is wrong (all problems at once)
+    |   `-- SpecError            a MiniCluster spec is wrong, or asks for what direct mode cannot do (all problems)
+    |-- RequestError             a JobRequest is wrong (all problems at once)
+    |-- RunNameError             a run id from which no legal name can be made
+    |-- ProvisionError           an instance could not be created, found or reached
+    |   |-- GuestError           attached to an instance whose job journal belongs to somebody else
+    |   `-- ApiError             what the Kubernetes API server answers (`executors.kube.errors`)
+    |       |-- UnreachableError    nothing: it is away, or the connection was cut
+    |       |-- ForbiddenError      not allowed, a quota is exceeded, or an admission plugin said no
+    |       |-- NotFoundError       no such object, or no such kind
+    |       |-- ConflictError       it exists already, or is not the object that was meant
+    |       |-- BusyError           another client wrote at the same moment
+    |       |-- ExpiredError        a watch has to begin again
+    |       `-- InvalidError        the object is wrong
+    |-- TransportError           the stream to the agent could not be opened, or was cut and did not come back
+    |   |-- AgentSilentError     reached the place, and no agent answers there
+    |   |   `-- AgentStartingError   nor has one been there yet
+    |   |-- EndingError          the agent is about to end; the same run has to begin again
+    |   `-- ProtocolError        the other side does not speak this protocol, or not this version of it
+    |-- AgentError               the agent answered a request with an error; ``code`` tells which
+    |-- SessionClosedError       the session was closed or its agent is gone
+    |   `-- ForkedError          a forked child uses a session that belongs to its parent
+    `-- JobFailedError           `JobResult.check` of a job that has not completed (`executors.results`)
 A job that fails is not an error of this kind: it is a `JobResult` whose outcome says so.
 """
 
@@ -91,7 +100,7 @@ class AgentStartingError(AgentSilentError):
 
 
 class EndingError(TransportError):
-    """The agent is about to end and takes nobody any more; the same run has to begin anew."""
+    """The agent is about to end and accepts no clients any more; the same run has to begin again."""
 
 
 class AgentError(ExecutorsError):

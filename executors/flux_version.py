@@ -17,7 +17,7 @@ BACKFILL_NEEDS = (0, 84)
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
-def version_of(text: str) -> tuple[int, int] | None:
+def parse_version(text: str) -> tuple[int, int] | None:
     """Major and minor version in a text like ``0.88.0-12-gabc``; None where there is none."""
     found = _VERSION.search(text)
     return (int(found[1]), int(found[2])) if found else None
@@ -25,15 +25,15 @@ def version_of(text: str) -> tuple[int, int] | None:
 
 def problem(version: str, spec: MiniClusterSpec, provisioner: str) -> str | None:
     """What is wrong with the Flux of a MiniCluster's image, and the cure; None: nothing, or it cannot be told."""
-    found = version_of(version)
+    found = parse_version(version)
     backfill = provisioner == "direct" and not spec.flux.simple_scheduler and not spec.flux.queue_policy
     least = BACKFILL_NEEDS if backfill else AGENT_NEEDS
     if found is None or found >= least:
         return None
     needed = ".".join(map(str, least))
-    what = "has no backfill scheduler" if found >= AGENT_NEEDS else "cannot tell the agent of its jobs"
+    what = "has no backfill scheduler" if found >= AGENT_NEEDS else "cannot report its jobs to the agent"
     return (
-        f"the image {spec.flux_container.image or '(default)'} brings Flux {version.strip()}, which {what}; "
+        f"the image {spec.flux_container.image or '(default)'} contains Flux {version.strip()}, which {what}; "
         f"{needed} or newer is needed: name an image with such a Flux in minicluster.containers[].image"
         + (", or set flux.scheduler.simple" if found >= AGENT_NEEDS else "")
     )

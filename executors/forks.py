@@ -29,8 +29,8 @@ class _Refusal:
 
     def _refuse(self, *_: object) -> NoReturn:
         raise ForkedError(
-            f"this session belongs to process {self.__dict__['pid']}, and this is a forked child of it (process "
-            f"{os.getpid()}), whose use of it would reach the parent's instance; open or join a session of its own here"
+            f"this session belongs to process {self.__dict__['pid']}; its forked child, process {os.getpid()}, cannot "
+            "use it, because that would reach the parent's instance; open or join another session in the child"
         )
 
     __getattr__ = __setattr__ = __enter__ = __exit__ = __call__ = __iter__ = __len__ = __bool__ = _refuse

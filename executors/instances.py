@@ -1,4 +1,4 @@
-"""All instances of ours in one place, for those who look after them rather than use one.
+"""All our instances in one place, for those who look after them rather than use one.
 
 Not among the public names of the package, as most programs need none of it; adapters import it from here.
 """

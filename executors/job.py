@@ -116,7 +116,7 @@ class Environments:
         self._base = dict(base or {})
         self._made: dict[object, Environment] = {}
 
-    def of(self, request: JobRequest, defaults: Mapping[str, str]) -> Environment:
+    def for_request(self, request: JobRequest, defaults: Mapping[str, str]) -> Environment:
         # A secret may be inherited too, and Flux stores the jobspec.
         unset = frozenset(request.secret_env)
         key = (frozenset(request.env.items()), unset, id(defaults))
@@ -134,7 +134,7 @@ class Environments:
 
 
 @dataclass(frozen=True)
-class Item:
+class Submission:
     """A request made ready for the wire."""
 
     #: Complete, with the environment.
@@ -147,7 +147,7 @@ class Item:
     secret_env: Mapping[str, str] = field(repr=False)
     measure: bool
 
-    def message(self) -> dict[str, JSONValue]:
+    def to_wire(self) -> dict[str, JSONValue]:
         """The JSON object that the agent's ``submit`` takes, without the environment, which a batch holds once."""
         attributes = dict(self.jobspec["attributes"])
         attributes["system"] = {k: v for k, v in attributes["system"].items() if k != "environment"}
@@ -164,14 +164,16 @@ class Item:
         return item
 
 
-def make_item(request: JobRequest, defaults: Defaults, environments: Environments, base_cwd: str) -> Item:
+def prepare_submission(
+    request: JobRequest, defaults: Defaults, environments: Environments, base_cwd: str
+) -> Submission:
     """The jobspec of a request and what goes with it. Raises RequestError with every problem found."""
     problems = list(_problems(request))
     if problems:
         raise RequestError(problems, f"job {request.name}" if request.name else "job request")
     if not (request.cwd or base_cwd):
         raise RequestError(["cwd: is not given, and the client's own working directory is gone"], request.name)
-    environment = environments.of(request, defaults.env)
+    environment = environments.for_request(request, defaults.env)
     system: dict[str, JSONValue] = {
         "duration": float(defaults.duration if request.duration is None else request.duration),
         "cwd": request.cwd or base_cwd,
@@ -203,7 +205,7 @@ def make_item(request: JobRequest, defaults: Defaults, environments: Environment
     }
     for path, value in request.attributes.items():
         _set(jobspec["attributes"], path.split("."), value)
-    return Item(
+    return Submission(
         jobspec=jobspec,
         environment=environment,
         urgency=defaults.urgency if request.urgency is None else request.urgency,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from executors.errors import RunNameError
 
-#: The environment variable that names the directory for instances on this machine (`executors.provision.rundir`). All
-#: who look for an instance must agree on it, so an adapter that filters an environment keeps it.
+#: The environment variable that names the directory for instances on this machine (`executors.provision.local.rundir`).
+#: All who look for an instance must agree on it, so an adapter that filters an environment keeps it.
 PLACE_VARIABLE = "FLUX_OPERATOR_RUNTIME_DIR"
 _HASH_DIGITS = 10
 #: Room for what is derived from a name: ``-`` and a pod index of up to 5 digits, ``-`` and 5 random characters, in a

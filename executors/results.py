@@ -1,11 +1,13 @@
-"""How a job ended. Values only."""
+"""How a job ended, and what is known of one that has not. Values only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Self
+
+from executors.agent.wire import JobSummary, NodeSummary, ResultSummary
+from executors.errors import ExecutorsError
 
 
 class Outcome(StrEnum):
@@ -19,6 +21,23 @@ class Outcome(StrEnum):
     LOST = "LOST"
     REJECTED = "REJECTED"
     UNKNOWN = "UNKNOWN"
+
+
+class Reason(StrEnum):
+    """Why this client itself says how a job ended, where the instance did not."""
+
+    #: The request is wrong (REJECTED).
+    BAD_REQUEST = "request"
+    #: The instance refused the submission (REJECTED), or nobody knows whether it took it (UNKNOWN).
+    NOT_SUBMITTED = "submit"
+    #: The key belongs to other work (REJECTED).
+    KEY_TAKEN = "key"
+    #: It was cancelled before it was sent (CANCELLED).
+    CANCELLED = "cancel"
+    #: The session ended, or the instance was ending, before it was sent: it has never run (CANCELLED).
+    NEVER_SUBMITTED = "never-submitted"
+    #: The agent is gone, or knows nothing of the job any more (UNKNOWN).
+    AGENT_LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -60,10 +79,18 @@ class JobResult:
     node: str = ""
     times: Times = Times()
     usage: Usage | None = None
+    #: Set where the client itself says how the job ended; None: the instance says it.
+    reason: Reason | None = None
 
     @property
     def ok(self) -> bool:
         return self.outcome is Outcome.COMPLETED
+
+    def check(self) -> Self:
+        """Return this result if the job has COMPLETED. Raises JobFailedError otherwise."""
+        if not self.ok:
+            raise JobFailedError(self)
+        return self
 
     def describe(self) -> str:
         """One sentence for people, without the job's name."""
@@ -90,8 +117,8 @@ class JobResult:
                 return f"has an unknown end{note}"
 
     @classmethod
-    def of(cls, value: Mapping[str, Any]) -> JobResult:
-        """From the agent's JSON form."""
+    def from_wire(cls, value: ResultSummary) -> JobResult:
+        """From the agent's form. Fields that a version does not send are unknown."""
         exception = value.get("exception")
         times = value.get("times") or {}
         usage = value.get("usage")
@@ -106,9 +133,56 @@ class JobResult:
         )
 
     @classmethod
-    def without_run(cls, outcome: Outcome, kind: str, note: str) -> JobResult:
-        """A result that the client itself gives: REJECTED, CANCELLED or UNKNOWN, and why."""
-        return cls(outcome=outcome, exception=JobException(kind, note))
+    def without_run(cls, outcome: Outcome, reason: Reason, note: str) -> JobResult:
+        """A result that the client itself makes: REJECTED, CANCELLED or UNKNOWN, and why."""
+        return cls(outcome=outcome, exception=JobException(str(reason), note), reason=reason)
+
+
+class JobFailedError(ExecutorsError):
+    """`JobResult.check` of a job that has not COMPLETED. ``result`` tells how it ended."""
+
+    def __init__(self, result: JobResult) -> None:
+        self.result = result
+        super().__init__(f"the job {result.describe()}")
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """What the agent knows of one job of the run, no matter who has submitted it."""
+
+    id: str
+    #: None: submitted without one.
+    key: str | None
+    #: Tells whether two requests are the same work (`JobRequest.identity`).
+    digest: str
+    name: str
+    #: RFC 21: NEW, DEPEND, PRIORITY, SCHED, RUN, CLEANUP or INACTIVE.
+    state: str
+    node: str
+    #: Its result was dealt with, and its key has ended.
+    acknowledged: bool
+    #: What a reader of its output has noted last (`Session.save_bookmark`).
+    bookmark: str | None
+    times: Times
+    #: None: it has not ended.
+    result: JobResult | None
+
+    @classmethod
+    def from_wire(cls, value: JobSummary) -> JobInfo:
+        """From the agent's form. Fields that a version does not send are unknown."""
+        times = value.get("times") or {}
+        return cls(
+            id=value["id"],
+            key=value["key"],
+            digest=value["digest"] or "",
+            name=value.get("name") or "",
+            state=value["state"],
+            node=value.get("node") or "",
+            acknowledged=bool(value["acked"]),
+            bookmark=value.get("place"),
+            times=Times(times.get("submit"), times.get("start"), times.get("finish")),
+            result=JobResult.from_wire(value["result"]) if value["result"] is not None else None,
+        )
 
 
 def signal_name(number: int | None) -> str:
@@ -118,3 +192,32 @@ def signal_name(number: int | None) -> str:
         return signal.Signals(number or 0).name
     except ValueError:
         return f"SIG{number}"
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """One node of an instance, and the broker on it."""
+
+    rank: int
+    host: str
+    cores: int
+    gpus: int
+    #: Bytes; None: unknown.
+    memory: int | None
+    #: Its broker is there.
+    up: bool
+    #: It takes no new jobs.
+    drained: bool
+
+    @classmethod
+    def from_wire(cls, value: NodeSummary) -> NodeInfo:
+        """From the agent's form."""
+        return cls(
+            rank=value["rank"],
+            host=value["host"],
+            cores=value["cores"],
+            gpus=value["gpus"],
+            memory=value["memory"],
+            up=value["up"],
+            drained=value["drained"],
+        )

@@ -1,44 +1,108 @@
-"""A v1alpha2 MiniCluster spec: what direct mode renders is typed, the rest stays in ``document``, word for word. Pure.
+"""A v1alpha2 MiniCluster spec: its one description, by which documents are checked, completed and read. Pure.
 
-Field names follow the resource's own, in snake case. What must not live here: Kubernetes objects (`executors.render`),
-and what can be honoured by whom (`executors.validation`).
+Every field of the Flux Operator's CRD stands here once, in its section's class: its name (in snake case), its type,
+and its default where the CRD has one (tests compare them). From this follow `SPEC`, hence validation, the JSON Schema
+and our own CRD, and the typed spec that is rendered; ``document`` keeps what was given, word for word.
+What must not live here: Kubernetes objects (`executors.render`), and what can be honoured by whom
+(`executors.validation`).
 """
 
-from __future__ import annotations
-
+# Without ``from __future__ import annotations``: they are read, and as texts would have to be compiled for it.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from executors.described import at, beside, document_type, read_by, read_part, upstream
 from executors.errors import SpecError
-from executors.schema import JSONValue, shape_problems
+from executors.schema import (
+    FLAG,
+    FLUX_DECIDES,
+    HIDDEN,
+    INT64,
+    QUANTITY,
+    TEXT,
+    JSONValue,
+    list_of,
+    map_of,
+    needed,
+    object_of,
+    one_of,
+    shape_problems,
+    whole,
+)
 
 #: Image of a container that names none: Flux's own, of a version that has all that is used here.
 DEFAULT_IMAGE = "docker.io/fluxrm/flux-core:bookworm-v0.88.0"
-#: Flux's view for images without Flux, where the spec names none (the CRD's own default).
-DEFAULT_VIEW_IMAGE = "ghcr.io/converged-computing/flux-view-ubuntu:tag-noble"
+
+Hidden = Annotated[str, HIDDEN]
+Count = Annotated[int, whole(0)]
+Size = Annotated[int, whole(1)]
+Seconds = Annotated[int, whole(1, INT64)]
+Port = Annotated[int, whole(1, 65535)]
+Quantity = Annotated[str | int, QUANTITY]
+
+# What is handed to Kubernetes as it is given: its fields are checked, and not typed.
+_ID = whole(0, INT64)
+_USER = {
+    "runAsGroup": _ID,
+    "runAsNonRoot": FLAG,
+    "runAsUser": _ID,
+    "seLinuxOptions": object_of(level=TEXT, role=TEXT, type=TEXT, user=TEXT),
+    "seccompProfile": object_of(
+        localhostProfile=TEXT, type=needed(one_of("RuntimeDefault", "Localhost", "Unconfined"))
+    ),
+}
+_WINDOWS = object_of(gmsaCredentialSpec=TEXT, gmsaCredentialSpecName=TEXT, hostProcess=FLAG, runAsUserName=TEXT)
+_SECURITY = object_of(
+    allowPrivilegeEscalation=FLAG,
+    capabilities=object_of(add=list_of(TEXT), drop=list_of(TEXT)),
+    privileged=FLAG,
+    procMount=one_of("Default", "Unmasked"),
+    readOnlyRootFilesystem=FLAG,
+    **_USER,
+    windowsOptions=_WINDOWS,
+)
+_POD_SECURITY = object_of(
+    fsGroup=_ID,
+    fsGroupChangePolicy=one_of("OnRootMismatch", "Always"),
+    **_USER,
+    supplementalGroups=list_of(_ID),
+    sysctls=list_of(object_of(name=needed(TEXT), value=needed(TEXT))),
+    windowsOptions=_WINDOWS,
+)
+SecurityContext = Annotated[Mapping[str, JSONValue], _SECURITY]
+Toleration = Annotated[
+    Mapping[str, str],
+    object_of(
+        effect=one_of("NoSchedule", "PreferNoSchedule", "NoExecute"),
+        key=TEXT,
+        operator=one_of("Exists", "Equal"),
+        value=TEXT,
+    ),
+]
 
 
 @dataclass(frozen=True)
 class Resources:
     """Kubernetes quantities as given: ``{"cpu": "2", "memory": "4Gi"}``."""
 
-    requests: Mapping[str, str | int] = field(default_factory=dict)
-    limits: Mapping[str, str | int] = field(default_factory=dict)
+    requests: Mapping[str, Quantity] = field(default_factory=dict)
+    limits: Mapping[str, Quantity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Volume:
     """One volume and where it is mounted; exactly one source is set in a volume that can be rendered."""
 
-    name: str
+    name: str = beside()
     path: str = ""
-    read_only: bool = False
+    read_only: bool = upstream(False)
     claim_name: str = ""
     config_map_name: str = ""
     secret_name: str = ""
     host_path: str = ""
-    empty_dir: bool = False
+    empty_dir: bool = upstream(False)
     empty_dir_medium: str = ""
     empty_dir_size_limit: str = ""
     csi_driver: str = ""
@@ -61,50 +125,73 @@ class Commands:
     script: str = ""
 
 
+def _volumes(given: Mapping[str, JSONValue]) -> tuple[Volume, ...]:
+    return tuple(read_part(Volume, one, name=name) for name, one in given.items())
+
+
+def _secrets(given: Mapping[str, JSONValue]) -> dict[str, tuple[str, str]]:
+    return {name: (one["name"], one["key"]) for name, one in given.items()}
+
+
 @dataclass(frozen=True)
 class Container:
     """A container of the brokers' pods, or of the service pod."""
 
     name: str = ""
-    image: str = ""
-    #: Always, IfNotPresent or Never.
-    image_pull_policy: str = "IfNotPresent"
+    image: str = upstream("ghcr.io/rse-ops/accounting:app-latest", of_run=DEFAULT_IMAGE, empty="")
+    #: Where not given: Always with ``pull_always``, else IfNotPresent.
+    image_pull_policy: Annotated[str, one_of("Always", "IfNotPresent", "Never")] = "IfNotPresent"
     image_pull_secret: str = ""
+    pull_always: bool = upstream(False)
     run_flux: bool = False
     command: str = ""
-    commands: Commands = Commands()
+    commands: Commands = field(default_factory=Commands)
     launcher: bool = False
+    #: With ``batch_raw`` too.
     batch: bool = False
     batch_raw: bool = False
     logs: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environment: Mapping[str, Hidden] = field(default_factory=dict, repr=False)
     #: Variable -> (name of a Secret, its key).
-    secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    secrets: Annotated[Mapping[str, tuple[str, str]], map_of(object_of(key=needed(TEXT), name=needed(TEXT)))] = read_by(
+        _secrets, dict
+    )
     working_dir: str = ""
-    ports: tuple[int, ...] = ()
-    resources: Resources = Resources()
-    #: As given.
-    security_context: Mapping[str, JSONValue] = field(default_factory=dict)
-    volumes: tuple[Volume, ...] = ()
-    post_start: str = ""
-    pre_stop: str = ""
+    ports: tuple[Port, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    security_context: SecurityContext = field(default_factory=dict)
+    volumes: Annotated[tuple[Volume, ...], map_of(document_type(Volume))] = read_by(_volumes, tuple)
+    post_start: str = at("lifeCycle.postStartExec")
+    pre_stop: str = at("lifeCycle.preStopExec")
     no_wrap_entrypoint: bool = False
+
+    @classmethod
+    def read(cls, given: Mapping[str, JSONValue]) -> "Container":
+        """Returns the container that a document of the right shape describes."""
+        always = "Always" if given.get("pullAlways") else cls.image_pull_policy
+        return read_part(
+            cls,
+            given,
+            image_pull_policy=given.get("imagePullPolicy", always),
+            batch=given.get("batch", False) or given.get("batchRaw", False),
+        )
 
 
 @dataclass(frozen=True)
 class View:
     """Where Flux comes from: ``disable`` means the image's own, else an init container's image holds it."""
 
-    disable: bool = False
-    image: str = DEFAULT_VIEW_IMAGE
-    name: str = "flux-view"
-    mount_path: str = "/mnt/flux"
-    pull_always: bool = False
+    disable: bool = upstream(False)
+    #: Flux's view for images without Flux.
+    image: str = upstream("ghcr.io/converged-computing/flux-view-ubuntu:tag-noble")
+    name: str = upstream("flux-view")
+    mount_path: str = upstream("/mnt/flux")
+    pull_always: bool = upstream(False)
     image_pull_secret: str = ""
     python_path: str = ""
     working_dir: str = ""
-    resources: Resources = Resources()
-    security_context: Mapping[str, JSONValue] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    security_context: SecurityContext = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,26 +199,42 @@ class BurstCluster:
     """Brokers elsewhere that may join. ``size`` 0: as many as here; ``name`` "": burst-N."""
 
     name: str = ""
-    size: int = 0
+    size: Count = 0
+
+
+@dataclass(frozen=True)
+class LeadBroker:
+    """A lead elsewhere that the brokers join, which only upstream's operator honours."""
+
+    address: str
+    name: str
+    size: Size
+    port: Port = upstream(8050)
 
 
 @dataclass(frozen=True)
 class FluxOptions:
     """Section ``flux``. ``connect_timeout`` is a Flux duration (RFC 23), "" where not given."""
 
-    container: View = View()
+    arch: str = ""
+    container: View = field(default_factory=View)
     broker_config: str = ""
-    burst_hostlist: str = ""
-    burst_clusters: tuple[BurstCluster, ...] = ()
-    connect_timeout: str = ""
-    curve_cert: str = field(default="", repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    log_level: int | None = None
+    burst_hostlist: str = at("bursting.hostlist")
+    burst_clusters: tuple[BurstCluster, ...] = at("bursting.clusters", ())
+    lead_broker: LeadBroker | None = at("bursting.leadBroker", None)
+    complete_workers: bool = False
+    connect_timeout: str = upstream("5s", of_run="1s", empty="")
+    curve_cert: Hidden = field(default="", repr=False)
+    disable_socket: bool = False
+    environment: Mapping[str, Hidden] = field(default_factory=dict, repr=False)
+    #: As syslog has them, 0 to 7; None: Flux's own.
+    log_level: Annotated[int, whole(0, 7)] | None = upstream(6, of_run=FLUX_DECIDES)
     minimal_service: bool = False
+    munge_secret: str = ""
     no_wait_socket: bool = False
     option_flags: str = ""
-    queue_policy: str = ""
-    simple_scheduler: bool = False
+    queue_policy: str = at("scheduler.queuePolicy")
+    simple_scheduler: bool = at("scheduler.simple", False)
     submit_command: str = ""
     topology: str = ""
     wrap: str = ""
@@ -144,54 +247,56 @@ class Pod:
     annotations: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     automount_service_account_token: bool = False
-    dns_policy: str = ""
-    host_ipc: bool = False
-    host_pid: bool = False
-    node_affinity: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    dns_policy: Annotated[str, one_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")] = ""
+    host_ipc: bool = at("hostIPC", False)
+    host_pid: bool = at("hostPID", False)
+    node_affinity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, Quantity] = field(default_factory=dict)
+    restart_policy: Annotated[str, one_of("Never", "OnFailure", "Always")] = ""
     runtime_class_name: str = ""
     scheduler_name: str = ""
-    security_context: Mapping[str, JSONValue] = field(default_factory=dict)
+    security_context: Annotated[Mapping[str, JSONValue], _POD_SECURITY] = field(default_factory=dict)
     service_account_name: str = ""
-    tolerations: tuple[Mapping[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
 
 
 @dataclass(frozen=True)
 class Logging:
-    quiet: bool = False
-    debug: bool = False
-    timed: bool = False
-    strict: bool = False
-    zeromq: bool = False
+    quiet: bool = upstream(False)
+    debug: bool = upstream(False)
+    timed: bool = upstream(False)
+    strict: bool = upstream(False)
+    zeromq: bool = upstream(False)
 
 
 @dataclass(frozen=True)
 class MiniClusterSpec:
     """A valid spec. ``size`` and ``max_size`` are pods; ``document`` is what was given, and is not to be changed."""
 
-    document: Mapping[str, JSONValue] = field(repr=False)
     containers: tuple[Container, ...]
-    size: int = 1
+    document: Mapping[str, JSONValue] = beside(repr=False)
+    size: Size = upstream(1)
     #: At least ``size``.
-    max_size: int = 1
-    min_size: int | None = None
-    tasks: int = 1
-    interactive: bool = False
-    #: Seconds; None where not given.
-    deadline_seconds: int | None = None
-    cleanup: bool = False
-    backoff_limit: int | None = None
+    max_size: Size = 1
+    min_size: Size | None = None
+    tasks: Count = upstream(1)
+    interactive: bool = upstream(False)
+    #: None where not given.
+    deadline_seconds: Seconds | None = upstream(31500000, empty=None)
+    cleanup: bool = upstream(False)
+    backoff_limit: Count | None = None
     share_process_namespace: bool = False
-    archive_path: str = ""
+    archive_path: str = at("archive.path")
     job_labels: Mapping[str, str] = field(default_factory=dict)
-    logging: Logging = Logging()
-    headless_name: str = ""
-    disable_affinity: bool = False
-    flux: FluxOptions = FluxOptions()
-    pod: Pod = Pod()
+    logging: Logging = field(default_factory=Logging)
+    headless_name: str = at("network.headlessName")
+    disable_affinity: bool = at("network.disableAffinity", False)
+    flux: FluxOptions = field(default_factory=FluxOptions)
+    pod: Pod = field(default_factory=Pod)
     services: tuple[Container, ...] = ()
     #: ``run.podPatch``, which stands beside the document (direct mode).
-    pod_patch: Mapping[str, JSONValue] = field(default_factory=dict, repr=False)
+    pod_patch: Mapping[str, JSONValue] = beside(default_factory=dict, repr=False)
 
     @property
     def public_document(self) -> dict[str, JSONValue]:
@@ -210,6 +315,10 @@ class MiniClusterSpec:
         return self.containers[self.flux_index]
 
 
+#: The type of the whole ``spec`` of a v1alpha2 MiniCluster.
+SPEC = document_type(MiniClusterSpec)
+
+
 def default_document(size: int = 1) -> dict[str, JSONValue]:
     """The spec of a run that gives none: one container of `DEFAULT_IMAGE`, with the Flux that is in it."""
     return {"size": size, "flux": {"container": {"disable": True}}, "containers": [{"image": DEFAULT_IMAGE}]}
@@ -217,42 +326,20 @@ def default_document(size: int = 1) -> dict[str, JSONValue]:
 
 def parse_spec(document: Mapping[str, JSONValue], path: str = "minicluster") -> MiniClusterSpec:
     """Read a spec. Raises SpecError with every problem; ``path`` is where the document stands in what was given."""
-    problems = shape_problems(document, path)
+    problems = shape_problems(document, path, SPEC)
     if not problems:
         problems = list(_rule_problems(document, path))
     if problems:
         raise SpecError(problems)
     document = copy.deepcopy(dict(document))
-    logging = document.get("logging", {})
-    network = document.get("network", {})
-    size = document.get("size", 1)
-    return MiniClusterSpec(
-        document=document,
-        containers=tuple(_container(one) for one in document["containers"]),
-        size=size,
-        max_size=max(size, document.get("maxSize", 0)),
-        min_size=document.get("minSize"),
-        tasks=document.get("tasks", 1),
-        interactive=document.get("interactive", False),
-        deadline_seconds=document.get("deadlineSeconds"),
-        cleanup=document.get("cleanup", False),
-        backoff_limit=document.get("backoffLimit"),
-        share_process_namespace=document.get("shareProcessNamespace", False),
-        archive_path=document.get("archive", {}).get("path", ""),
-        job_labels=document.get("jobLabels", {}),
-        logging=Logging(**logging),
-        headless_name=network.get("headlessName", ""),
-        disable_affinity=network.get("disableAffinity", False),
-        flux=_flux(document.get("flux", {})),
-        pod=_pod(document.get("pod", {})),
-        services=tuple(_container(one) for one in document.get("services", [])),
-    )
+    size = document.get("size", MiniClusterSpec.size)
+    return read_part(MiniClusterSpec, document, document=document, max_size=max(size, document.get("maxSize", 0)))
 
 
 def _rule_problems(document: Mapping[str, JSONValue], path: str) -> Sequence[str]:
     """Rules between fields; the document's shape is right by now."""
     found = []
-    size = document.get("size", 1)
+    size = document.get("size", MiniClusterSpec.size)
     if document.get("maxSize", size) < size:
         found.append(f"{path}.maxSize: {document['maxSize']} is less than size {size}; raise it, or leave it out")
     if document.get("minSize", 0) > max(size, document.get("maxSize", 0)):
@@ -267,8 +354,8 @@ def _rule_problems(document: Mapping[str, JSONValue], path: str) -> Sequence[str
         )
     for group in ("containers", "services"):
         names: set[str] = set()
-        for at, one in enumerate(document.get(group, [])):
-            where = f"{path}.{group}[{at}]"
+        for index, one in enumerate(document.get(group, [])):
+            where = f"{path}.{group}[{index}]"
             name = one.get("name", "")
             if not name and (group == "services" or (len(document[group]) > 1 and not one.get("runFlux"))):
                 found.append(f"{where}.name: is missing; every container beside the broker's needs one")
@@ -278,120 +365,3 @@ def _rule_problems(document: Mapping[str, JSONValue], path: str) -> Sequence[str
             if one.get("batch") and one.get("launcher"):
                 found.append(f"{where}: batch and launcher exclude each other; set one of them")
     return found
-
-
-def _resources(given: Mapping[str, JSONValue]) -> Resources:
-    found = given.get("resources", {})
-    return Resources(found.get("requests", {}), found.get("limits", {}))
-
-
-def _container(given: Mapping[str, JSONValue]) -> Container:
-    commands = given.get("commands", {})
-    life = given.get("lifeCycle", {})
-    always = "Always" if given.get("pullAlways") else "IfNotPresent"
-    return Container(
-        name=given.get("name", ""),
-        image=given.get("image", ""),
-        image_pull_policy=given.get("imagePullPolicy", always),
-        image_pull_secret=given.get("imagePullSecret", ""),
-        run_flux=given.get("runFlux", False),
-        command=given.get("command", ""),
-        commands=Commands(
-            init=commands.get("init", ""),
-            pre=commands.get("pre", ""),
-            broker_pre=commands.get("brokerPre", ""),
-            worker_pre=commands.get("workerPre", ""),
-            service_pre=commands.get("servicePre", ""),
-            post=commands.get("post", ""),
-            prefix=commands.get("prefix", ""),
-            script=commands.get("script", ""),
-        ),
-        launcher=given.get("launcher", False),
-        batch=given.get("batch", False) or given.get("batchRaw", False),
-        batch_raw=given.get("batchRaw", False),
-        logs=given.get("logs", ""),
-        environment=given.get("environment", {}),
-        secrets={name: (one["name"], one["key"]) for name, one in given.get("secrets", {}).items()},
-        working_dir=given.get("workingDir", ""),
-        ports=tuple(given.get("ports", [])),
-        resources=_resources(given),
-        security_context=given.get("securityContext", {}),
-        volumes=tuple(_volume(name, one) for name, one in given.get("volumes", {}).items()),
-        post_start=life.get("postStartExec", ""),
-        pre_stop=life.get("preStopExec", ""),
-        no_wrap_entrypoint=given.get("noWrapEntrypoint", False),
-    )
-
-
-def _volume(name: str, given: Mapping[str, JSONValue]) -> Volume:
-    return Volume(
-        name=name,
-        path=given.get("path", ""),
-        read_only=given.get("readOnly", False),
-        claim_name=given.get("claimName", ""),
-        config_map_name=given.get("configMapName", ""),
-        secret_name=given.get("secretName", ""),
-        host_path=given.get("hostPath", ""),
-        empty_dir=given.get("emptyDir", False),
-        empty_dir_medium=given.get("emptyDirMedium", ""),
-        empty_dir_size_limit=given.get("emptyDirSizeLimit", ""),
-        csi_driver=given.get("csiDriver", ""),
-        csi_driver_attributes=given.get("csiDriverAttributes", {}),
-        items=given.get("items", {}),
-    )
-
-
-def _flux(given: Mapping[str, JSONValue]) -> FluxOptions:
-    bursting = given.get("bursting", {})
-    scheduler = given.get("scheduler", {})
-    return FluxOptions(
-        container=_view(given.get("container", {})),
-        broker_config=given.get("brokerConfig", ""),
-        burst_hostlist=bursting.get("hostlist", ""),
-        burst_clusters=tuple(BurstCluster(**one) for one in bursting.get("clusters", [])),
-        connect_timeout=given.get("connectTimeout", ""),
-        curve_cert=given.get("curveCert", ""),
-        environment=given.get("environment", {}),
-        log_level=given.get("logLevel"),
-        minimal_service=given.get("minimalService", False),
-        no_wait_socket=given.get("noWaitSocket", False),
-        option_flags=given.get("optionFlags", ""),
-        queue_policy=scheduler.get("queuePolicy", ""),
-        simple_scheduler=scheduler.get("simple", False),
-        submit_command=given.get("submitCommand", ""),
-        topology=given.get("topology", ""),
-        wrap=given.get("wrap", ""),
-    )
-
-
-def _view(given: Mapping[str, JSONValue]) -> View:
-    return View(
-        disable=given.get("disable", False),
-        image=given.get("image", DEFAULT_VIEW_IMAGE),
-        name=given.get("name", "flux-view"),
-        mount_path=given.get("mountPath", "/mnt/flux"),
-        pull_always=given.get("pullAlways", False),
-        image_pull_secret=given.get("imagePullSecret", ""),
-        python_path=given.get("pythonPath", ""),
-        working_dir=given.get("workingDir", ""),
-        resources=_resources(given),
-        security_context=given.get("securityContext", {}),
-    )
-
-
-def _pod(given: Mapping[str, JSONValue]) -> Pod:
-    return Pod(
-        annotations=given.get("annotations", {}),
-        labels=given.get("labels", {}),
-        automount_service_account_token=given.get("automountServiceAccountToken", False),
-        dns_policy=given.get("dnsPolicy", ""),
-        host_ipc=given.get("hostIPC", False),
-        host_pid=given.get("hostPID", False),
-        node_affinity=given.get("nodeAffinity", {}),
-        node_selector=given.get("nodeSelector", {}),
-        runtime_class_name=given.get("runtimeClassName", ""),
-        scheduler_name=given.get("schedulerName", ""),
-        security_context=given.get("securityContext", {}),
-        service_account_name=given.get("serviceAccountName", ""),
-        tolerations=tuple(given.get("tolerations", [])),
-    )

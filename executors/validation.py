@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from executors.api_rules import api_problems, is_below, plain_path
-from executors.errors import SpecError
-from executors.schema import JSONValue, quantity
-from executors.spec import Container, MiniClusterSpec, Volume, parse_spec
+from executors.schema import quantity
+from executors.spec import Container, MiniClusterSpec, Volume
 
 #: A DNS label (RFC 1123), which pod names, host names, labels' values and volumes are held to.
 LABEL_LIMIT = 63
@@ -25,15 +24,6 @@ _VOLUME_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _ENV_NAME = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*\Z")
 #: RFC 23.
 _DURATION = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)(ms|[smhd])?\Z")
-
-
-def problems_of(document: Mapping[str, JSONValue], path: str = "minicluster") -> list[str]:
-    """Everything wrong with a v1alpha2 spec as such, whoever is to make it."""
-    try:
-        parse_spec(document, path)
-    except SpecError as err:
-        return list(err.problems)
-    return []
 
 
 def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
@@ -63,7 +53,7 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
                 f"{field}: {', '.join(hosts)} does not hold {name}-0, the lead's host name, which follows from the "
                 "MiniCluster's; leave the hosts out, or use that name"
             )
-    if any(one.name == name and one is not spec.flux_container for one in spec.containers):
+    if any(container.name == name and container is not spec.flux_container for container in spec.containers):
         found.append(f"name: {name!r} is the name of a container beside the broker's; rename that")
     services = [spec.headless_name or name, *(f"{name}-{one.name}" for one in _with_ports(spec))]
     if len(set(services)) < len(services):
@@ -78,7 +68,7 @@ def name_problems(name: str, spec: MiniClusterSpec) -> list[str]:
 
 def _with_ports(spec: MiniClusterSpec) -> list[Container]:
     """Sidecars that get a Service."""
-    return [one for one in spec.containers if one.ports and one is not spec.flux_container]
+    return [container for container in spec.containers if container.ports and container is not spec.flux_container]
 
 
 def _given_hosts(spec: MiniClusterSpec) -> dict[str, list[str]]:
@@ -93,7 +83,7 @@ def _given_hosts(spec: MiniClusterSpec) -> dict[str, list[str]]:
     if not list(_config_problems(config, "")):
         hosts = _value(config, ("bootstrap", "hosts"))
         if hosts:
-            found["flux.brokerConfig: bootstrap.hosts"] = [one["host"] for one in hosts]
+            found["flux.brokerConfig: bootstrap.hosts"] = [host["host"] for host in hosts]
     return found
 
 
@@ -102,7 +92,7 @@ NOT_IN_DIRECT_MODE: dict[tuple[str, ...], str] = {
     ("flux", "arch"): "direct mode downloads no binaries for the entry; leave it out",
     ("flux", "bursting", "leadBroker"): "direct mode joins no lead broker elsewhere; use the provisioner operator",
     ("flux", "completeWorkers"): "a follower whose index completes is never started again; leave it out",
-    ("flux", "disableSocket"): "the broker's socket has a fixed place, by which the agent is found; leave it out",
+    ("flux", "disableSocket"): "the agent needs the broker's socket at its fixed path; leave it out",
     ("flux", "mungeSecret"): "direct mode serves one user, without munge; use the provisioner operator",
     ("pod", "resources"): (
         "it becomes the pods' overhead, which Kubernetes takes from a RuntimeClass only; give resources to containers[]"
@@ -112,8 +102,10 @@ NOT_IN_DIRECT_MODE: dict[tuple[str, ...], str] = {
 
 #: The same of our Flux Operator, which honours the others.
 NOT_BY_OUR_OPERATOR: dict[tuple[str, ...], str] = {
-    ("flux", "bursting", "leadBroker"): "it joins no lead broker elsewhere yet; leave it out",
-    ("flux", "mungeSecret"): "a MiniCluster serves one user, without munge; leave it out",
+    ("flux", "bursting", "leadBroker"): (
+        "all its pods would be followers of a lead elsewhere, so none of them could report how the command ended; "
+        "leave it out"
+    ),
     ("pod", "resources"): NOT_IN_DIRECT_MODE[("pod", "resources")],
 }
 
@@ -121,26 +113,26 @@ NOT_BY_OUR_OPERATOR: dict[tuple[str, ...], str] = {
 def resource_problems(spec: MiniClusterSpec, path: str = "spec") -> list[str]:
     """What our Flux Operator cannot honour of a MiniCluster resource, or Kubernetes would refuse."""
     found = [
-        f"{path}.{'.'.join(field)}: {_short(value)} cannot be honoured: {cure}"
+        f"{path}.{'.'.join(field)}: {_short(value)} is not supported: {cure}"
         for field, cure in NOT_BY_OUR_OPERATOR.items()
         if (value := _value(spec.document, field))
     ]
     if spec.document.get("pod", {}).get("restartPolicy") == "Always":
-        found.append(f"{path}.pod.restartPolicy: 'Always' is nothing that a Job takes; leave it out")
+        found.append(f"{path}.pod.restartPolicy: 'Always' is not allowed in a Job; leave it out")
     return found + _common_problems(spec, path)
 
 
 def direct_problems(spec: MiniClusterSpec, path: str = "minicluster", *, program: bool = True) -> list[str]:
     """What direct mode cannot honour, or Kubernetes would refuse. ``program``: the lead runs a run's agent."""
     found = [
-        f"{path}.{'.'.join(field)}: {_short(value)} cannot be honoured by direct mode: {cure}"
+        f"{path}.{'.'.join(field)}: {_short(value)} is not supported in direct mode: {cure}"
         for field, cure in NOT_IN_DIRECT_MODE.items()
         if (value := _value(spec.document, field))
     ]
     policy = spec.document.get("pod", {}).get("restartPolicy", "Never")
     if policy != "Never":
         found.append(
-            f"{path}.pod.restartPolicy: {policy!r} cannot be honoured by direct mode: the Job itself replaces "
+            f"{path}.pod.restartPolicy: {policy!r} is not supported in direct mode: the Job itself replaces "
             "pods that fail, which needs Never; leave it out"
         )
     found += _common_problems(spec, path)
@@ -215,7 +207,7 @@ def _flux_problems(spec: MiniClusterSpec, path: str) -> Iterator[str]:
     if not flux.container.disable:
         if not flux.container.mount_path.startswith("/"):
             yield f"{path}.container.mountPath: {flux.container.mount_path!r} must be an absolute path"
-        taken = [one.name for one in spec.containers if one.name == flux.container.name]
+        taken = [container.name for container in spec.containers if container.name == flux.container.name]
         if taken:
             yield f"{path}.container.name: {flux.container.name!r} is a name in containers[] too; give it another"
 
@@ -227,7 +219,7 @@ def _config_problems(config: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}: {name} must be a table; see flux-config-{name}(5)"
     hosts = _value(config, ("bootstrap", "hosts"))
     if hosts is not None and not (
-        isinstance(hosts, list) and all(isinstance(one, dict) and isinstance(one.get("host"), str) for one in hosts)
+        isinstance(hosts, list) and all(isinstance(host, dict) and isinstance(host.get("host"), str) for host in hosts)
     ):
         yield f"{path}: bootstrap.hosts must be a list of tables with a host; see flux-config-bootstrap(5)"
     if not isinstance(_value(config, ("resource", "path")) or "", str):
@@ -285,7 +277,7 @@ def _beside_problems(container: Container, path: str) -> Iterator[str]:
     }
     given = [name for name, value in for_brokers.items() if value]
     if given:
-        yield f"{path}: {', '.join(given)}: the broker's container alone has use for that; leave it out"
+        yield f"{path}: {', '.join(given)}: only the broker's container uses this; leave it out"
     if container.no_wrap_entrypoint and any((commands.init, commands.pre, commands.service_pre, commands.post)):
         yield f"{path}.noWrapEntrypoint: without our entry its commands do not run; leave out one or the other"
 
@@ -318,7 +310,7 @@ def _volume_problems(volume: Volume, path: str) -> Iterator[str]:
             yield f"{path}.emptyDirSizeLimit: {err}; give one such as 4Gi"
 
 
-#: Variables, volumes and mounts of ours (`executors.render`), which a user's would hide.
+#: Our variables, volumes and mounts (`executors.render`), which a user's would hide.
 _OUR_VARIABLES = ("FLUX_URI", "FLUX_DISABLE_JOB_CLEANUP", "JOB_COMPLETION_INDEX")
 _OUR_VOLUMES = ("flux-state", "flux-curve", "flux-view", "flux-wish")
 _OUR_MOUNTS = ("/flux_operator", "/flux_operator_curve", "/flux_operator_wish", "/run/flux_operator")
@@ -334,11 +326,11 @@ def _volume_clashes(spec: MiniClusterSpec, path: str) -> Iterator[str]:
                 if _source(first) != _source(volume):
                     yield f"{where}: is another volume than the one of that name before it; rename one of them"
                 if volume.name in _OUR_VOLUMES or volume.name.endswith("-entrypoint"):
-                    yield f"{where}: the name is one of ours; rename it"
+                    yield f"{where}: the name is reserved; rename it"
                 view = () if spec.flux.container.disable else (spec.flux.container.mount_path, "/opt/software")
                 mount = plain_path(volume.path)
                 if mount in map(plain_path, (*_OUR_MOUNTS, *view)) or is_below(mount, _OUR_MOUNTS):
-                    yield f"{where}.path: {volume.path!r} is a directory of ours; mount it elsewhere"
+                    yield f"{where}.path: {volume.path!r} is a reserved directory; mount it elsewhere"
 
 
 def _source(volume: Volume) -> list[Any]:

@@ -42,7 +42,7 @@ def said(err: Any) -> str:
     secret that somebody has not put in quotes."""
     text = str(getattr(err, "problem", None) or getattr(err, "context", None) or type(err).__name__)
     if found := _NAMED.match(text):
-        return f"{found.group()}; what begins with *, & or ! and is a text must be in quotes"
+        return f"{found.group()}; put strings that begin with *, & or ! in quotes"
     return f"{text}; indent with spaces, not with tabs" if "'\\t'" in text else text
 
 
@@ -99,7 +99,7 @@ class _Reader:
         if id(node) in self._measures:
             known = self._measures[id(node)]
             if known is None:
-                raise _wrong(node, "an alias (*name) stands within what it names")
+                raise _wrong(node, "an alias (*name) is inside the value that it names")
             return known
         self._measures[id(node)] = None
         size, height = 1, 0
@@ -149,7 +149,7 @@ class _Reader:
         if isinstance(key, str):
             raise _wrong(node, f"a key is longer than {MAX_KEY} characters: {shown(key)}")
         what = "a list or a mapping" if not isinstance(node, self._yaml.ScalarNode) else shown(node.value)
-        raise _wrong(node, f"the key {what} is no text; put it in quotes")
+        raise _wrong(node, f"the key {what} is not a string; put it in quotes")
 
     def _merged(self, node: Any) -> dict[str, Any]:
         """What ``<<:`` brings: of a mapping, or of a list of them, whose first wins."""

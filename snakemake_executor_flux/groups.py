@@ -14,7 +14,7 @@ from snakemake.resources import GroupResources, Resources
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_storage_plugins.exceptions import FileOrDirectoryNotFoundError
 
-from snakemake_executor_flux.resources import NodeShape, ask_of
+from snakemake_executor_flux.resources import NodeShape, parse_resources
 
 
 def members(job: Any) -> list[Any]:
@@ -32,7 +32,7 @@ def bound(group: Any, shape: NodeShape, *, use_memory: bool) -> None:
     """Give a group resources that fit one node. Raises ResourceError for a member that fits none, and WorkflowError in
     Snakemake's words where members that run at the same time do not."""
     for member in members(group):
-        ask_of(member.threads, member.resources, shape, use_memory=use_memory)
+        parse_resources(member.threads, member.resources, shape, use_memory=use_memory)
     bounds = {"_cores": shape.cores}
     if use_memory and shape.memory is not None:
         bounds["mem_mb"] = shape.memory // 10**6

@@ -12,7 +12,7 @@ from typing import Any
 from snakemake import wrapper
 from snakemake.io import is_flagged
 
-from snakemake_executor_flux.namespaces import names_of, shell_text
+from snakemake_executor_flux.namespaces import rule_globals, shell_text
 
 
 def base_key(job: Any) -> str:
@@ -107,7 +107,7 @@ def _code(job: Any) -> str:
         return shell_text(job)  # formatted: it may hold what is nowhere else, {config[x]} for instance
     code = _content(job) or job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src
     # Such code sees the whole config, and nobody can tell what it uses.
-    return f"{code}\n{stable_text(names_of(job.rule).get('config'))}"
+    return f"{code}\n{stable_text(rule_globals(job.rule).get('config'))}"
 
 
 def _content(job: Any) -> str | None:

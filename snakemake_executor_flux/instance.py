@@ -13,15 +13,17 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from executors import ExecutorsError, RunId, Session, load_config, open_session
 from executors.config import describe
-from snakemake_executor_flux import identity, leftovers, logs
+from snakemake_executor_flux import leftovers, logs
 from snakemake_executor_flux.efficiency import Efficiency
 from snakemake_executor_flux.importing import without_the_workflow
-from snakemake_executor_flux.places import NotShared, Places, find_places
+from snakemake_executor_flux.places import NotShared, RemotePaths, find_places
 from snakemake_executor_flux.resources import NodeShape
 from snakemake_executor_flux.runfile import RunFile
 from snakemake_executor_flux.settings import ExecutorSettings, UserError
+from snakemake_executor_flux.steps.warm import WarmServers
+from snakemake_executor_flux.survivors import Survivors
 
-#: In the environment of every job of ours: the run that it belongs to, and its cores (for the provisioner local).
+#: In the environment of each of our jobs: the run that it belongs to, and its cores (for the provisioner local).
 INSIDE = "FLUX_OPERATOR_JOB_OF"
 CORES = "FLUX_OPERATOR_JOB_CORES"
 
@@ -30,12 +32,13 @@ class Instance:
     """Everything that exists only once there is an instance. ``open`` makes it; the rest is valid after that."""
 
     session: Session
-    places: Places
+    places: RemotePaths
     shape: NodeShape
     logdir: Path
     efficiency: Efficiency
-    #: Jobs that an earlier Snakemake has left in the instance, by base key.
-    survivors: dict[str, list[dict[str, Any]]]
+    #: Jobs that an earlier Snakemake has left in the instance.
+    survivors: Survivors
+    warm: WarmServers
     #: The environment that jobs inherit; None: one of another machine.
     inherited: Mapping[str, str] | None
 
@@ -80,7 +83,7 @@ class Instance:
                 RunId("snakemake", self.run.id),
                 self._config,
                 environ=environ,
-                announce=self._announce,
+                report_progress=self._announce,
                 auto_acknowledge=False,
             )
         except (ExecutorsError, OSError) as err:
@@ -88,7 +91,7 @@ class Instance:
             raise _error(err) from None
         try:
             self.places = self._find_places()
-            self.survivors = self._find_survivors()
+            self.survivors = Survivors(self.session, self._workflow, self._logger, resumed=self.run.resumed)
             self.shape = self._largest_node()
         except BaseException as err:
             self.session.close()
@@ -97,15 +100,21 @@ class Instance:
                 raise _error(err) from None
             raise
         self.inherited = None if self.session.remote else environ
+        self.warm = WarmServers(
+            self.session.start_helper, self.run.id, self.places, inherits=self.inherited is not None
+        )
         leftovers.remove_of_other_runs(self.run.id)
         self.is_open = True
 
     def close(self, *, keep: bool) -> None:
         """Leave the instance, and end it unless it is to be kept."""
-        self.session.close(release=not keep)
+        if keep:
+            self.session.leave()
+        else:
+            self.session.release()
         logs.remove_empty_directories(self.logdir)
         if not keep:
-            leftovers.remove_of_jobs({job["key"] for jobs in self.survivors.values() for job in jobs})
+            leftovers.remove_of_jobs(self.survivors.keys())
             self.run.remove()
 
     def _announce(self, line: str) -> None:
@@ -115,7 +124,7 @@ class Instance:
         if not self.run.resumed:
             self.run.remove()
 
-    def _find_places(self) -> Places:
+    def _find_places(self) -> RemotePaths:
         shared = self._workflow.storage_settings.shared_fs_usage
         return find_places(
             self.session.path_kinds,
@@ -127,18 +136,10 @@ class Instance:
             logs=str(self.logdir),
         )
 
-    def _find_survivors(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
-        if self.run.resumed:
-            for job in self.session.unacknowledged():
-                if job["key"]:
-                    found.setdefault(identity.split_key(job["key"]), []).append(job)
-        return found
-
     def _largest_node(self) -> NodeShape:
-        nodes = [node for node in self.session.resources()["nodes"] if node["cores"]]
-        cores = max((node["cores"] for node in nodes), default=1)
-        memory = min((node["memory"] for node in nodes if node["memory"] and node["cores"] == cores), default=None)
+        nodes = [node for node in self.session.nodes() if node.cores]
+        cores = max((node.cores for node in nodes), default=1)
+        memory = min((node.memory for node in nodes if node.memory and node.cores == cores), default=None)
         # As Snakemake does on one machine: a rule that asks for more threads than a node has gets what there is.
         limit = self._workflow.resource_settings.max_threads
         if limit is None or limit > cores:

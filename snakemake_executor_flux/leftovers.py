@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-from snakemake_executor_flux.steps.base import remove_scratch
 
 #: Where Snakemake puts scripts, below the working directory.
 DIRECTORY = Path(".snakemake") / "scripts"
@@ -32,7 +31,7 @@ def new_directory(owner: str) -> Path:
     return Path(tempfile.mkdtemp(dir=_ABOVE, prefix=f"{_LONG}{owner}.")).absolute()
 
 
-def of_job(key: str) -> tuple[Path, ...]:
+def paths_of_job(key: str) -> tuple[Path, ...]:
     """What one job has."""
     return tuple(path for path, _, found in _found() if found == key)
 
@@ -46,6 +45,16 @@ def remove_of_jobs(keys: Iterable[str]) -> None:
     wanted = set(keys)
     if wanted:
         remove_scratch(path for path, _, key in _found() if key in wanted)
+
+
+def remove_scratch(paths: Iterable[Path]) -> None:
+    """Remove files and directories of a job that has ended, as far as that can be."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _found() -> Iterator[tuple[Path, str, str]]:

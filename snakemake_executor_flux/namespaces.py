@@ -13,7 +13,7 @@ from snakemake.exceptions import RuleException
 from snakemake.utils import format as format_pattern
 
 
-def names_of(rule: Any) -> Mapping[str, Any]:
+def rule_globals(rule: Any) -> Mapping[str, Any]:
     """The globals of a rule's code."""
     return rule.run_func.__globals__ if rule.run_func is not None else rule.workflow.globals
 
@@ -21,7 +21,7 @@ def names_of(rule: Any) -> Mapping[str, Any]:
 def shell_text(job: Any, **more: object) -> str:
     """The command of a shell rule. ``more`` are further names that it may use. Raises RuleException."""
     names = {
-        **names_of(job.rule),
+        **rule_globals(job.rule),
         "input": job.input,
         "output": job.output,
         "params": job.params,

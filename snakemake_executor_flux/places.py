@@ -13,7 +13,7 @@ _IN_SCRATCH = ('cd "$FLUX_JOB_TMPDIR" && exec "$@"', "sh")
 
 
 @dataclass(frozen=True)
-class Places:
+class RemotePaths:
     """``files``: the working directory is there too. ``python``: the interpreter for a nested Snakemake, as the jobs
     see it; ``package``: this package is importable by it."""
 
@@ -54,12 +54,12 @@ def find_places(
     software_shared: bool,
     unwritable: Callable[[Sequence[str]], list[str]] = lambda _: [],
     logs: str = "",
-) -> Places:
+) -> RemotePaths:
     """``kinds`` tells what paths are on the instance's lead node, ``unwritable`` what is wrong with directories there
     that jobs cannot write to; ``logs`` is the jobs' log directory. Raises NotShared.
     """
     if not remote:
-        return Places(files=True, python=sys.executable if software_shared else "python", package=software_shared)
+        return RemotePaths(files=True, python=sys.executable if software_shared else "python", package=software_shared)
     directory, interpreter = kinds([cwd, sys.executable])
     if files_shared and directory != "directory":
         raise NotShared(
@@ -75,6 +75,6 @@ def find_places(
             )
         _check_writable(unwritable, cwd, logs)
     if software_shared and interpreter == "file" and not _by_pythonpath():
-        return Places(files=files_shared, python=sys.executable, package=True)
+        return RemotePaths(files=files_shared, python=sys.executable, package=True)
     # Debian and its kin have no program of the name python.
-    return Places(files=files_shared, python="python3", package=False)
+    return RemotePaths(files=files_shared, python="python3", package=False)

@@ -62,7 +62,7 @@ class NodeShape:
 
 
 @dataclass(frozen=True)
-class Ask:
+class RequestedResources:
     """What a job asks for, in Flux's terms. ``duration`` in seconds, 0: no limit of its own."""
 
     nodes: int | None
@@ -83,12 +83,14 @@ class Ask:
         return self.slots * self.cores_per_slot
 
 
-def ask_of(threads: int, resources: Mapping[str, Any], shape: NodeShape, *, use_memory: bool) -> Ask:
+def parse_resources(
+    threads: int, resources: Mapping[str, Any], shape: NodeShape, *, use_memory: bool
+) -> RequestedResources:
     """Translate. Raises ResourceError."""
     nodes = _count(resources, "nodes", 1)
     tasks = _count(resources, "tasks", 1)
     cpus = _count(resources, "cpus_per_task", 1)
-    gpus = max(_count(resources, "gpu", 0) or 0, _count(resources, "gpus", 0) or 0, gpus_of(resources.get("gres")))
+    gpus = max(_count(resources, "gpu", 0) or 0, _count(resources, "gpus", 0) or 0, parse_gpus(resources.get("gres")))
     mpi = resources.get("mpi")
     nested = bool(mpi) or (nodes or 1) > 1
     slots = tasks or nodes or 1
@@ -104,7 +106,7 @@ def ask_of(threads: int, resources: Mapping[str, Any], shape: NodeShape, *, use_
     if not nested:
         # One process gets it all: its cores must lie on one node, which one slot says.
         slots, cores = 1, slots * cores
-    return Ask(
+    return RequestedResources(
         nodes=(nodes or 1) if nested else nodes,
         slots=slots,
         cores_per_slot=cores,
@@ -113,8 +115,8 @@ def ask_of(threads: int, resources: Mapping[str, Any], shape: NodeShape, *, use_
         nested=nested,
         queue=_text(resources, "flux_queue"),
         urgency=_urgency(resources),
-        constraint=constraint_of(resources.get("flux_constraint")),
-        shell_options=options_of(resources.get("flux_options")),
+        constraint=parse_constraint(resources.get("flux_constraint")),
+        shell_options=parse_options(resources.get("flux_options")),
     )
 
 
@@ -133,7 +135,7 @@ def memory_cores(name: str, value: object, shape: NodeShape, nodes: int, times: 
     return nodes * min(shape.cores, math.ceil(needed / (shape.memory / shape.cores)))
 
 
-def gpus_of(gres: object) -> int:
+def parse_gpus(gres: object) -> int:
     """GPUs of Slurm's ``gres``: ``gpu``, ``gpu:2``, ``gpu:MODEL:2``. Raises ResourceError."""
     if gres is None or gres == "":
         return 0
@@ -161,7 +163,7 @@ def ignored(resources: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def constraint_of(value: object) -> Mapping[str, Any] | None:
+def parse_constraint(value: object) -> Mapping[str, Any] | None:
     """An RFC 31 constraint object from JSON or from terms joined by ``&``. Raises ResourceError."""
     if value is None or value == "":
         return None
@@ -182,8 +184,8 @@ def _term(part: str, whole: str) -> dict[str, Any]:
     operator, colon, operand = part.partition(":")
     if not part or (colon and not operand) or any(char in part for char in " |()"):
         raise ResourceError(
-            f"flux_constraint={whole!r}: {part!r} is no term; write a property, hosts:LIST or ranks:IDS, 'not' before "
-            "it if wanted, '&' between terms, or an RFC 31 object as JSON"
+            f"flux_constraint={whole!r}: {part!r} is not a term; write a property, hosts:LIST or ranks:IDS, with 'not' "
+            "before it to negate it and '&' between terms, or an RFC 31 object as JSON"
         )
     if not colon:
         return {"properties": [part]}
@@ -193,7 +195,7 @@ def _term(part: str, whole: str) -> dict[str, Any]:
     return {names[operator]: [operand]}
 
 
-def options_of(value: object) -> Mapping[str, Any]:
+def parse_options(value: object) -> Mapping[str, Any]:
     """``name=value, name`` -> {name: value or 1}; values that look like JSON are JSON. Raises ResourceError."""
     options: dict[str, Any] = {}
     for part in str(value or "").split(","):

@@ -10,6 +10,8 @@ from typing import Any, Optional
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
 
+from executors.config import PILOTS, PROVISIONERS
+
 common_settings = CommonSettings(
     non_local_exec=True,
     # True would empty --shared-fs-usage for every user of the executor, also on one machine.
@@ -30,10 +32,10 @@ def _option(help_text: str, default: object = None, **metadata: object) -> Any:
 
 
 class UserError(WorkflowError):
-    """What the user can mend: an option, a config, an instance that does not come up.
+    """What the user can fix: an option, a config, an instance that does not start.
 
     Snakemake shows each error with its way through all sources that are not Snakemake's (exceptions.py,
-    cut_traceback); lines of ours help nobody there, so this one has none to show.
+    cut_traceback); our lines help nobody there, so this one has none to show.
     """
 
     @property
@@ -64,41 +66,48 @@ class ExecutorSettings(ExecutorSettingsBase):
     """Defaults are None where a config file or the environment may say otherwise."""
 
     provisioner: Optional[str] = _option(
-        "Where the Flux instance comes from: 'local' starts one on this machine (the embedded engine where Flux is "
-        "not installed), 'attach' uses the one that FLUX_URI names, 'direct' makes a MiniCluster of plain Kubernetes "
-        "objects, 'operator' by the cluster's Flux Operator. Default: attach where FLUX_URI is set, else local.",
-        **_choices("local", "attach", "direct", "operator"),
+        "Where the Flux instance comes from: 'local' starts one on this machine (the embedded engine if Flux is not "
+        "installed), 'attach' uses the one that FLUX_URI names, 'direct' creates a MiniCluster on Kubernetes without "
+        "an operator, 'operator' lets the cluster's Flux Operator do it. Default: attach if FLUX_URI is set, else "
+        "local.",
+        **_choices(*PROVISIONERS),
     )
-    namespace: Optional[str] = _option("Kubernetes namespace of the MiniCluster. Default: the kubeconfig context's.")
+    namespace: Optional[str] = _option("Kubernetes namespace of the MiniCluster. Default: the one of the context.")
     config: Optional[Path] = _path("Pipeline config, a YAML file of kind FluxRun. Default: none.")
     job_step: Optional[str] = _option(
         "How a job's command is run: 'shell' (the rule's own command is the Flux job), 'script' (what Snakemake's "
-        "local executor would start is: scripts and wrappers too), 'snakemake' (a nested Snakemake) or 'auto' (for "
-        "each job the first of these that it can take, see --verbose). Default: auto.",
+        "local executor would start is: scripts and wrappers too), 'warm' (a nested Snakemake that is forked from a "
+        "server), 'snakemake' (a nested Snakemake) or 'auto' (for each job the first of these that it can take, see "
+        "--verbose). Default: auto.",
         "auto",
-        **_choices("auto", "shell", "script", "snakemake"),
+        **_choices("auto", "shell", "script", "warm", "snakemake"),
     )
     queue: Optional[str] = _option("Flux queue for jobs without the resource flux_queue. Default: Flux's own.")
     bank: Optional[str] = _option("Flux bank (account) for all jobs. Default: Flux's own.")
     orphan_timeout: Optional[float] = _option(
-        "Seconds without any client after which the instance ends, running jobs included. Default: 3600.",
+        "The instance and its running jobs end after so many seconds without any client. Default: 3600.",
         metavar="SECONDS",
     )
     idle_timeout: Optional[float] = _option(
-        "Seconds without client and job after which the instance ends. Default: 300.", metavar="SECONDS"
+        "The instance ends after so many seconds without clients and jobs. Default: 300.", metavar="SECONDS"
     )
     memory: Optional[str] = _option(
-        "Flux does not schedule memory. 'cores': a job asks for as many cores as its share of memory "
-        "(mem_mb) needs, so that jobs wait instead of being killed; 'ignore': mem_mb has no effect. Default: cores.",
+        "What mem_mb does, since Flux does not schedule memory. 'cores': it reserves cores by the job's share of "
+        "memory, so that jobs wait instead of being killed; 'ignore': it has no effect. Default: cores.",
         "cores",
         **_choices("cores", "ignore"),
     )
+    pilot: Optional[str] = _option(
+        "Run short jobs at the machine's own rate under Flux, by a process beside it: 'on', 'off', or 'auto' (once "
+        "many jobs of the run were short). Default: off.",
+        **_choices(*PILOTS),
+    )
     logdir: Optional[Path] = _path(
-        "Directory for job logs and the efficiency table. Default: .snakemake/flux_operator_logs/<run>; there, logs "
-        "of runs older than 10 days are removed."
+        "Directory for job logs and the efficiency table. Default: .snakemake/flux_operator_logs/<run>, where logs of "
+        "runs older than 10 days are removed."
     )
     keep_on_failure: bool = _option(
-        "Leave the instance running after a failed run, for a look inside, until its idle time-out.", False
+        "After a failed run, keep the instance until its idle time-out, so that you can look inside.", False
     )
 
     def __post_init__(self) -> None:
@@ -109,9 +118,10 @@ class ExecutorSettings(ExecutorSettingsBase):
     def check(self) -> None:
         """Raises UserError naming option, value and cure (Snakemake itself does not check choices from the API)."""
         for name, allowed in (
-            ("provisioner", (None, "local", "attach", "direct", "operator")),
-            ("job_step", ("auto", "shell", "script", "snakemake")),
+            ("provisioner", (None, *PROVISIONERS)),
+            ("job_step", ("auto", "shell", "script", "warm", "snakemake")),
             ("memory", ("cores", "ignore")),
+            ("pilot", (None, *PILOTS)),
         ):
             value = getattr(self, name)
             if value not in allowed:
@@ -125,6 +135,7 @@ class ExecutorSettings(ExecutorSettingsBase):
             "run.namespace": self.namespace,
             "run.orphanTimeout": self.orphan_timeout,
             "run.idleTimeout": self.idle_timeout,
+            "run.pilot": self.pilot,
             "jobDefaults.queue": self.queue,
             "jobDefaults.bank": self.bank,
         }

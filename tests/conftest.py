@@ -27,7 +27,7 @@ _CURE = {
 }
 
 
-# On a node of their own beside the other one: most of what they do is to wait for a kubelet.
+# On a second node, after Airflow's: most of what they do is to wait for a kubelet.
 _SECOND_NODE = ("/test_controller.py", "/test_kueue.py", "/test_nextflow.py", "/test_snakemake.py", "/test_waiting.py")
 
 
@@ -42,7 +42,7 @@ def pytest_configure() -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run in several processes, those of a file stay together, for its fixtures; and so do those that share
-    a Kubernetes node, and those that each start an Airflow, of which one is as much as two cores bear."""
+    a Kubernetes node or an Airflow. Two such groups at a time are as much as two cores bear."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -50,9 +50,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             path = nodeid.partition("::")[0]
             if path.startswith("tests/cluster/control_plane/"):
                 return path
-            if path.startswith("tests/cluster/"):
-                return "second node" if path.endswith(_SECOND_NODE) else "node"
-            return "airflow" if path.startswith(("tests/airflow/", "tests/examples/test_airflow")) else path
+            if path.startswith("tests/cluster/") and not path.endswith(_SECOND_NODE):
+                return "node"
+            with_airflow = path.startswith(("tests/airflow/", "tests/examples/test_airflow"))
+            return "airflow, second node" if with_airflow or path.startswith("tests/cluster/") else path
 
     return ByFile(config, log)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psutil
 
@@ -26,11 +26,11 @@ def of_run(run: str) -> Iterator[tuple[psutil.Process, list[str]]]:
                 yield process, argv
 
 
-def kill_agent(run: str) -> int:
-    """SIGKILL for the run's agent and what would start it again; how many processes that were."""
+def kill_agent(run: str, words: Sequence[str] = ("supervise", "serve")) -> int:
+    """SIGKILL for the run's agent (``serve``), and what would start it again first; how many processes that were."""
     killed = 0
     # The supervisor first, or it would start another one.
-    for word in ("supervise", "serve"):
+    for word in words:
         for process, argv in of_run(run):
             # Not the keeper nor `flux start`, whose arguments hold those of the agent.
             if word in argv[:6] and "start" not in argv and not argv[0].endswith("sh"):

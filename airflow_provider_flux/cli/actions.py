@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_flux.hook import FluxHook
+from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.names import deployment_id
 
 
 def _clearly(action: Callable[[Any], None]) -> Callable[[Any], None]:
-    """One line for what people can mend."""
+    """One line for errors that the user can fix."""
 
     def run(args: Any) -> None:
         from airflow.providers.common.compat.sdk import AirflowNotFoundException

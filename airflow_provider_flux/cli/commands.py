@@ -11,10 +11,10 @@ def get_commands() -> list[Any]:
 
     conn_id = Arg(("--conn-id",), help="Connection of type flux (default: flux_default)", default="flux_default")
     everything = Arg(
-        ("--all",), help="Also what is not of this Airflow (see [flux] deployment_id)", action="store_true"
+        ("--all",), help="Include MiniClusters of other deployment_ids", action="store_true"
     )  # fmt: skip
     as_json = Arg(("--json",), help="Print JSON", action="store_true")
-    dry_run = Arg(("--dry-run",), help="Say what would be ended, and end nothing", action="store_true")
+    dry_run = Arg(("--dry-run",), help="Only print what would be ended", action="store_true")
     return [
         GroupCommand(
             name="flux",
@@ -22,15 +22,15 @@ def get_commands() -> list[Any]:
             subcommands=[
                 ActionCommand(
                     name="list",
-                    help="List the MiniClusters that DAG runs have",
+                    help="List the MiniClusters of DAG runs",
                     func=lazy_load_command("airflow_provider_flux.cli.actions.list_instances"),
                     args=(conn_id, everything, as_json),
                 ),
                 ActionCommand(
                     name="reap",
-                    help="End those that nobody uses any more",
-                    description="Ends MiniClusters whose agent does not answer, that did not start, or that had "
-                    "neither client nor job for longer than run.orphanTimeout. Safe at any time, for instance hourly.",
+                    help="End MiniClusters that nobody uses any more",
+                    description="End MiniClusters that did not start, whose agent does not answer, or that had no "
+                    "client and no job for longer than run.orphanTimeout. You can run this at any time, e.g. hourly.",
                     func=lazy_load_command("airflow_provider_flux.cli.actions.reap_instances"),
                     args=(conn_id, everything, dry_run, as_json),
                 ),

@@ -13,8 +13,8 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_flux.exceptions import FluxRequestError
 from airflow_provider_flux.operators.flux import FluxOperator
-from airflow_provider_flux.outcome import FluxRequestError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

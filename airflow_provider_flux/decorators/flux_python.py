@@ -23,8 +23,8 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_flux.exceptions import FluxRequestError
 from airflow_provider_flux.operators.flux import FluxOperator
-from airflow_provider_flux.outcome import FluxRequestError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -115,7 +115,7 @@ def _source(function: Callable[..., Any]) -> str:
         # As deep as it is indented, whatever is in its strings.
         tree = ast.parse(f"if True:\n{source}" if source[:1].isspace() else source)
     except (OSError, TypeError, SyntaxError) as err:
-        raise FluxRequestError(f"@task.flux_python: the source of {name} is not to be had: {err}") from None
+        raise FluxRequestError(f"@task.flux_python: the source of {name} cannot be read: {err}") from None
     found = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name), None)
     if found is None:
         raise FluxRequestError(f"@task.flux_python: {name} is not defined by def")

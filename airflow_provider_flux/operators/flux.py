@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import tempfile
 import threading
 import time
@@ -17,21 +16,28 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     BaseOperator,
     conf,
-    context_to_airflow_vars,
-    mask_secret,
 )
 
 from airflow_provider_flux import arguments, submission
-from airflow_provider_flux.hook import FluxHook, joinable
+from airflow_provider_flux.cluster_reference import DEFAULT_CONNECTION, MiniCluster, minicluster_of
+from airflow_provider_flux.exceptions import (
+    FluxJobCancelled,
+    FluxJobLost,
+    FluxRequestError,
+    raise_for,
+    timed_out,
+    translate_errors,
+)
+from airflow_provider_flux.following import read_output
+from airflow_provider_flux.hooks.flux import FluxHook, reconnect_options
 from airflow_provider_flux.links import FluxJobLink, FluxMiniClusterLink, push_links
 from airflow_provider_flux.masking import Masker
-from airflow_provider_flux.minicluster import DEFAULT_CONNECTION, MiniCluster, minicluster_of
 from airflow_provider_flux.names import JobKeys, job_keys
-from airflow_provider_flux.operators.failures import clear_errors
-from airflow_provider_flux.operators.minicluster import folder_of
-from airflow_provider_flux.outcome import FluxJobCancelled, FluxJobLost, FluxRequestError, raise_for, timed_out
-from airflow_provider_flux.output import STREAMS, OutputError, OutputLog, Result, xcom_of
+from airflow_provider_flux.operators.minicluster import dag_folder
+from airflow_provider_flux.output import STREAMS, OutputError, OutputLog, Result, to_xcom
+from airflow_provider_flux.request import job_request, secret_variables
 from airflow_provider_flux.sealing import Kept, seal, unseal
+from airflow_provider_flux.xcom import check_value
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -50,6 +56,9 @@ class FluxOperator(BaseOperator):
 
     The instance is made by the first task that needs it and shared by all tasks of the run; Flux queues the jobs, so
     no pool is needed.
+
+    (Long because of its arguments, which Airflow wants as attributes; what happens with them is in `request`,
+    `submission`, `following` and `xcom`.)
 
     :param command: for the shell (a string), or the program and its arguments (a list). (templated)
     :param nodes, ntasks, cores_per_task, gpus_per_task, exclusive: what the job asks Flux for. (templated)
@@ -147,15 +156,15 @@ class FluxOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         ti = context["ti"]
         hook = FluxHook(self.flux_conn_id)
-        with clear_errors():
+        with translate_errors():
             request = self.job_request(context)
             minicluster = self._minicluster()
-            session = hook.open_session(minicluster, ti.dag_id, ti.run_id, folder_of(self), self.log.info)
+            session = hook.open_session(minicluster, ti.dag_id, ti.run_id, dag_folder(self), self.log.info)
         try:
             if not session.remote and request.cwd is None:
                 # Not the worker's own, which may be another one at the next try.
                 request = replace(request, cwd=tempfile.gettempdir())
-            with clear_errors():
+            with translate_errors():
                 handle = self._submit(session, request, self._keys(context))
             self.flux_links = push_links(
                 ti, hook.settings(), name=session.run_name, instance=session.hello.instance, job=str(handle.id)
@@ -171,7 +180,7 @@ class FluxOperator(BaseOperator):
             sealed = self._sealed(session, handle, request, ti) if self.wait else ""
             job = {
                 "run_name": session.run_name,
-                "options": joinable(hook.run_config(minicluster.config, folder_of(self))),
+                "options": reconnect_options(hook.run_config(minicluster.config, dag_folder(self))),
                 "flux_conn_id": self.flux_conn_id,
                 "job_id": handle.id,
             }
@@ -180,7 +189,7 @@ class FluxOperator(BaseOperator):
             self._cancel_unfinished()
             raise
         finally:
-            session.close(release=False)
+            session.leave()
             self._handle = None
         if self.wait:
             limit = self.execution_timeout
@@ -195,10 +204,10 @@ class FluxOperator(BaseOperator):
         if job is not None and event["job_id"] != job["job_id"]:
             # Airflow knows triggers by numbers, which SQLite gives again; so a task that is cleared as it defers may be
             # told what the trigger of the try before saw.
-            self.log.info("job %s was an earlier try's; waiting for %s", event["job_id"], job["job_id"])
+            self.log.info("job %s belonged to an earlier try; waiting for %s", event["job_id"], job["job_id"])
             self._defer(job, context["ti"])
         self.flux_links = event["links"]
-        job_id, result = event["job_id"], JobResult.of(event["result"])
+        job_id, result = event["job_id"], JobResult.from_wire(event["result"])
         if event["timed_out"]:
             raise timed_out(f"job {job_id}")
         line, tail, cut = event["result_line"], event["tail"], None
@@ -213,14 +222,14 @@ class FluxOperator(BaseOperator):
         """Log what the trigger has left of the output, and find the result in it; the last says what is missing."""
         from executors import ExecutorsError
 
-        masker = Masker(self._secrets(context, []).values())
+        masker = Masker(secret_variables(self, context, []).values())
         output = OutputLog(self._limit(), self._marker(), event["place"], masker)
         try:
             with self._joined(event) as session:
                 [handle] = session.attach([event["job_id"]])
                 # What it was given then, where the templates give something else by now.
-                [job] = session.look_up([event["job_id"]]).result() or [{}]
-                kept = Kept.of(job.get("place"))
+                known = session.jobs(ids=[event["job_id"]])
+                kept = Kept.parse(known[0].bookmark) if known else None
                 given = unseal(event.get("sealed", ""), kept.key if kept is not None else "") or []
                 masker = Masker([*masker.secrets, *given])
                 if not (self.get_logs or result.ok):
@@ -238,9 +247,9 @@ class FluxOperator(BaseOperator):
 
         output = OutputLog(self._limit(), self._marker(), masker=masker)
         try:
-            self._read(session, handle, output, STREAMS, lambda _lines: None)
+            read_output(session, str(handle.id), output, STREAMS, lambda _lines: None)
         except ExecutorsError as err:  # lost with the job: that is what is to be told
-            self.log.info("its last lines are not to be had: %s", err)
+            self.log.info("its last lines could not be read: %s", err)
         return output.tail
 
     def _forget(self, event: Mapping[str, Any]) -> None:
@@ -257,7 +266,7 @@ class FluxOperator(BaseOperator):
         from executors import ExecutorsError
 
         try:
-            session.request("ack", ids=[job_id])
+            session.acknowledge_ids([job_id])
         except ExecutorsError as err:
             self.log.info("job %s is not known any more: %s", job_id, err)
 
@@ -265,11 +274,8 @@ class FluxOperator(BaseOperator):
     def _joined(self, job: Mapping[str, Any]) -> Iterator[Session]:
         """A session for a job that was submitted before. Raises ExecutorsError."""
         hook = FluxHook(job["flux_conn_id"])
-        session = hook.join_session(job["run_name"], job["options"], self.log.debug)
-        try:
+        with hook.join_session(job["run_name"], job["options"], self.log.debug) as session:
             yield session
-        finally:
-            session.close(release=False)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Where the trigger itself has failed, its job has nobody any more: cancel it before the task fails."""
@@ -293,75 +299,17 @@ class FluxOperator(BaseOperator):
         """Print the job that would be submitted, and submit nothing."""
         import json
 
-        from executors.job import Defaults, Environments, make_item
+        from executors.job import Defaults, Environments, prepare_submission
 
         super().dry_run()
-        item = make_item(self.job_request(None), Defaults(), Environments(None), "/")
-        self.log.info("jobspec:\n%s", json.dumps(item.jobspec, indent=2))
+        submission = prepare_submission(self.job_request(None), Defaults(), Environments(None), "/")
+        self.log.info("jobspec:\n%s", json.dumps(submission.jobspec, indent=2))
 
     # -- the job
 
     def job_request(self, context: Context | None) -> JobRequest:
         """The job that this task asks for. Raises RequestError with everything that is wrong, field by field."""
-        from executors import JobRequest, RequestError
-
-        problems: list[str] = []
-
-        def parsed(parse: Callable[[str, object, list[str]], Any], name: str) -> Any:
-            return parse(name, getattr(self, name), problems)
-
-        tasks = parsed(arguments.number, "ntasks")
-        env = parsed(arguments.variables, "env")
-        request = JobRequest(
-            argv=arguments.argv(self.command, problems),
-            name=self.task_id,
-            nodes=parsed(arguments.number, "nodes"),
-            tasks=1 if tasks is None else tasks,
-            cores_per_task=parsed(arguments.number, "cores_per_task"),
-            gpus_per_task=parsed(arguments.number, "gpus_per_task"),
-            exclusive=self.exclusive,
-            duration=parsed(arguments.seconds, "time_limit"),
-            env=env,
-            secret_env=self._secrets(context, problems),
-            cwd=parsed(arguments.text, "cwd"),
-            queue=parsed(arguments.text, "flux_queue"),
-            bank=parsed(arguments.text, "bank"),
-            urgency=parsed(arguments.number, "urgency"),
-            constraint=self.constraint,
-        )
-        # What two tries must have in common for one to take over the other's job: what the task asks for.
-        identity = repr(replace(request, secret_env={}, name=""))
-        request = replace(request, identity=identity, env={**self._context_variables(context), **env})
-        if problems:
-            raise RequestError(problems, self.task_id)
-        return request
-
-    def _context_variables(self, context: Context | None) -> dict[str, str]:
-        """AIRFLOW_CTX_*, as Airflow's own operators give them to what they run."""
-        if context is None:
-            return {}
-        found = context_to_airflow_vars(context, in_env_var_format=True)
-        return {name: str(value) for name, value in found.items()}
-
-    def _secrets(self, context: Context | None, problems: list[str]) -> dict[str, str]:
-        given = arguments.variables("secret_env", self.secret_env, problems)
-        for name, value in given.items():
-            if value is None:
-                problems.append(f"secret_env.{name}: has no value")
-            # Airflow stores the arguments of mapped tasks as they are written in the DAG.
-            elif context is not None and _mapped(context) and "{{" not in value:
-                problems.append(
-                    f"secret_env.{name}: the arguments of a mapped task are stored with the DAG, in clear; give a "
-                    "template, for instance '{{ conn.my_connection.password }}'"
-                )
-        if context is None or problems:
-            return dict.fromkeys(given, "***")
-        # Here and not as a template field, since Airflow stores and shows what those are rendered to.
-        rendered = self.render_template(dict(given), context)
-        found = {name: str(value) for name, value in rendered.items()}
-        # Output is masked line by line; whatever else this process logs, exceptions too, by Airflow.
-        mask_secret(list(Masker(found.values()).literals()))  # one message to the task's supervisor
-        return found
+        return job_request(self, context)
 
     def _minicluster(self) -> MiniCluster:
         try:
@@ -401,47 +349,18 @@ class FluxOperator(BaseOperator):
         return handle
 
     def _follow(self, session: Session, handle: JobHandle, output: OutputLog) -> str | None:
-        """Log the job's output from where ``output`` stands until its end; why stdout is not whole, where it is not."""
+        """Log the job's output from where ``output`` stands until its end. Returns why stdout, which has the result in
+        it, is not whole; None: it is.
+        """
         streams = STREAMS if self.get_logs else STREAMS[:1] if self.result != "none" else ()
-        cut = self._read(session, handle, output, streams, self._log_lines)
+        cuts = read_output(session, str(handle.id), output, streams, self._log_lines)
+        for stream, why in cuts.items():
+            self._warn_of_cut(f"{stream}: {why}")
         handle.result()
-        return cut
-
-    def _read(
-        self,
-        session: Session,
-        handle: JobHandle,
-        output: OutputLog,
-        streams: Sequence[str],
-        show: Callable[[Sequence[str]], None],
-    ) -> str | None:
-        assert handle.id is not None
-        pieces: queue.SimpleQueue[tuple[str, bytes | BaseException | None]] = queue.SimpleQueue()
-        stops = [
-            session.follow(handle.id, stream, output.offset(stream), partial(_put, pieces, stream))
-            for stream in streams
-        ]
-        open_streams = len(stops)
-        cut = None
-        try:
-            while open_streams:
-                stream, piece = pieces.get()
-                if isinstance(piece, bytes):
-                    show(output.feed(stream, piece))
-                    continue
-                open_streams -= 1
-                if piece is not None:
-                    self._warn_of_cut(f"{stream}: {piece}")
-                    if stream == "stdout":  # which has the result in it
-                        cut = f"{stream}: {piece}"
-        finally:
-            for stop in stops:
-                stop()
-        show(output.end())
-        return cut
+        return f"stdout: {cuts['stdout']}" if "stdout" in cuts else None
 
     def _warn_of_cut(self, cut: str) -> None:
-        self.log.error("the output above is not whole, the rest is not to be had: %s", cut)
+        self.log.error("the output above is incomplete; the rest could not be read: %s", cut)
 
     def _cancel_unfinished(self) -> None:
         handle = self._handle
@@ -460,7 +379,7 @@ class FluxOperator(BaseOperator):
         """The secrets for the trigger, who comes by their key with the job."""
         sealed, key = seal(list(request.secret_env.values()))
         if sealed:
-            session.request("mark", job=handle.id, place=str(Kept(ti.try_number, key=key)))
+            session.save_bookmark(str(handle.id), str(Kept(ti.try_number, key=key)))
         return sealed
 
     def _defer(self, job: Mapping[str, Any], ti: Any) -> None:
@@ -492,7 +411,7 @@ class FluxOperator(BaseOperator):
         cut: str | None,
         forget: Callable[[], object],
     ) -> Any:
-        """What the task gives, or the exception that tells how its job ended.
+        """What the task returns, or the exception that tells how its job ended.
 
         ``cut``: why stdout is not whole, where it is not. ``forget`` makes the job's key free.
         """
@@ -504,41 +423,20 @@ class FluxOperator(BaseOperator):
         if cut is not None and self.result != "none":
             forget()
             raise FluxJobLost(
-                f"{what} completed, but its output is not to be had whole ({cut}), and the task's result is in it; "
+                f"{what} completed, but its output could not be read whole ({cut}), so the task's result is missing; "
                 "this is a loss of infrastructure, not a failure of the command"
             )
         try:
             value = self.xcom(line)
-            self._must_be_taken(value, context)
+            check_value(self, value, context)
             return value
         except OutputError as err:
             forget()
             raise AirflowException(f"{what} completed, but {err}") from None
 
-    def _must_be_taken(self, value: Any, context: Context) -> None:
-        """Raises OutputError for what Airflow refuses after `execute`: the next try would take over the same job, with
-        the same value.
-        """
-        from executors.yaml_text import shown
-
-        value = value if self.do_xcom_push else None
-        if value is not None and self.multiple_outputs and not isinstance(value, Mapping):
-            raise OutputError(f"result: multiple_outputs needs a JSON mapping: {shown(value)}")
-        if not self.has_dag() or ("ti" in context and _mapped(context)):
-            return
-        for task in self.iter_mapped_dependants():
-            most = conf.getint("core", "max_map_length", fallback=1024)
-            if not isinstance(value, list | Mapping):
-                raise OutputError(f"result: the task {task.task_id} is mapped over it, and {shown(value)} is no list")
-            if len(value) > most:
-                raise OutputError(
-                    f"result: the task {task.task_id} is mapped over it, and it has {len(value)} values, more than the "
-                    f"{most} of [core] max_map_length"
-                )
-
     def xcom(self, line: Result | None) -> Any:
-        """What the task gives, of the line that its job has left. Raises OutputError."""
-        return xcom_of(line, self.result, self._limit())
+        """What the task returns, from the line that its job has left. Raises OutputError."""
+        return to_xcom(line, self.result, self._limit())
 
     def _limit(self) -> int:
         return int(conf.getint("flux", "max_xcom_bytes", fallback=65536))
@@ -548,29 +446,18 @@ class FluxOperator(BaseOperator):
         return ""
 
     def _cancel_by_key(self, context: Context) -> None:
-        from airflow_provider_flux.names import deployment_id, run_of
+        from airflow_provider_flux.names import deployment_id, make_run_id
         from executors import ExecutorsError, join_session, run_name
 
         ti = context["ti"]
         hook = FluxHook(self.flux_conn_id)
         minicluster = self._minicluster()
-        name = run_name(run_of(deployment_id(), ti.dag_id, ti.run_id, minicluster.name))
+        name = run_name(make_run_id(deployment_id(), ti.dag_id, ti.run_id, minicluster.name))
         try:
-            config = hook.run_config(minicluster.config, folder_of(self))
-            session = join_session(name, config, environ=hook.environment(), announce=self.log.info)
+            config = hook.run_config(minicluster.config, dag_folder(self))
+            session = join_session(name, config, environ=hook.environment(), report_progress=self.log.info)
         except ExecutorsError as err:
             self.log.info("no job to cancel: %s", err)  # with its instance, its jobs are gone
             return
-        try:
+        with session:
             submission.cancel(session, self._keys(context).now, self.log)
-        finally:
-            session.close(release=False)
-
-
-def _put(pieces: queue.SimpleQueue[Any], stream: str, piece: bytes | BaseException | None) -> None:
-    pieces.put((stream, piece))
-
-
-def _mapped(context: Context) -> bool:
-    index = context["ti"].map_index
-    return index is not None and index >= 0

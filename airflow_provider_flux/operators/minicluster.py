@@ -1,16 +1,16 @@
-"""Create and delete a DAG run's MiniCluster: the setup and the teardown of `FluxMiniCluster`."""
+"""Create and delete a DAG run's MiniCluster around its tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
-from airflow_provider_flux.hook import FluxHook
+from airflow_provider_flux.cluster_reference import DEFAULT_CONNECTION, POLICIES, DeletePolicy, MiniCluster
+from airflow_provider_flux.exceptions import translate_errors
+from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxMiniClusterLink, push_links
-from airflow_provider_flux.minicluster import POLICIES, DeletePolicy, MiniCluster
-from airflow_provider_flux.operators.failures import clear_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -36,12 +36,12 @@ class FluxCreateMiniClusterOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, str]:
         ti = context["ti"]
         hook = FluxHook(self.minicluster.flux_conn_id)
-        with clear_errors():
-            session = hook.open_session(self.minicluster, ti.dag_id, ti.run_id, folder_of(self), self.log.info)
-        # Killed meanwhile: nobody will come to use it.
-        session.close(release=self._killed)
+        with translate_errors():
+            session = hook.open_session(self.minicluster, ti.dag_id, ti.run_id, dag_folder(self), self.log.info)
         if self._killed:
+            session.release()  # nobody will come to use it
             raise AirflowException("the task was killed; its MiniCluster was ended")
+        session.leave()
         hello = session.hello
         self.flux_links = push_links(ti, hook.settings(), name=hello.run, instance=hello.instance)
         return {
@@ -81,14 +81,60 @@ class FluxDeleteMiniClusterOperator(BaseOperator):
             because = f"{', '.join(failed)} failed" if failed else "of delete_policy"
             self.log.info("the MiniCluster is left to its idle time-out, because %s", because)
             return
-        with clear_errors():
+        with translate_errors():
             name = FluxHook(self.minicluster.flux_conn_id).end_run(
-                self.minicluster, ti.dag_id, ti.run_id, folder_of(self)
+                self.minicluster, ti.dag_id, ti.run_id, dag_folder(self)
             )
         self.log.info("%s is gone", name)
 
 
-def folder_of(task: BaseOperator) -> str | None:
+class FluxMiniCluster:
+    """Creates a MiniCluster before the tasks in a ``with`` block and deletes it after them, whatever happens::
+
+        with FluxMiniCluster(config="minicluster.yaml"):
+            FluxOperator(task_id="align", command="...")
+
+    A pair of setup and teardown tasks, ``{task_id}.create`` and ``{task_id}.delete``. Tasks in the block that name no
+    ``cluster`` use it, mapped ones too. ``delete_policy``: ``always``; ``on_success``, which leaves it to its idle
+    time-out when a task has failed; ``never``. ``name`` tells several MiniClusters of one DAG run apart.
+    """
+
+    def __init__(
+        self,
+        task_id: str = "minicluster",
+        *,
+        name: str = "",
+        config: str | Mapping[str, Any] | None = None,
+        flux_conn_id: str = DEFAULT_CONNECTION,
+        delete_policy: DeletePolicy = "always",
+        **task_arguments: Any,
+    ) -> None:
+        self.minicluster = MiniCluster(name, flux_conn_id, config)
+        self.create: BaseOperator = FluxCreateMiniClusterOperator(
+            task_id=f"{task_id}.create", minicluster=self.minicluster, **task_arguments
+        )
+        self.delete: BaseOperator = FluxDeleteMiniClusterOperator(
+            task_id=f"{task_id}.delete", minicluster=self.minicluster, delete_policy=delete_policy, **task_arguments
+        )
+        self.delete.as_teardown(setups=self.create)
+        self._before: set[str] = set()
+
+    def __enter__(self) -> FluxMiniCluster:
+        self._before = set(self.create.dag.task_dict)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # Not by Airflow's own context manager, which leaves out mapped tasks.
+        tasks = self.create.dag.task_dict
+        inside = {name: task for name, task in tasks.items() if name not in self._before}
+        for task in inside.values():
+            if not task.upstream_task_ids & set(inside):
+                task.set_upstream(self.create)
+            if not task.downstream_task_ids & set(inside):
+                task.set_downstream(self.delete)
+
+
+def dag_folder(task: BaseOperator) -> str | None:
     """The folder of a task's DAG file, which paths of configs are relative to."""
     dag = task.dag if task.has_dag() else None
     return None if dag is None else str(dag.folder)
@@ -99,5 +145,5 @@ def _failed_tasks(context: Context) -> list[str]:
     if hasattr(ti, "get_task_states"):
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
     else:  # Airflow 2
-        states = {one.task_id: one.state for one in context["dag_run"].get_task_instances()}
+        states = {other.task_id: other.state for other in context["dag_run"].get_task_instances()}
     return sorted(task for task, state in states.items() if str(state) in _FAILED)

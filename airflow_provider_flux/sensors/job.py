@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, BaseSensorOperator, conf
 
-from airflow_provider_flux.hook import FluxHook
-from airflow_provider_flux.operators.failures import clear_errors
-from airflow_provider_flux.outcome import FluxJobFailed, FluxRequestError, raise_for
+from airflow_provider_flux.exceptions import FluxJobFailed, FluxRequestError, raise_for, translate_errors
+from airflow_provider_flux.hooks.flux import FluxHook
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -44,7 +43,7 @@ class FluxJobSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         job = self.job
         if not isinstance(job, Mapping) or set(job) != set(_FIELDS) or not isinstance(job["options"], Mapping):
-            raise FluxRequestError(f"job: {job!r} is not what a FluxOperator with wait=False gives")
+            raise FluxRequestError(f"job: {job!r} is not what a FluxOperator with wait=False returns")
         deadline = time.time() + self._limit().total_seconds()
         if self.deferrable:
             from airflow_provider_flux.triggers.job import FluxJobTrigger
@@ -55,21 +54,20 @@ class FluxJobSensor(BaseSensorOperator):
             )
             self.defer(trigger=trigger, method_name="execute_complete", timeout=self._limit())
         hook = FluxHook(self.job["flux_conn_id"])
-        with clear_errors():
+        with translate_errors():
             session = hook.join_session(self.job["run_name"], self.job["options"], self.log.info)
-        try:
+        with session:
             [handle] = session.attach([self.job["job_id"]])
-            result = handle.result(max(0.0, deadline - time.time()))
-        except TimeoutError:
-            raise self._late() from None
-        finally:
-            session.close(release=False)
+            try:
+                result = handle.result(max(0.0, deadline - time.time()))
+            except TimeoutError:
+                raise self._late() from None
         return self._finish(result)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         from executors import JobResult
 
-        return self._finish(JobResult.of(event["result"]))
+        return self._finish(JobResult.from_wire(event["result"]))
 
     def _finish(self, result: Any) -> Any:
         what = f"job {self.job['job_id']}"

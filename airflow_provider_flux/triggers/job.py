@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_flux.cluster_reference import DEFAULT_CONNECTION
 from airflow_provider_flux.masking import Masker
-from airflow_provider_flux.minicluster import DEFAULT_CONNECTION
 from airflow_provider_flux.output import STREAMS, OutputLog
 from airflow_provider_flux.sealing import Kept, unseal
-from airflow_provider_flux.triggers.reading import Reader
-from airflow_provider_flux.triggers.watch import Watch, watching
+from airflow_provider_flux.triggers.reading import LogForwarder
+from airflow_provider_flux.triggers.watch import SessionWatch, watching
 
 if TYPE_CHECKING:
     from executors import JobResult, Session
@@ -38,7 +38,7 @@ class FluxJobTrigger(BaseTrigger):
     far it was), "result_line" ([text, bytes, masked] or None) and "tail", which are complete if all was read, "sealed"
     (as given)}. It is stored in Airflow's database: nothing of it is secret.
 
-    :param run_name: of the instance. :param options: by which it is found (`hook.joinable`).
+    :param run_name: of the instance. :param options: by which it is found (`hook.reconnect_options`).
     :param attempt: number of the try, whose log the output goes to.
     :param deadline: seconds since the epoch; then the job is cancelled.
     :param limit, marker: see `OutputLog`.
@@ -88,7 +88,7 @@ class FluxJobTrigger(BaseTrigger):
         return (f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names})
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from executors import ExecutorsError, JobResult, Outcome
+        from executors import ExecutorsError, JobResult, Outcome, Reason
 
         timed_out, read = False, True
         output = OutputLog(self.limit, self.marker)
@@ -96,7 +96,7 @@ class FluxJobTrigger(BaseTrigger):
             async with contextlib.AsyncExitStack() as stack:
                 watch = await self._reach(stack)
                 job = watch.job(self.job_id)
-                kept = Kept.of(await job.place)
+                kept = Kept.parse(await job.place)
                 self._key = kept.key if kept is not None else ""
                 # In a thread: the first one imports cryptography.
                 masker = await asyncio.to_thread(self._masker) if self.sealed else Masker()
@@ -107,7 +107,9 @@ class FluxJobTrigger(BaseTrigger):
                     if timed_out:
                         watch.session.cancel(watch.session.attach([self.job_id]), "over its execution_timeout")
                         await asyncio.wait([job.result], timeout=_CANCEL_LIMIT)
-                    result = job.result.result() if job.result.done() else _unknown("cancelled, it does not end")
+                    result = (
+                        job.result.result() if job.result.done() else _unknown("it was cancelled, but does not end")
+                    )
                     # The last lines come with the end. Who is further behind leaves them to the worker.
                     await asyncio.wait([reading], timeout=_READ_GRACE)
                     read = reading.done() and reading.result()
@@ -117,7 +119,7 @@ class FluxJobTrigger(BaseTrigger):
                         await reading
                     job.result.cancel()
         except ExecutorsError as err:
-            result = JobResult.without_run(Outcome.UNKNOWN, "lost", str(err))
+            result = JobResult.without_run(Outcome.UNKNOWN, Reason.AGENT_LOST, str(err))
         line = output.result
         yield TriggerEvent(
             {
@@ -153,7 +155,7 @@ class FluxJobTrigger(BaseTrigger):
 
     # -- small parts
 
-    async def _reach(self, stack: contextlib.AsyncExitStack) -> Watch:
+    async def _reach(self, stack: contextlib.AsyncExitStack) -> SessionWatch:
         """The shared stream, until ``stack`` is left.
 
         Waits for an instance that does not answer now; raises ExecutorsError after a while.
@@ -173,7 +175,7 @@ class FluxJobTrigger(BaseTrigger):
 
     async def _open(self) -> Session:
         """Called for the first trigger of an instance only."""
-        from airflow_provider_flux.hook import FluxHook
+        from airflow_provider_flux.hooks.flux import FluxHook
 
         hook = FluxHook(self.flux_conn_id)
         await hook.load()
@@ -194,22 +196,24 @@ class FluxJobTrigger(BaseTrigger):
         """From where an earlier triggerer of this try has left off."""
         return kept.place or None if kept is not None and kept.attempt == self.attempt else None
 
-    async def _read(self, watch: Watch, output: OutputLog, known: bool) -> bool:
+    async def _read(self, watch: SessionWatch, output: OutputLog, known: bool) -> bool:
         """Whether all that is wanted was read. ``known``: what is to be masked."""
         streams = STREAMS if self.get_logs else STREAMS[:1] if self.want_result else ()
         if streams and not known:
-            self.log.info("its values of secret_env are not known here: the output is logged when the job has ended")
+            self.log.info(
+                "the values of secret_env are not available here, so the output is logged when the job has ended"
+            )
             return False
         log = partial(self.log.info, "%s") if self.get_logs else None
-        reader = Reader(watch, self.job_id, output, streams, log)
+        reader = LogForwarder(watch, self.job_id, output, streams, log)
         return await reader.read(partial(self._mark, watch, output), self.log.warning)
 
-    def _mark(self, watch: Watch, output: OutputLog) -> None:
+    def _mark(self, watch: SessionWatch, output: OutputLog) -> None:
         if watch.session.lost is None:
-            watch.session.mark(self.job_id, str(Kept(self.attempt, output.place, self._key)))
+            watch.session.save_bookmark(self.job_id, str(Kept(self.attempt, output.place, self._key)))
 
 
 def _unknown(why: str) -> JobResult:
-    from executors import JobResult, Outcome
+    from executors import JobResult, Outcome, Reason
 
-    return JobResult.without_run(Outcome.UNKNOWN, "cancel", why)
+    return JobResult.without_run(Outcome.UNKNOWN, Reason.CANCELLED, why)

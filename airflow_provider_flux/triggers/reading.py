@@ -1,8 +1,8 @@
 """A job's output into the log of a deferred task, at a pace that the triggerer can bear.
 
 Airflow's triggerer writes log lines to its supervisor through a socket. It is emptied at some 60 KB/s, and all triggers
-of the process stand still while it is full. So what is logged live is bounded, for all triggers together; who is behind
-when the job ends leaves the rest to the worker that goes on (`OutputLog.place`).
+of the process stand still while it is full. So what is logged live is bounded, for all triggers together; a reader
+that is behind when the job ends leaves the rest to the worker that goes on (`OutputLog.place`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_flux.output import OutputLog
 
 if TYPE_CHECKING:
-    from airflow_provider_flux.triggers.watch import Watch
+    from airflow_provider_flux.triggers.watch import SessionWatch
 
 #: Bytes per second that all triggers of a process log, and what they may log at once before that.
 _RATE = 32 * 1024
@@ -29,7 +29,7 @@ _AHEAD = 512 * 1024
 _MARK_INTERVAL = 1.0
 
 
-class Budget:
+class RateLimit:
     """Bytes that may be logged; they come back with time."""
 
     def __init__(self, rate: float = _RATE, burst: float = _BURST, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,7 +40,7 @@ class Budget:
         self._at = clock()
 
     def wait(self, count: int) -> float:
-        """Take so many; gives the seconds to wait before they are used."""
+        """Reserve ``count`` bytes. Returns the seconds to wait before writing them."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
@@ -48,14 +48,19 @@ class Budget:
         return max(0.0, -self._left / self._rate)
 
 
-_budget = Budget()
+_budget = RateLimit()
 
 
-class Reader:
+class LogForwarder:
     """Reads the streams of one job to their end. ``log`` is called for each line; None: nothing is logged."""
 
     def __init__(
-        self, watch: Watch, job_id: str, output: OutputLog, streams: Sequence[str], log: Callable[[str], None] | None
+        self,
+        watch: SessionWatch,
+        job_id: str,
+        output: OutputLog,
+        streams: Sequence[str],
+        log: Callable[[str], None] | None,
     ) -> None:
         self._watch = watch
         self._job_id = job_id
@@ -85,7 +90,7 @@ class Reader:
                 open_streams.discard(stream)
                 if piece is not None:
                     whole = False
-                    problem(f"the rest of {stream} is not to be had here: {piece}")
+                    problem(f"could not read the rest of {stream} here: {piece}")
             if whole:  # else a line that is cut off would be told as a whole one
                 for line in self._output.end():
                     self._show(line)
@@ -97,7 +102,7 @@ class Reader:
 
     async def _take(self, stream: str, piece: bytes) -> None:
         for part in piece.splitlines(keepends=True) if self._log is not None else [piece]:
-            # Before the line counts as logged: whoever is cancelled here leaves it to the next reader.
+            # Before the line counts as logged: a reader that is cancelled here leaves it to the next reader.
             delay = _budget.wait(len(part) + _LINE) if self._log is not None else 0.0
             if delay > 0:
                 await asyncio.sleep(delay)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from executors import JobHandle, JobResult, Session
+    from executors import JobHandle, JobInfo, JobResult, Session
 
 #: Seconds for which a session is kept that nobody waits for: the next task of the run often comes soon.
 _LINGER = 10.0
@@ -29,11 +29,11 @@ class Watched:
     """A job that a trigger waits for."""
 
     result: asyncio.Future[JobResult]
-    #: How far its output was read before (`Session.mark`).
+    #: How far its output was read before (`Session.save_bookmark`).
     place: asyncio.Future[str | None]
 
 
-class Watch:
+class SessionWatch:
     """A session in use by triggers of one loop."""
 
     def __init__(self, session: Session) -> None:
@@ -66,16 +66,16 @@ class Watch:
         for handle, (_, watched) in zip(handles, asked, strict=True):
             handle.add_done_callback(self._tell(watched.result))
 
-        def looked_up(reply: Future[list[dict[str, Any]]]) -> None:
+        def looked_up(reply: Future[list[JobInfo]]) -> None:
             # Without an answer the session is lost, which the results tell.
-            places = {} if reply.exception() is not None else {job["id"]: job["place"] for job in reply.result()}
+            places = {} if reply.exception() is not None else {job.id: job.bookmark for job in reply.result()}
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._place_all, asked, places)
 
-        self.session.look_up(ids).add_done_callback(looked_up)
+        self.session.jobs_later(ids=ids).add_done_callback(looked_up)
 
     def _place_all(self, asked: list[tuple[str, Watched]], places: dict[str, str | None]) -> None:
-        """A few in each turn of the loop: who waits for its place goes on at once, and others are waiting too."""
+        """A few in each turn of the loop: those that have their place go on at once, and others are waiting too."""
         for job_id, watched in asked[:_AT_ONCE]:
             _settle(watched.place, places.get(job_id))
         if len(asked) > _AT_ONCE:
@@ -99,30 +99,30 @@ class Watch:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(sink, piece)
 
-        return self.session.follow(job_id, stream, offset, forward)
+        return self.session.follow(job_id, stream, offset, forward).stop
 
 
-class _Shared:
+class _SharedSession:
     """The session of one instance, and who uses it."""
 
     def __init__(self) -> None:
         self.users = 0
         #: Belongs to none of the users: one that is cancelled while it waits takes nothing from the others.
-        self.opening: asyncio.Task[Watch] | None = None
+        self.opening: asyncio.Task[SessionWatch] | None = None
         self.closing: asyncio.TimerHandle | None = None
 
 
-_shared: dict[tuple[int, str], _Shared] = {}
+_shared: dict[tuple[int, str], _SharedSession] = {}
 
 
 @asynccontextmanager
-async def watching(name: str, opener: Callable[[], Awaitable[Session]]) -> AsyncIterator[Watch]:
+async def watching(name: str, opener: Callable[[], Awaitable[Session]]) -> AsyncIterator[SessionWatch]:
     """The shared watch of the instance ``name``; ``opener`` is awaited where there is none yet, or where the one that
     was there is lost. Raises what ``opener`` does.
     """
     loop = asyncio.get_running_loop()
     key = (id(loop), name)
-    shared = _shared.setdefault(key, _Shared())
+    shared = _shared.setdefault(key, _SharedSession())
     shared.users += 1
     try:
         if shared.closing is not None:
@@ -138,11 +138,11 @@ async def watching(name: str, opener: Callable[[], Awaitable[Session]]) -> Async
             shared.closing = loop.call_later(_LINGER, _close, key)
 
 
-async def _open(opener: Callable[[], Awaitable[Session]]) -> Watch:
-    return Watch(await opener())
+async def _open(opener: Callable[[], Awaitable[Session]]) -> SessionWatch:
+    return SessionWatch(await opener())
 
 
-def _is_lost(opening: asyncio.Task[Watch]) -> bool:
+def _is_lost(opening: asyncio.Task[SessionWatch]) -> bool:
     if not opening.done():
         return False
     return opening.cancelled() or opening.exception() is not None or opening.result().session.lost is not None
@@ -155,13 +155,13 @@ def _close(key: tuple[int, str]) -> None:
         _discard(shared.opening)
 
 
-def _discard(opening: asyncio.Task[Watch] | None) -> None:
+def _discard(opening: asyncio.Task[SessionWatch] | None) -> None:
     """Close a session that nobody uses any more, as soon as it is open."""
 
-    def opened(done: asyncio.Task[Watch]) -> None:
+    def opened(done: asyncio.Task[SessionWatch]) -> None:
         if not done.cancelled() and done.exception() is None:
             session = done.result().session
-            asyncio.get_running_loop().run_in_executor(None, lambda: session.close(release=False))
+            asyncio.get_running_loop().run_in_executor(None, session.leave)
 
     if opening is not None:
         opening.add_done_callback(opened)

@@ -1,7 +1,7 @@
 """An Airflow of one's own on this machine, to try DAGs in: its components as processes, begun and ended together.
 
 Whatever belongs to it is known by its AIRFLOW_HOME, which all its processes have in their environment, or, for Flux
-instances, by the deployment id in their names. So nothing is left of it, whoever ended or was killed first.
+instances, by the deployment id in their names. So nothing is left of it, no matter who ended or was killed first.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class AirflowFailedError(Exception):
 class LocalAirflow:
     """Started by ``with``, in the new directory ``home``; what was in it is removed.
 
-    Others on this machine may reach the address, and whoever is let in may run commands: so there is a ``password``.
-    """
+    Others on this machine may reach the address, and those that are let in may run commands: so there is a
+    ``password``."""
 
     def __init__(self, home: Path, dags_folder: Path) -> None:
         self.home = home

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .server import Server
+    from .protocol.server import Server
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["supervise"]:  # with what `serve` takes, which checks it
-        from . import holding, supervisor
+        from .instance import lock, supervisor
 
         if "--directory" in words:
-            holding.hold(words[words.index("--directory") + 1])
+            lock.hold(words[words.index("--directory") + 1])
         return supervisor.supervise(supervisor.agent_command(["serve", *words[1:]]), "--guest" in words)
+    if words[:1] == ["hold"]:  # one for each core: it imports next to nothing
+        from .pilot.holder import hold
+
+        return hold(words[1])
     import argparse
 
-    parser = argparse.ArgumentParser(prog="agent", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="agent", description="The program beside a Flux instance, or with the embedded engine."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("serve")
     command.add_argument("--directory", required=True, help="private directory of this run")
@@ -38,10 +44,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         "--in-pod", action="store_true", help="jobs inherit this container's environment; files are not shared"
     )
     command.add_argument("--without-env", action="append", default=[], metavar="NAME", help="not inherited")
-    command.add_argument("--guest", action="store_true", help="the instance was not created by us")
+    command.add_argument("--guest", action="store_true", dest="attached", help="the instance was not created by us")
     command.add_argument("--first", action="store_true", help="no agent was in this instance before this one")
     command.add_argument("--cores", type=int, default=0, help="cores of the embedded engine (default: all)")
     command.add_argument("--gpus", default="", help="GPU ids of the embedded engine, comma separated")
+    command.add_argument("--pilot", choices=["auto", "on", "off"], default="off", help="see docs/engines.md")
+    piloting = commands.add_parser("pilot")
+    piloting.add_argument("--suffix", required=True, help="name of the run's pilots")
+    piloting.add_argument("--spool", default="", help="for output, where all nodes share it")
     sweeping = commands.add_parser("sweep")
     sweeping.add_argument("--directory", required=True, help="directory of a run whose instance has died")
     relaying = commands.add_parser("relay")
@@ -52,15 +62,19 @@ def main(argv: Optional[List[str]] = None) -> int:
     loading.add_argument("argv", nargs=argparse.REMAINDER)
     arguments = parser.parse_args(words)
     if arguments.command == "relay":
-        from .relay import relay
+        from .protocol.relay import relay
 
         return relay(arguments.socket, arguments.wait)
     if arguments.command == "secret":
-        from .secret_service import load  # needs Flux's bindings
+        from .flux.secret_service import load  # needs Flux's bindings
 
         return load(arguments.base, arguments.argv)
+    if arguments.command == "pilot":
+        from .pilot.node import main as run_pilot
+
+        return run_pilot(arguments.suffix, arguments.spool)
     if arguments.command == "sweep":
-        from .sweeping import sweep
+        from .instance.sweep import sweep
 
         return sweep(arguments.directory)
     return serve(arguments)
@@ -71,13 +85,13 @@ def serve(arguments: Any) -> int:
     import fcntl
     import logging
 
-    from . import holding
     from .engine import EngineError
-    from .supervisor import REFUSED
+    from .instance.exit_codes import REFUSED
+    from .instance.lock import hold
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s agent[%(process)d] %(message)s")
     os.makedirs(arguments.directory, mode=0o700, exist_ok=True)
-    holding.hold(arguments.directory)
+    hold(arguments.directory)
     lock = os.open(os.path.join(arguments.directory, "agent.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)  # one agent at a time: the kernel frees it when the other is gone
     try:
@@ -93,16 +107,16 @@ async def _serve(arguments: Any) -> int:
     import logging
     import signal
 
-    from . import launch
-    from .server import Server, Settings
+    from .environment import base_environment
+    from .protocol.server import AgentSettings, Server
 
-    settings = Settings(
+    settings = AgentSettings(
         arguments.run,
         arguments.directory,
         arguments.idle_timeout,
         arguments.orphan_timeout,
-        arguments.guest,
-        launch.base_environment(os.environ, arguments.without_env) if arguments.in_pod else None,
+        arguments.attached,
+        base_environment(os.environ, arguments.without_env) if arguments.in_pod else None,
     )
     holder: List[Server] = []
     server = Server(_engine(arguments, holder), settings)
@@ -127,28 +141,50 @@ async def _serve(arguments: Any) -> int:
 def _stop_soon(server: Server, name: str) -> None:
     import asyncio
 
-    asyncio.ensure_future(server.stop("got %s" % name, told=True))
+    from .engine import EndReason
+
+    asyncio.ensure_future(server.stop("got %s" % name, EndReason.SIGNAL))
 
 
 def _engine(arguments: Any, holder: List[Server]) -> Engine:
     if arguments.engine == "flux":
         try:
-            from .flux_engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
+            from .flux.engine import FluxEngine  # needs Flux's bindings, which only Flux's own Python has
         except ImportError as err:
             from .engine import EngineError
 
             text = "the Flux here is too old, or broken: 0.68 or newer is needed (%s)" % err
             raise EngineError(text, "not-possible") from err
 
-        return FluxEngine(
-            arguments.run,
-            arguments.directory,
-            lambda reason: holder[0].lost(reason),
-            arguments.guest,
-            everywhere=arguments.in_pod,
-            first=arguments.first,
-        )
-    from .embedded_engine import EmbeddedEngine
+        def flux_engine(observe: Optional[Callable[[Any], None]] = None) -> FluxEngine:
+            return FluxEngine(
+                arguments.run,
+                arguments.directory,
+                lambda reason: holder[0].lost(reason),
+                arguments.attached,
+                files_are_local_to_lead=arguments.in_pod,
+                is_first_agent=arguments.first,
+                observe=observe,
+            )
+
+        is_auto = arguments.pilot == "auto"
+        if arguments.pilot == "off" or (is_auto and arguments.attached):
+            return flux_engine()
+        try:
+            from .pilot.engine import PilotEngine
+        except ImportError as err:
+            text = "run.pilot: the Flux here is too old: %s" % err
+            if is_auto:
+                import logging
+
+                logging.getLogger("agent").info("%s; Flux runs all jobs", text)
+                return flux_engine()
+            from .engine import EngineError
+
+            raise EngineError(text, "not-possible") from err
+
+        return PilotEngine(flux_engine, arguments.run, arguments.directory, arguments.in_pod, is_auto)
+    from .embedded.engine import EmbeddedEngine
 
     spool = os.path.join(arguments.directory, "spool")
     os.makedirs(spool, mode=0o700, exist_ok=True)
@@ -159,7 +195,7 @@ def _engine(arguments: Any, holder: List[Server]) -> Engine:
 
 
 def _notify(path: str, notice: Dict[str, Any]) -> bool:
-    """Tell whoever started this agent how it went. False: nobody listens there (any more, after a restart)."""
+    """Tell the process that started this agent how it went. False: nobody listens there (any more, after a restart)."""
     import json
     import logging
     import socket

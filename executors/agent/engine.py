@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
+from enum import Enum
+from typing import Any, Awaitable, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from .wire import is_text
+from .wire import Resources, is_text
 
 #: (job id, event name, timestamp, context): an entry of a job's main eventlog (RFC 18, RFC 21).
 Entry = Tuple[str, str, float, Dict[str, Any]]
 #: Called on the server's loop with entries in order.
 Emit = Callable[[List[Entry]], None]
-#: Called on the server's loop with (stream, offset, data, eof, error) for each piece of output. The last one has eof,
-#: and an error where it is not all of it.
-Sink = Callable[[str, int, bytes, bool, Optional[str]], None]
 
-#: How far a job is, for who reads its output: it may write yet; it has run; it ended without, or by an exception.
+#: How far a job is, for readers of its output: it may write yet; it has run; it ended without, or by an exception.
 ACTIVE, RAN, FAILED_TO_RUN = "active", "ran", "failed-to-run"
+#: Asked on the server's loop: which of the three it is now.
+Progress = Callable[[], str]
 
 
 class EngineError(Exception):
@@ -28,8 +28,36 @@ class EngineError(Exception):
         super().__init__(message)
 
 
+class OutputPosition(NamedTuple):
+    """Where a reader of a job's output begins."""
+
+    job_id: str
+    #: "stdout" or "stderr".
+    stream: str
+    #: The file that the job sends the stream to; None for what the engine keeps.
+    path: Optional[str]
+    #: Bytes of the stream, or of the file, before the first one that is wanted.
+    offset: int
+
+    def at(self, offset: int) -> OutputPosition:
+        """The same output, from another offset on."""
+        return self._replace(offset=offset)
+
+
+class OutputSink(ABC):
+    """A reader of a job's output. Called on the server's loop: `data` any number of times, then `end` once."""
+
+    @abstractmethod
+    def data(self, offset: int, data: bytes) -> None:
+        """The bytes that begin at ``offset``."""
+
+    @abstractmethod
+    def end(self, offset: int, error: Optional[str]) -> None:
+        """Nothing comes after ``offset``; ``error`` says why where this is not all of it."""
+
+
 class Follower(ABC):
-    """Delivers output of one job to one reader."""
+    """Delivers output of one job to one `OutputSink`."""
 
     #: Whether what comes before an offset has to be read again to begin there.
     costly = False
@@ -39,7 +67,7 @@ class Follower(ABC):
         """Deliver no more."""
 
 
-class Environment:
+class SharedEnvironment:
     """An environment that jobs of one request share, so that it travels and is encoded once."""
 
     __slots__ = ("_halves", "_text", "values")
@@ -47,14 +75,14 @@ class Environment:
     def __init__(self, values: Dict[str, str]) -> None:
         self.values = values
         self._text: Optional[str] = None
-        self._halves: Optional[Tuple[Environment, Dict[str, str]]] = None
+        self._halves: Optional[Tuple[SharedEnvironment, Dict[str, str]]] = None
 
-    def halves(self) -> Tuple[Environment, Dict[str, str]]:
+    def halves(self) -> Tuple[SharedEnvironment, Dict[str, str]]:
         """The part that is text, all of it as a rule; and what is not UTF-8, which Flux's JSON cannot hold."""
         if self._halves is None:
             rest = {name: value for name, value in self.values.items() if not is_text(name + value)}
             text = {name: value for name, value in self.values.items() if name not in rest}
-            self._halves = (Environment(text) if rest else self), rest
+            self._halves = (SharedEnvironment(text) if rest else self), rest
         return self._halves
 
     def text(self) -> str:
@@ -81,7 +109,7 @@ class Submission:
         name: str = "",
         secret_env: Optional[Dict[str, str]] = None,
         measure: bool = False,
-        environment: Optional[Environment] = None,
+        environment: Optional[SharedEnvironment] = None,
     ) -> None:
         self.jobspec = jobspec
         self.environment = environment
@@ -94,7 +122,7 @@ class Submission:
         self.measure = measure
 
 
-class Known:
+class RecoveredJob:
     """A job that the engine found when it started (a Flux instance outlives its agents)."""
 
     __slots__ = ("digest", "id", "key", "name")
@@ -104,6 +132,22 @@ class Known:
         self.key = key
         self.digest = digest
         self.name = name
+
+
+class EndReason(Enum):
+    """Why an agent ends, which is what becomes of its jobs."""
+
+    #: A client has asked for it, or nobody uses the instance: jobs are cancelled.
+    REQUESTED = "requested"
+    #: A signal, as when the pod is evicted. Nobody has cancelled the jobs then: they are lost.
+    SIGNAL = "signal"
+    #: The engine has gone. What survives it goes on, and the next agent finds it.
+    ENGINE_LOST = "engine-lost"
+
+    @property
+    def exception(self) -> str:
+        """The type of the exception that ends a job for this reason."""
+        return "cancel" if self is EndReason.REQUESTED else "lost"
 
 
 class Engine(ABC):
@@ -117,8 +161,8 @@ class Engine(ABC):
     uri = ""
 
     @abstractmethod
-    async def start(self, emit: Emit, known: Callable[[Known], None]) -> str:
-        """Begin; report jobs that exist already through ``known``; give the instance's id.
+    async def start(self, emit: Emit, recovered: Callable[[RecoveredJob], None]) -> str:
+        """Begin; report jobs that exist already through ``recovered``. Returns the instance's id.
 
         Raises EngineError when the engine cannot work here.
         """
@@ -136,7 +180,7 @@ class Engine(ABC):
         """Send a signal to a running job. EngineError when it does not run."""
 
     @abstractmethod
-    def resources(self) -> Awaitable[Dict[str, Any]]:
+    def resources(self) -> Awaitable[Resources]:
         """{"nodes": [{"rank", "host", "cores", "gpus", "memory" (bytes or None), "up", "drained"}, ...]}."""
 
     @abstractmethod
@@ -144,22 +188,24 @@ class Engine(ABC):
         """Drain or undrain the ranks of an idset (RFC 22): no new job starts there."""
 
     @abstractmethod
-    def follow(
-        self,
-        job_id: str,
-        stream: str,
-        offset: int,
-        sink: Sink,
-        progress: Callable[[], str],
-    ) -> Follower:
-        """Deliver output of one stream from a byte offset until its end. ``progress``: ACTIVE, RAN or FAILED_TO_RUN."""
+    def follow(self, position: OutputPosition, sink: OutputSink, progress: Progress) -> Follower:
+        """Deliver what the engine keeps of one stream (``position.path`` is None) until its end.
+
+        Raises EngineError where it is no longer kept.
+        """
+
+    def start_helper(self, name: str, command: List[str], env: Dict[str, str]) -> Awaitable[None]:
+        """Have a program run on every node, outside of any job, once under each name, until it ends by itself or the
+        engine ends. Where one of this name runs, it is left alone. EngineError where it cannot be started.
+        """
+        raise EngineError("this engine starts no helpers", "not-possible")
 
     def forget(self, job_id: str) -> None:  # noqa: B027 - most engines keep nothing
         """Drop what is kept for an ended job whose result was acknowledged long ago. Nothing by default."""
 
     @abstractmethod
-    def stop(self, cancel_jobs: bool, kind: str = "cancel") -> Awaitable[bool]:
-        """End: with ``cancel_jobs`` end what is active, by an exception of type ``kind``, and wait until it is gone.
+    def stop(self, reason: EndReason) -> Awaitable[bool]:
+        """End active jobs, unless the engine is lost, and then the engine.
 
-        Whether it is. Never raises.
+        Returns True when no job is left. Never raises.
         """

@@ -3,7 +3,7 @@
 A job's processes are the descendants of its tasks. One that is orphaned (double fork, setsid) would be adopted by
 init and leave that tree, so the agent becomes a *child subreaper* (prctl(2)): orphans become its own children, and are
 known by their session or by two variables in their environment. Not found: an orphan with a session of its own and
-an emptied environment. That belongs to no job, but to the instance still: it ends with it (see `Server` and `keeper`).
+an emptied environment. That belongs to no job, but to the instance still: it ends with it (see `instance.keeper`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
-from .wire import MARK
+from .wire import EPOCH_VARIABLE
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -75,7 +75,7 @@ def members(processes: Dict[int, Process], tasks: Dict[int, str], epoch: str) ->
         pid = pending.pop()
         if pid in seen or pid == me:
             continue
-        job_id = tasks.get(processes[pid].session) or marked_job(pid, epoch)
+        job_id = tasks.get(processes[pid].session) or job_of_process(pid, epoch)
         if job_id:
             claim(pid, job_id)
         else:
@@ -94,21 +94,21 @@ def _descend(pid: int, children: Dict[int, List[int]], seen: Set[int]) -> Iterat
             pending.extend(children.get(current, ()))
 
 
-def marked_job(pid: int, epoch: str) -> str:
+def job_of_process(pid: int, epoch: str) -> str:
     """The job that a process says it belongs to, "" if to none of this engine's."""
     environment = _read("/proc/%d/environ" % pid, 1 << 22)
-    marked, job_id = False, ""
+    is_ours, job_id = False, ""
     for entry in environment.split(b"\0"):
         name, _, value = entry.partition(b"=")
-        if name == MARK.encode("ascii"):
-            marked = epoch.encode("ascii") in value.split(b":")
+        if name == EPOCH_VARIABLE.encode("ascii"):
+            is_ours = epoch.encode("ascii") in value.split(b":")
         elif name == b"FLUX_JOB_ID":
             job_id = value.decode("utf-8", "replace")
-    return (job_id or "?") if marked else ""
+    return (job_id or "?") if is_ours else ""
 
 
-def marked(epoch: str) -> List[Process]:
-    """Live processes that carry a mark, and their descendants: for when the engine itself is gone.
+def processes_of_epoch(epoch: str) -> List[Process]:
+    """Live processes that carry an epoch, and their descendants: for when the engine itself is gone.
 
     Tasks under Flux carry none, but the job shells that are their parents have the broker's environment.
     """
@@ -119,7 +119,7 @@ def marked(epoch: str) -> List[Process]:
     seen: Set[int] = set()
     found: List[Process] = []
     for pid in processes:
-        if marked_job(pid, epoch):
+        if job_of_process(pid, epoch):
             found += [processes[member] for member in _descend(pid, children, seen)]
     me = os.getpid()
     return [process for process in found if process.state not in "ZX" and process.pid != me]

@@ -13,7 +13,7 @@ a version only changes when the meaning of a field does. Event names and job sta
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, TypedDict, Union
 
 VERSION = 1
 
@@ -30,15 +30,26 @@ MAX_NAME = 65_536
 #: Seconds between keep-alives, and the silence after which a peer counts as gone.
 PING_INTERVAL = 20.0
 SILENCE_LIMIT = 60.0
-#: How a relay's own words at its end begin (`executors.agent.relay`).
+#: How a relay's own words at its end begin (`executors.agent.protocol.relay`).
 RELAY_SAYS = "agent relay: "
 #: What it says where there is no agent yet.
 NOT_YET = "the agent has not started yet"
 
 #: Marks the processes of an instance in their environment, by epochs with colons between; how leftovers are found.
-MARK = "FXO_EPOCH"
+EPOCH_VARIABLE = "FXO_EPOCH"
+#: In the environment of a measured job: a file to which a program of the job's may add a line (job id, CPU seconds,
+#: peak memory in KiB, "+") for what others have done for it, outside of the job.
+USAGE_VARIABLE = "FXO_USAGE"
 
-STATES = ("NEW", "DEPEND", "PRIORITY", "SCHED", "RUN", "CLEANUP", "INACTIVE")
+#: What one event of a job's main eventlog does to its state (RFC 21).
+_STATE_AFTER = {
+    "submit": "DEPEND",
+    "depend": "PRIORITY",
+    "priority": "SCHED",
+    "alloc": "RUN",
+    "finish": "CLEANUP",
+    "clean": "INACTIVE",
+}
 
 ERROR_CODES = (
     "bad-message",  # not JSON, not an object, a line that is too long
@@ -55,11 +66,122 @@ ERROR_CODES = (
 )
 
 Message = Dict[str, Any]
+#: What follows ``ok`` in a reply.
+Answer = Mapping[str, Any]
 
 
-def mark_value(epoch: str, environ: Mapping[str, str]) -> str:
-    """The value of `MARK` for an instance started in ``environ``: outer ones can end all that is inside them."""
-    outer = environ.get(MARK, "")
+class TimesSummary(TypedDict):
+    """Seconds since the epoch by the clock of the instance."""
+
+    submit: Optional[float]
+    start: Optional[float]
+    finish: Optional[float]
+
+
+class ExceptionSummary(TypedDict):
+    """The first fatal exception of a job (RFC 21)."""
+
+    type: str
+    note: str
+
+
+class UsageSummary(TypedDict):
+    """CPU seconds, and bytes of the largest process's peak memory."""
+
+    cpu: float
+    max_rss: Optional[int]
+
+
+class ResultSummary(TypedDict):
+    """How a job ended, in the context of its ``clean`` event and in a `JobSummary`."""
+
+    outcome: str
+    returncode: Optional[int]
+    signal: Optional[int]
+    exception: Optional[ExceptionSummary]
+    node: str
+    usage: Optional[UsageSummary]
+    times: TimesSummary
+
+
+class JobSummary(TypedDict):
+    """What ``list`` and snapshots show of a job."""
+
+    id: str
+    key: Optional[str]
+    digest: str
+    name: str
+    state: str
+    node: str
+    acked: bool
+    place: Optional[str]
+    result: Optional[ResultSummary]
+    times: TimesSummary
+
+
+class _Node(TypedDict):
+    rank: int
+    host: str
+    cores: int
+    gpus: int
+    memory: Optional[int]
+    up: bool
+    drained: bool
+
+
+class NodeSummary(_Node, total=False):
+    """What ``resources`` shows of a node. ``memory`` in bytes."""
+
+    #: Of Flux alone.
+    drain_reason: str
+    busy: bool
+
+
+class Resources(TypedDict):
+    """The answer to ``resources``."""
+
+    nodes: List[NodeSummary]
+
+
+class AgentInfo(TypedDict):
+    """The answer to ``hello`` and ``info``. Times in seconds."""
+
+    version: int
+    engine: str
+    engine_version: str
+    #: This life of the agent.
+    instance: str
+    run: str
+    cursor: List[Union[str, int]]
+    host: str
+    pid: int
+    #: The Flux instance was started by somebody else.
+    guest: bool
+    #: Jobs that have not ended.
+    active: int
+    clients: int
+    #: For how long there is no client, and for how long neither a client nor a job.
+    lonely: float
+    quiet: float
+    idle_timeout: float
+    orphan_timeout: float
+    #: FLUX_URI on the agent's host; "" for the embedded engine.
+    uri: str
+
+
+class SubmitAnswer(TypedDict, total=False):
+    """The answer to one item of ``submit``: ``error``, or the other three."""
+
+    error: str
+    id: str
+    #: A job with this key had been submitted before.
+    known: bool
+    digest: str
+
+
+def epoch_chain(epoch: str, environ: Mapping[str, str]) -> str:
+    """The value of `EPOCH_VARIABLE` for an instance started in ``environ``: outer instances can end all inside them."""
+    outer = environ.get(EPOCH_VARIABLE, "")
     return outer + ":" + epoch if outer else epoch
 
 
@@ -167,7 +289,7 @@ def error_reply(request_id: Any, code: str, message: str) -> Message:
     return {"re": request_id, "error": {"code": code, "message": message}}
 
 
-def ok_reply(request_id: Any, value: Message) -> Message:
+def ok_reply(request_id: Any, value: Answer) -> Message:
     return {"re": request_id, "ok": value}
 
 
@@ -180,6 +302,13 @@ def parse_cursor(value: Any) -> Optional[Cursor]:
         if isinstance(epoch, str) and isinstance(sequence, int) and not isinstance(sequence, bool) and sequence >= 0:
             return Cursor(epoch, sequence)
     raise WireError("bad-request", "after: %r is not a cursor [epoch, sequence]" % (value,))
+
+
+def state_after(event: str, context: Mapping[str, Any]) -> Optional[str]:
+    """The state of a job after an event of its main eventlog (RFC 21); None: the event leaves it as it is."""
+    if event == "exception":
+        return "CLEANUP" if context.get("severity") == 0 else None
+    return _STATE_AFTER.get(event)
 
 
 def is_text(word: str) -> bool:

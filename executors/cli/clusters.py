@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from executors.agent.wire import AgentInfo, NodeSummary
 from executors.cli.common import (
     cluster_options,
     config_of,
@@ -19,11 +20,11 @@ from executors.cli.common import (
     instance_argument,
     json_option,
     lifecycle_of,
-    place_of,
     print_json,
     print_table,
     run_id_of,
     say,
+    where_searched,
 )
 from executors.errors import ExecutorsError, ProvisionError
 from executors.lifecycle import Lifecycle
@@ -35,19 +36,22 @@ from executors.session import open_session
 
 
 @click.command()
-@click.option("--name", help="Name of the instance. Default: the file's metadata.name, else the file's own name.")
+@click.option("--name", help="Name of the instance. Default: metadata.name of the config file, else its file name.")
 @cluster_options
 @json_option
 @guarded
 def up(name: str | None, as_json: bool, **options: Any) -> None:
-    """Make an instance, or find it running, and leave it to its time-outs or to `down`. Prints its name."""
+    """Start an instance and print its name.
+
+    If it runs already, only print its name. It goes on until `down` or its time-outs end it.
+    """
     run_id = run_id_of(name, options["config_file"])
-    session = open_session(run_id, config_of(options), announce=say)
+    session = open_session(run_id, config_of(options), report_progress=say)
     hello = session.hello
     try:
         session.wait_for_brokers()
     finally:
-        session.close(release=False)
+        session.leave()
     if as_json:
         version = hello.engine_version
         print_json({"name": hello.run, "instance": hello.instance, "engine": hello.engine, "version": version})
@@ -57,14 +61,14 @@ def up(name: str | None, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @functools.partial(instance_argument, required=False)
-@click.option("--name", help="The name that was given to `up`.")
+@click.option("--name", help="The name that you gave to `up`.")
 @cluster_options
 @json_option
 @guarded
 def down(instance: str | None, name: str | None, as_json: bool, **options: Any) -> None:
-    """End an instance and everything that belongs to it; wait until it is gone.
+    """End an instance, and wait until it is gone.
 
-    Give INSTANCE as `list` shows it, or the same --name or --config as to `up`.
+    INSTANCE is a name that `list` shows. Or give the same --name or --config as to `up`.
     """
     if instance is not None and name is not None:
         raise click.UsageError("give INSTANCE or --name, not both")
@@ -73,7 +77,7 @@ def down(instance: str | None, name: str | None, as_json: bool, **options: Any) 
     found = find(config, given)
     lifecycle_of(config, found).end()
     if any((one.name, one.created) == (found.name, found.created) for one in instances(config, os.environ)):
-        raise ProvisionError(f"{found.name} was told to end, and is still there; try again")
+        raise ProvisionError(f"{found.name} was told to end but still exists; try again")
     if as_json:
         print_json({"name": found.name, "ended": True})
     else:
@@ -85,7 +89,7 @@ def down(instance: str | None, name: str | None, as_json: bool, **options: Any) 
 @json_option
 @guarded
 def list_(as_json: bool, **options: Any) -> None:
-    """List the instances that this program has made on this machine, or in a namespace."""
+    """List the instances on this machine, or in a namespace."""
     config = config_of(options)
     found = instances(config, os.environ)
     if as_json:
@@ -94,7 +98,7 @@ def list_(as_json: bool, **options: Any) -> None:
     rows = [(one.name, one.provisioner, one.namespace or "-", one.state, _running(one), _age(one)) for one in found]
     print_table(("NAME", "PROVISIONER", "NAMESPACE", "STATE", "RUNNING", "AGE"), rows)
     if not found:
-        place = place_of(config, found)
+        place = where_searched(config, found)
         say(f"no instances {place}" + ("; elsewhere: --provisioner direct|operator" if "machine" in place else ""))
 
 
@@ -104,15 +108,14 @@ def list_(as_json: bool, **options: Any) -> None:
 @json_option
 @guarded
 def status(instance: str, as_json: bool, **options: Any) -> None:
-    """Show an instance: its state, its agent, its nodes. Asking does not keep it alive."""
+    """Show an instance: state, agent and nodes. This does not keep it alive."""
     config = config_of(options)
     found = find(config, instance)
     info: dict[str, Any] = dataclasses.asdict(found)
     if found.state == "running":
         try:
             lifecycle = lifecycle_of(config, found)
-            info["agent"], resources = lifecycle.observe("info", "resources")
-            info["nodes"] = resources["nodes"]
+            info["agent"], info["nodes"] = lifecycle.observe_nodes()
         except ExecutorsError as err:
             info["agent"] = {"error": str(err)}
         else:
@@ -122,11 +125,12 @@ def status(instance: str, as_json: bool, **options: Any) -> None:
         return
     click.echo(f"{found.name}: {found.state}{': ' + found.reason if found.reason else ''}, age {_age(found)}")
     if "agent" in info:
-        click.echo(f"agent: {_agent(info['agent'])}")
+        error = info["agent"].get("error")
+        click.echo(f"agent: {_agent(info['agent']) if error is None else f'does not answer: {error}'}")
     if "nodes" in info:
         if not found.namespace and info["agent"]["uri"]:
             click.echo(f"FLUX_URI={info['agent']['uri']}")
-        print_table(("RANK", "HOST", "CORES", "GPUS", "STATE"), [_node(one) for one in info["nodes"]])
+        print_table(("RANK", "HOST", "CORES", "GPUS", "STATE"), [_node(node) for node in info["nodes"]])
     for line in info.get("unconnected", []):
         click.echo(line)
 
@@ -140,15 +144,16 @@ def status(instance: str, as_json: bool, **options: Any) -> None:
     metavar="SECONDS",
     default=300.0,
     show_default=True,
-    help="Seconds that jobs on brokers that are to go may still run.",
+    help="Time that jobs may still run on brokers that will be removed.",
 )
 @cluster_options
 @json_option
 @guarded
 def resize(instance: str, size: int, grace: float, as_json: bool, **options: Any) -> None:
-    """Change the number of an instance's brokers (pods), up to the maxSize that it was made with.
+    """Change the number of brokers (pods) of an instance.
 
-    It does not wait until new ones are up; `status` shows them.
+    SIZE is at most the maxSize of the MiniCluster. New brokers may still be starting when the command ends; `status`
+    shows them.
     """
     config = config_of(options)
     found = find(config, instance)
@@ -160,12 +165,15 @@ def resize(instance: str, size: int, grace: float, as_json: bool, **options: Any
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be ended.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be ended.")
 @cluster_options
 @json_option
 @guarded
 def reap(dry_run: bool, as_json: bool, **options: Any) -> None:
-    """End instances that are of no use: over, not answering, or unused for longer than run.orphanTimeout (seconds)."""
+    """End instances that nobody uses any more.
+
+    They are over, do not answer, or had no client and no job for longer than run.orphanTimeout (seconds).
+    """
     decided = []
     for one in reap_instances(config_of(options), os.environ, dry_run=dry_run):
         decided.append(one)
@@ -176,25 +184,23 @@ def reap(dry_run: bool, as_json: bool, **options: Any) -> None:
         print_json([{"name": one.instance.name, "ended": one.ended, "reason": one.reason} for one in decided])
 
 
-def _unconnected(lifecycle: Lifecycle, nodes: list[dict[str, Any]]) -> list[str]:
+def _unconnected(lifecycle: Lifecycle, nodes: list[NodeSummary]) -> list[str]:
     try:
         return lifecycle.unconnected(nodes)
     except ExecutorsError as err:  # the table says which are down
-        return [f"why brokers are down cannot be told: {err}"]
+        return [f"why brokers are down is unknown: {err}"]
 
 
-def _agent(info: dict[str, Any]) -> str:
-    if "error" in info:
-        return f"does not answer: {info['error']}"
+def _agent(info: AgentInfo) -> str:
     engine = f"Flux {info['engine_version']}" if info["engine"] == "flux" else "the embedded engine"
-    limit = f"it ends after {info['idle_timeout']:g} s" if info["idle_timeout"] else "it does not end by that"
+    limit = f"it ends after {info['idle_timeout']:g} s" if info["idle_timeout"] else "no idle time-out"
     return (
         f"{engine}, active jobs: {info['active']}, clients: {info['clients']}, "
         f"neither for {info['quiet']:.0f} s ({limit})"
     )
 
 
-def _node(node: dict[str, Any]) -> tuple[Any, ...]:
+def _node(node: NodeSummary) -> tuple[Any, ...]:
     state = ("up" if node["up"] else "down") + (", drained" if node["drained"] else "")
     return node["rank"], node["host"], node["cores"], node["gpus"], state
 

@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from executors.cli.signals import ended_like_interrupted
-from executors.config import RunConfig, load_config
+from executors.config import PROVISIONERS, RunConfig, load_config
 from executors.errors import ConfigError, ExecutorsError, ProvisionError, RequestError, RunNameError
 from executors.lifecycle import Lifecycle
 from executors.names import RunId, run_name
@@ -35,8 +35,6 @@ INTERRUPTED = 128 + signal.SIGINT
 #: Nobody reads the output any more.
 UNREAD = 128 + signal.SIGPIPE
 
-PROVISIONERS = ("local", "attach", "direct", "operator")
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -46,8 +44,8 @@ def cluster_options(function: _F) -> _F:
         click.option(
             "--provisioner",
             type=click.Choice(PROVISIONERS),
-            help="Where instances are. Default: FLUX_OPERATOR_PROVISIONER, the config's, else attach where FLUX_URI is "
-            "set, else local.",
+            help="Where instances are. Default: FLUX_OPERATOR_PROVISIONER, else the config, else attach if FLUX_URI is "
+            "set, else local. (`doctor`: else direct.)",
         ),
         click.option(
             "--config",
@@ -56,9 +54,9 @@ def cluster_options(function: _F) -> _F:
             type=click.Path(path_type=Path),
             help="Pipeline config (kind FluxRun) or MiniCluster file. Default: none.",
         ),
-        click.option("--namespace", metavar="NAME", help="Kubernetes namespace. Default: the kubeconfig context's."),
-        click.option("--context", metavar="NAME", help="kubeconfig context. Default: the current one."),
-        click.option("--kubeconfig", metavar="FILE", help="Default: KUBECONFIG, else ~/.kube/config."),
+        click.option("--namespace", metavar="NAME", help="Kubernetes namespace. Default: the one of the context."),
+        click.option("--context", metavar="NAME", help="Context in the kubeconfig. Default: the current one."),
+        click.option("--kubeconfig", metavar="FILE", help="kubeconfig file. Default: KUBECONFIG, else ~/.kube/config."),
     )
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), function)
 
@@ -115,18 +113,18 @@ def find(config: RunConfig, given: str) -> Instance:
     meant = meant or [one for one in found if one.name == _upped(given)]
     if len(meant) == 1:
         return meant[0]
-    where = place_of(config, found)
+    where = where_searched(config, found)
     if meant:
         raise ProvisionError(f"{given}: is not unique {where}: {', '.join(one.name for one in meant)}")
-    there = ", ".join(one.name for one in found) or "none at all"
-    raise ProvisionError(f"{given}: there is no such instance {where} (there is: {there})")
+    there = ", ".join(one.name for one in found) or "none"
+    raise ProvisionError(f"{given}: there is no such instance {where} (existing: {there})")
 
 
 def _upped(name: str) -> str:
     return run_name(RunId("cli", name)) if name else ""
 
 
-def place_of(config: RunConfig, found: Sequence[Instance]) -> str:
+def where_searched(config: RunConfig, found: Sequence[Instance]) -> str:
     """Where was looked, in words: "on this machine" surprises who meant a cluster."""
     if config.run.provisioner not in ("direct", "operator"):
         return "on this machine"

@@ -1,4 +1,4 @@
-"""``doctor``: looks at each precondition of a run's instance, and says how to mend what is missing."""
+"""``doctor``: looks at each precondition of a run's instance, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from executors.api_rules import api_problems
 from executors.cli.common import FAILED, cluster_options, config_of, guarded, json_option, print_json
-from executors.cli.image_check import Finding, examine_image
+from executors.cli.image_check import CheckResult, examine_image
 from executors.cli.room import room_problems
 from executors.config import RunConfig
 from executors.errors import ConfigError, ProvisionError
 from executors.kube import Api, ApiError, ClusterAccess, NotFoundError, connect
 from executors.kube.api import NAMESPACES, Kind
+from executors.kube.objects import LimitRange, ResourceQuota, Version
 from executors.names import PLACE_VARIABLE
-from executors.provision.direct import OLDEST, version_of
-from executors.provision.rights import missing_rights, rights_for
-from executors.provision.rundir import base_directory
+from executors.provision.kubernetes.rights import missing_rights, rights_for
+from executors.provision.kubernetes.version import OLDEST, parse_version
+from executors.provision.local.rundir import base_directory
 from executors.render import MiniCluster, Program, pod_patch_problems, render_direct
 from executors.spec import MiniClusterSpec, default_document, parse_spec
 from executors.validation import direct_problems
 
-_QUOTAS = Kind("v1", "resourcequotas")
-_LIMIT_RANGES = Kind("v1", "limitranges")
-_MORE_ROOM = "end what uses it, ask for more, or want less: minicluster.size, resources of containers"
+_QUOTAS = Kind[ResourceQuota]("v1", "resourcequotas")
+_LIMIT_RANGES = Kind[LimitRange]("v1", "limitranges")
+_MORE_ROOM = "free some, ask for more, or reduce minicluster.size or the resources of containers"
 _CRDS = "/apis/flux-framework.org/v1alpha2"
 
 
 @click.command()
 @cluster_options
-@click.option("--image-check", is_flag=True, help="run a pod of the image to see its Flux and its Snakemake")
+@click.option("--image-check", is_flag=True, help="Run a pod of the image to check its Flux and its Snakemake.")
 @json_option
 @guarded
 def doctor(as_json: bool, image_check: bool, **options: Any) -> None:
-    """Check what an instance needs, and say how to mend what is missing; exit code 1 where something is.
+    """Check what an instance needs, and say how to fix what is missing.
 
-    On Kubernetes (the default here, mode direct): API server, version, namespace, rights one by one, CRD, room in
-    quotas and limit ranges for the size that is wanted, spec and image. With --provisioner local or attach: this
-    machine.
+    By default it checks Kubernetes for mode direct: API server, version, namespace, each permission, CRD, room in
+    quotas and limit ranges for the size of the config, spec and image. With --provisioner local or attach it checks
+    this machine. The exit code is 1 if something is missing.
     """
     config = config_of(options)
     here = config.run.provisioner in ("local", "attach")
@@ -61,38 +62,40 @@ def doctor(as_json: bool, image_check: bool, **options: Any) -> None:
         raise SystemExit(FAILED)
 
 
-def examine_machine(config: RunConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
+def examine_machine(config: RunConfig, environ: Mapping[str, str]) -> Iterator[CheckResult]:
     """What an instance on this machine needs."""
     attach = config.run.provisioner == "attach"
     try:
-        yield Finding("private directory", True, str(base_directory(environ)))
+        yield CheckResult("private directory", True, str(base_directory(environ)))
     except ProvisionError as err:
-        yield Finding("private directory", False, str(err), f"set {PLACE_VARIABLE} to a short directory of your own")
+        yield CheckResult(
+            "private directory", False, str(err), f"set {PLACE_VARIABLE} to a short directory of your own"
+        )
     flux = shutil.which("flux", path=environ.get("PATH"))
     needed = attach or config.run.engine == "flux"
     install = "install Flux (docs/install.md), or put its bin directory on PATH"
     if flux is not None:
-        yield Finding("Flux", True, flux)
+        yield CheckResult("Flux", True, flux)
     else:
         said = "no flux is on PATH" + ("" if needed else ", so jobs run as local processes (the embedded engine)")
-        yield Finding("Flux", False if needed else None, said, install)
+        yield CheckResult("Flux", False if needed else None, said, install)
     if attach:
         uri = environ.get("FLUX_URI", "")
         cure = "run inside `flux start`, `flux alloc` or `flux batch`, or use --provisioner local"
-        yield Finding("FLUX_URI", bool(uri), uri or "is not set", cure)
+        yield CheckResult("FLUX_URI", bool(uri), uri or "is not set", cure)
     elif flux is not None:
         perl = shutil.which("perl", path=environ.get("PATH"))
         cure = "install perl to get CPU time and memory of jobs under Flux"
-        yield Finding("perl", True if perl else None, perl or "is not on PATH", cure)
+        yield CheckResult("perl", True if perl else None, perl or "is not on PATH", cure)
 
 
-def examine(config: RunConfig) -> Iterator[Finding]:
+def examine(config: RunConfig) -> Iterator[CheckResult]:
     """Every precondition in order; what makes the others pointless ends the list."""
     mode = config.run.provisioner if config.run.provisioner in ("direct", "operator") else "direct"
     try:
         api = connect(ClusterAccess(config.run.kubeconfig, config.run.context))
     except ConfigError as err:
-        yield Finding("kubeconfig", False, str(err))
+        yield CheckResult("kubeconfig", False, str(err))
         return
     try:
         yield from _examine_cluster(api, config, mode)
@@ -100,14 +103,14 @@ def examine(config: RunConfig) -> Iterator[Finding]:
         api.close()
 
 
-def _examine_cluster(api: Api, config: RunConfig, mode: str) -> Iterator[Finding]:
+def _examine_cluster(api: Api, config: RunConfig, mode: str) -> Iterator[CheckResult]:
     namespace = config.run.namespace or api.namespace
     try:
-        version = api.request("GET", "/version")
+        version = cast(Version, api.request("GET", "/version"))
     except ApiError as err:
-        yield Finding("API server", False, str(err), "check the network, and the credentials of the context")
+        yield CheckResult("API server", False, str(err), "check the network, and the credentials of the context")
         return
-    yield Finding("API server", True, f"{api.server} answers")
+    yield CheckResult("API server", True, f"{api.server} answers")
     yield _version(version, mode)
     if mode == "operator":
         yield _crd(api)
@@ -122,101 +125,105 @@ def _examine_cluster(api: Api, config: RunConfig, mode: str) -> Iterator[Finding
     yield from _spec(cluster, problems)
 
 
-def _version(found: dict[str, Any], mode: str) -> Finding:
+def _version(found: Version, mode: str) -> CheckResult:
     text = str(found.get("gitVersion") or found)
     try:
-        version = version_of(found)
+        version = parse_version(found)
     except (KeyError, ValueError):
-        return Finding("Kubernetes version", None, text)
+        return CheckResult("Kubernetes version", None, text)
     good = version >= OLDEST or mode == "operator"
     cure = "direct mode needs 1.31 or newer; use --provisioner operator with the Flux Operator"
-    return Finding("Kubernetes version", good, text, "" if good else cure)
+    return CheckResult("Kubernetes version", good, text, "" if good else cure)
 
 
-def _crd(api: Api) -> Finding:
+def _crd(api: Api) -> CheckResult:
     try:
         kinds = [one["kind"] for one in api.request("GET", _CRDS)["resources"]]
     except NotFoundError:
         kinds = []
     except ApiError as err:
-        return Finding("MiniCluster CRD", None, str(err))
+        return CheckResult("MiniCluster CRD", None, str(err))
     there = "MiniCluster" in kinds
     said = "flux-framework.org/v1alpha2 is served" if there else "flux-framework.org/v1alpha2 is not served"
-    return Finding("MiniCluster CRD", there, said, "have the Flux Operator installed, or use --provisioner direct")
+    return CheckResult(
+        "MiniCluster CRD", there, said, "ask an administrator to install the Flux Operator, or use --provisioner direct"
+    )
 
 
-def _namespace(api: Api, namespace: str) -> Finding:
+def _namespace(api: Api, namespace: str) -> CheckResult:
     try:
         api.get(NAMESPACES, None, namespace)
     except NotFoundError:
-        return Finding("namespace", False, f"{namespace} is not there", "create it, or give another --namespace")
+        return CheckResult("namespace", False, f"{namespace} does not exist", "create it, or use another --namespace")
     except ApiError as err:  # most users may not look at namespaces
-        return Finding("namespace", None, f"{namespace}: {err}", "nothing to mend if it is yours")
-    return Finding("namespace", True, namespace)
+        return CheckResult("namespace", None, f"{namespace}: {err}", "nothing to fix if you may use it")
+    return CheckResult("namespace", True, namespace)
 
 
-def _rights(api: Api, namespace: str, mode: str, spec: MiniClusterSpec) -> Iterator[Finding]:
+def _rights(api: Api, namespace: str, mode: str, spec: MiniClusterSpec) -> Iterator[CheckResult]:
     rights = rights_for(mode, spec)
     try:
         missing = missing_rights(api, namespace, rights)
     except ApiError as err:
-        yield Finding("rights", None, str(err))
+        yield CheckResult("rights", None, str(err))
         return
     for right in rights:
         for verb in right.verbs:
             ok = (verb, right) not in missing
-            cure = f"have the Role of docs/rbac-{mode}.yaml bound to you in the namespace {namespace}"
-            yield Finding(f"may {verb} {right.resource}", ok, f"in the namespace {namespace}", "" if ok else cure)
+            cure = f"ask to have the Role of docs/rbac-{mode}.yaml bound to you in the namespace {namespace}"
+            yield CheckResult(f"may {verb} {right.resource}", ok, f"in the namespace {namespace}", "" if ok else cure)
 
 
-def _room(api: Api, namespace: str, cluster: MiniCluster, program: Program, mode: str) -> Iterator[Finding]:
+def _room(api: Api, namespace: str, cluster: MiniCluster, program: Program, mode: str) -> Iterator[CheckResult]:
     """Whether quotas and limit ranges leave room for the size that is wanted."""
     try:
         quotas = api.list(_QUOTAS, namespace)["items"]
         ranges = api.list(_LIMIT_RANGES, namespace)["items"]
     except ApiError as err:
-        cure = "only needed to see it beforehand; pods that do not fit are refused with the reason"
-        yield Finding("quota", None, str(err), cure)
+        cure = "only this check needs it; later, pods that do not fit are refused with the reason"
+        yield CheckResult("quota", None, str(err), cure)
         return
     if not quotas and not ranges:
-        yield Finding("quota", True, "there is none, and no limit range")
+        yield CheckResult("quota", True, "there are no quotas and no limit ranges")
         return
     spec = cluster.spec
     manifests = render_direct(cluster, program, "")
     if mode == "operator":  # of it, the operator's own objects for the same pods
-        manifests = [*(one for one in manifests if one["kind"] != "Secret"), {"kind": "MiniCluster"}]
+        manifests = [*(manifest for manifest in manifests if manifest["kind"] != "Secret"), {"kind": "MiniCluster"}]
     problems = room_problems(manifests, spec.size, quotas, ranges)
     least = spec.min_size or spec.size
     text = "; ".join(problems)
     if problems and least < spec.size and not room_problems(manifests, least, quotas, ranges):
-        yield Finding("quota", None, f"room for minSize {least}, not for size {spec.size}: {text}", _MORE_ROOM)
+        yield CheckResult("quota", None, f"room for minSize {least}, not for size {spec.size}: {text}", _MORE_ROOM)
     elif problems:
-        yield Finding("quota", False, f"no room for {spec.size} pod{'s' * (spec.size > 1)}: {text}", _MORE_ROOM)
+        yield CheckResult("quota", False, f"no room for {spec.size} pod{'s' * (spec.size > 1)}: {text}", _MORE_ROOM)
     else:
         more = room_problems(manifests, spec.max_size, quotas, ranges)
         said = f"room for {spec.size} pod{'s' * (spec.size > 1)}"
-        yield Finding("quota", True, f"{said}; not for maxSize {spec.max_size}: {'; '.join(more)}" if more else said)
+        yield CheckResult(
+            "quota", True, f"{said}; not for maxSize {spec.max_size}: {'; '.join(more)}" if more else said
+        )
 
 
-def _spec(cluster: MiniCluster, problems: list[str]) -> Iterator[Finding]:
+def _spec(cluster: MiniCluster, problems: list[str]) -> Iterator[CheckResult]:
     spec = cluster.spec
     said = (
         "; ".join(problems)
         or f"{spec.size} pod{'s' if spec.size > 1 else ''} of {spec.flux_container.image or 'the default image'}"
     )
-    yield Finding("spec", not problems, said)
+    yield CheckResult("spec", not problems, said)
     uses_view = not spec.flux.container.disable
-    yield Finding(
+    yield CheckResult(
         "image",
         None if not uses_view else True,
-        "brings its own Flux, which is only seen when a pod runs" if not uses_view else "Flux comes by the view",
+        "contains its own Flux, which only a running pod shows" if not uses_view else "Flux comes by the view",
         "flux-minicluster doctor --image-check runs one" if not uses_view else "",
     )
 
 
 def _problems(cluster: MiniCluster, program: Program, config: RunConfig, mode: str) -> list[str]:
     if mode == "operator":
-        refused = ["run.podPatch: the provisioner operator cannot honour it"] if config.run.pod_patch else []
+        refused = ["run.podPatch: the provisioner operator does not support it"] if config.run.pod_patch else []
         return [*api_problems(cluster.spec), *refused]
     return direct_problems(cluster.spec) or pod_patch_problems(cluster, program)
 

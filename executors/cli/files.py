@@ -12,7 +12,7 @@ from executors.cli.common import WRONG_INPUT, guarded, json_option, name_of, pri
 from executors.config import describe, load_config
 from executors.errors import ConfigError
 from executors.names import RunId, run_name
-from executors.provision.certificate import make_certificate
+from executors.provision.kubernetes.certificate import make_certificate
 from executors.render import MiniCluster, pod_patch_problems, render_direct
 from executors.spec import default_document, parse_spec
 from executors.validation import direct_problems, name_problems, replaced_by_program
@@ -20,15 +20,15 @@ from executors.validation import direct_problems, name_problems, replaced_by_pro
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="Name of the MiniCluster. Default: the file's metadata.name, else the file's own name.")
+@click.option("--name", help="Name of the MiniCluster. Default: metadata.name of FILE, else its file name.")
 @click.option("--namespace", metavar="NAME", default="default", show_default=True, help="Namespace of the objects.")
 @json_option
 @guarded
 def render(file: Path, name: str | None, namespace: str, as_json: bool) -> None:
-    """Print the objects that direct mode makes of a MiniCluster or FluxRun file, as YAML.
+    """Print as YAML the objects that direct mode creates.
 
-    They run what the file says, without this program: kubectl apply -f. The CURVE key in the Secret is a new one each
-    time.
+    FILE is a MiniCluster or FluxRun file. With kubectl apply -f, the objects run the command of the file without this
+    program. Each call makes a new CURVE key for the Secret.
     """
     import yaml
 
@@ -49,11 +49,11 @@ def render(file: Path, name: str | None, namespace: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-v", "--verbose", is_flag=True, help="Print each value and where it came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each value and its source.")
 @json_option
 @guarded
 def validate(file: Path, verbose: bool, as_json: bool) -> None:
-    """Say everything that is wrong with a MiniCluster or FluxRun file."""
+    """Report all problems of a MiniCluster or FluxRun file."""
     try:
         config = load_config(file)
     except ConfigError as err:
@@ -78,7 +78,7 @@ def validate(file: Path, verbose: bool, as_json: bool) -> None:
     for problem in refused:
         say(f"not in direct mode: {problem}")
     for field in replaced:
-        say(f"not used by runs, whose jobs come from elsewhere: {field}")
+        say(f"not used by workflow runs, which submit jobs of their own: {field}")
     click.echo(f"{file}: valid")
 
 

@@ -23,7 +23,7 @@ _ASK_SNAKEMAKE = "from importlib.metadata import version; print(version('snakema
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One precondition. ``ok`` None: it could not be told."""
 
     what: str
@@ -32,7 +32,7 @@ class Finding:
     cure: str = ""
 
 
-def examine_image(config: RunConfig) -> Iterator[Finding]:
+def examine_image(config: RunConfig) -> Iterator[CheckResult]:
     """Make a MiniCluster of one pod of the config's kind, ask in it, and end it."""
     spec = config.minicluster or parse_spec(default_document())
     one = parse_spec({**spec.document, "size": 1, "minSize": 1, "maxSize": 1})
@@ -42,24 +42,24 @@ def examine_image(config: RunConfig) -> Iterator[Finding]:
     try:
         with open_session(RunId("doctor", uuid.uuid4().hex[:8]), small, environ=os.environ) as session:
             problem = flux_version.problem(session.hello.engine_version, one, provisioner)
-            yield Finding(
-                "image: Flux", problem is None, problem or f"{image} brings Flux {session.hello.engine_version}"
+            yield CheckResult(
+                "image: Flux", problem is None, problem or f"{image} contains Flux {session.hello.engine_version}"
             )
             yield _snakemake(session, image)
     except (ExecutorsError, TimeoutError) as err:
-        yield Finding("image: Flux", False, str(err), "see the pod's own words above; the image must bring Flux")
+        yield CheckResult("image: Flux", False, str(err), "see the pod's message above; the image must contain Flux")
 
 
-def _snakemake(session: Session, image: str) -> Finding:
+def _snakemake(session: Session, image: str) -> CheckResult:
     """Without it only shell rules on shared files can run, which is all that some need."""
     [handle] = session.submit([JobRequest(argv=["python3", "-c", _ASK_SNAKEMAKE])])
     result = handle.result(_LIMIT)
     needed = ".".join(map(str, SNAKEMAKE_NEEDS))
     cure = f"install Snakemake {needed} or newer in the image, for its python3; shell rules on shared files need none"
     if not result.ok:
-        return Finding("image: Snakemake", None, f"{image} brings none, which nested steps need", cure)
+        return CheckResult("image: Snakemake", None, f"{image} contains none, which nested steps need", cure)
     said = b"".join(handle.output()).decode("utf-8", "replace").strip()
-    found = flux_version.version_of(said)
+    found = flux_version.parse_version(said)
     good = found is not None and found >= SNAKEMAKE_NEEDS
-    text = f"{image} brings {said}" + ("" if good else f", too old for nested steps: {needed} or newer is needed")
-    return Finding("image: Snakemake", good, text, "" if good else cure)
+    text = f"{image} contains {said}" + ("" if good else f", too old for nested steps: {needed} or newer is needed")
+    return CheckResult("image: Snakemake", good, text, "" if good else cure)

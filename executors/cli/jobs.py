@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -29,12 +29,11 @@ from executors.cli.common import (
 from executors.cli.signals import first_one_calls
 from executors.config import RunConfig
 from executors.errors import AgentError
-from executors.handle import JobHandle
-from executors.job import NO_INPUT, Defaults, Environments, JobRequest, make_item
+from executors.job import NO_INPUT, Defaults, Environments, JobRequest, prepare_submission
 from executors.names import RunId
 from executors.provision.inventory import own_config
-from executors.results import JobResult, Outcome
-from executors.session import Session, join_session, open_session
+from executors.results import JobInfo, JobResult, Outcome
+from executors.session import JobHandle, Session, join_session, open_session
 from executors.spec import default_document, parse_spec
 
 
@@ -72,43 +71,43 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, words: tuple[st
 # As with srun: what follows the command are its own options.
 @click.command(cls=_Run, context_settings={"allow_interspersed_args": False})
 @click.option(
-    "--name", help="Run in the instance of that name, and leave it. Default: one of its own, which ends then."
+    "--name", help="Run in the instance of this name, and keep it. Default: a new instance, which ends with the job."
 )
 @click.option(
     "-N",
     "--nodes",
     type=click.IntRange(min=1),
-    help="Nodes; a MiniCluster that no config describes has as many pods. Default: wherever there is room.",
+    help="Nodes. Without a MiniCluster in the config, this is its number of pods too. Default: any nodes with room.",
 )
 @click.option("-n", "--tasks", type=click.IntRange(min=1), help="Tasks. Default: one per node.")
 @click.option(
     "-c",
     "--cores-per-task",
     type=click.IntRange(min=1),
-    help="Cores of each task. Default: the config's, else 1.",
+    help="Cores of each task. Default: from the config, else 1.",
 )
 @click.option(
     "-g",
     "--gpus-per-task",
     type=click.IntRange(min=0),
-    help="GPUs of each task. Default: the config's, else 0.",
+    help="GPUs of each task. Default: from the config, else 0.",
 )
 @click.option(
     "-t",
     "--time-limit",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Seconds that the job may run, 0: no limit. Default: the config's, else no limit.",
+    help="Time limit of the job; 0: none. Default: from the config, else none.",
 )
-@click.option("--cwd", metavar="DIR", help="Working directory. Default: this one on this machine, / elsewhere.")
+@click.option("--cwd", metavar="DIR", help="Working directory. Default: the current directory on this machine, else /.")
 @click.option(
     "--env",
     multiple=True,
     metavar="NAME=VALUE",
     callback=_pairs,
-    help="Environment variable of the job. On this machine it has those of this command too.",
+    help="Environment variable of the job. On this machine, the job also inherits yours.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Do not say which instance is used.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print which instance is used.")
 @cluster_options
 @click.argument("argv", nargs=-1, required=True)
 @functools.partial(guarded, failed=RUN_FAILED, wrong=RUN_FAILED)
@@ -125,13 +124,14 @@ def run(
     argv: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Run one command as a Flux job; its output and its exit code are this command's own.
+    """Run one command as a Flux job.
 
-    The options of this command come before ARGV; -- may stand between them. The job's stdin is empty: this command's
-    own is not passed on. Ctrl-C cancels the job, a second one does not wait for it, a third one leaves at once.
+    Output and exit code are those of the job. Options come before ARGV; you may put -- between them. The job's stdin is
+    empty. Ctrl-C cancels the job and waits for its end. A second Ctrl-C does not wait for the job, a third exits at
+    once.
 
-    Exit codes: the job's own; 128+N after signal N; 124 at its time limit; 125 where it could not be run or was
-    lost; 130 where it was cancelled.
+    Exit codes: that of the job; 128+N if signal N ended it; 124 at its time limit; 125 if it could not run or was
+    lost; 130 if it was cancelled.
     """
     request = JobRequest(
         argv=argv,
@@ -146,17 +146,21 @@ def run(
         key=os.urandom(16).hex(),
         attributes=NO_INPUT,
     )
-    make_item(request, Defaults(), Environments(None), "/")  # what is wrong is said before anything is started
+    # What is wrong is said before anything is started.
+    prepare_submission(request, Defaults(), Environments(None), "/")
     config = _with_nodes(config_of(options), nodes, name)
     run_id = RunId("cli", name) if name else RunId("cli-run", os.urandom(4).hex())
-    session = open_session(run_id, config, announce=(lambda _: None) if quiet else say)
+    session = open_session(run_id, config, report_progress=(lambda _: None) if quiet else say)
     try:
-        [handle] = session.submit([request])
+        handle = session.submit_one(request)
         with first_one_calls(lambda signum: handle.cancel(f"by {signum.name}")):
             _copy_until_unread(handle)
             result = handle.result()
     finally:
-        session.close(release=not name)
+        if name:
+            session.leave()
+        else:
+            session.release()
     raise SystemExit(_exit_code(result))
 
 
@@ -178,7 +182,7 @@ def _copy_until_unread(handle: JobHandle) -> None:
     try:
         copy_output(handle.output)
     except OSError:
-        handle.cancel("its output is not taken any more")
+        handle.cancel("nobody reads its output any more")
         handle.result()
         raise
 
@@ -202,22 +206,22 @@ def _exit_code(result: JobResult) -> int:
 
 @click.command()
 @instance_argument
-@click.option("-a", "--all", "every", is_flag=True, help="Those that have ended, too.")
+@click.option("-a", "--all", "every", is_flag=True, help="Also list jobs that have ended.")
 @cluster_options
 @json_option
 @guarded
 def jobs(instance: str, every: bool, as_json: bool, **options: Any) -> None:
     """List the jobs of an instance."""
     with _joined(instance, options) as session:
-        found = [job for job in session.request("list")["jobs"] if every or job["result"] is None]
+        listed = [job for job in session.jobs() if every or job.result is None]
     if as_json:
-        print_json(found)
+        print_json([_as_json(job) for job in listed])
         return
     rows = []
-    for job in found:
-        result = JobResult.of(job["result"]) if job["result"] is not None else None
+    for job in listed:
+        result = job.result
         code = "" if result is None or result.returncode is None else result.returncode
-        rows.append((job["id"], job["name"], job["state"], result.outcome if result else "", code, job["node"] or ""))
+        rows.append((job.id, job.name, job.state, result.outcome if result else "", code, job.node))
     print_table(("JOB", "NAME", "STATE", "OUTCOME", "CODE", "NODE"), rows)
 
 
@@ -227,12 +231,13 @@ def jobs(instance: str, every: bool, as_json: bool, **options: Any) -> None:
 @cluster_options
 @guarded
 def logs(instance: str, job: str, **options: Any) -> None:
-    """Print what a job has written, to stdout and stderr as it did, and follow it until its end.
+    """Print the output of a job, and follow it until the job ends.
 
-    Not of jobs that write into files of their own, as those of Snakemake do.
+    Its stdout goes to stdout, its stderr to stderr. Output that a job writes to files of its own, as Snakemake's jobs
+    do, is not shown.
     """
     with _joined(instance, options) as session:
-        if not session.request("list", ids=[job])["jobs"]:
+        if not session.jobs(ids=[job]):
             raise AgentError("not-found", f"{job}: no such job; `flux-minicluster jobs -a {instance}` lists them")
         copy_output(lambda stream: session.output_of(job, stream))
 
@@ -240,17 +245,17 @@ def logs(instance: str, job: str, **options: Any) -> None:
 @click.command()
 @instance_argument
 @click.argument("job_ids", nargs=-1, metavar="[JOB]...")
-@click.option("-a", "--all", "every", is_flag=True, help="All active jobs.")
+@click.option("-a", "--all", "every", is_flag=True, help="Cancel all active jobs.")
 @cluster_options
 @json_option
 @guarded
 def cancel(instance: str, job_ids: tuple[str, ...], every: bool, as_json: bool, **options: Any) -> None:
-    """Cancel jobs. It does not wait for their end."""
+    """Cancel jobs, without waiting for their end."""
     if bool(job_ids) == every:
         raise click.UsageError("give either job ids or --all")
     with _joined(instance, options) as session:
-        ids = list(job_ids) or [job["id"] for job in session.request("list")["jobs"] if job["result"] is None]
-        errors = session.request("cancel", ids=ids, note="cancelled by flux-minicluster")["errors"]
+        ids = list(job_ids) or [job.id for job in session.jobs() if job.result is None]
+        errors = session.cancel_ids(ids, "cancelled by flux-minicluster")
     if errors:
         raise AgentError("not-possible", "; ".join(f"{job}: {text}" for job, text in errors.items()))
     if as_json:
@@ -263,11 +268,14 @@ def cancel(instance: str, job_ids: tuple[str, ...], every: bool, as_json: bool, 
 def _joined(given: str, options: Any) -> Iterator[Session]:
     config = config_of(options)
     found = find(config, given)
-    session = join_session(found.name, own_config(config, found))
-    try:
+    with join_session(found.name, own_config(config, found)) as session:
         yield session
-    finally:
-        session.close(release=False)
+
+
+def _as_json(job: JobInfo) -> dict[str, Any]:
+    """The form of `jobs --json`, whose fields scripts know by these names."""
+    fields = asdict(job)
+    return {"acked": fields.pop("acknowledged"), "place": fields.pop("bookmark"), **fields}
 
 
 COMMANDS: Sequence[click.Command] = (run, jobs, logs, cancel)

@@ -42,4 +42,4 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flux-operator-executors")
 def main() -> None:
-    """MiniClusters for workflow runs: Flux instances on Kubernetes or on this machine, and the jobs in them."""
+    """Manage Flux instances and their jobs, on Kubernetes (MiniClusters) or on this machine."""

@@ -11,26 +11,26 @@ import click
 
 from executors.cli.common import cluster_options, fail, guarded, say
 from executors.flux_command import launch, settings
-from executors.flux_command.tasks import MEMORY
+from executors.flux_command.preparation import MEMORY
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "--name",
     metavar="NAME",
-    help="Share the session and the instance of that name with other Nextflow runs. Default: one of its own.",
+    help="Share the session and instance of this name with other Nextflow runs. Default: its own.",
 )
-@click.option("--env", "as_env", is_flag=True, help="Print what a shell is to eval, instead of running a command.")
-@click.option("--print-config", is_flag=True, help="Print the configuration that Nextflow is given, and do nothing.")
+@click.option("--env", "as_env", is_flag=True, help="Print shell commands to eval, instead of running a command.")
+@click.option("--print-config", is_flag=True, help="Print the configuration that is passed to Nextflow, and exit.")
 @click.option(
     "--memory",
     type=click.Choice(MEMORY),
     default="enforce",
     show_default=True,
-    help="What a task's memory means: cores by its share of a node's, and a limit where control groups can be had; "
-    "cores only; nothing.",
+    help="What a task's memory does. enforce: reserves cores by its share of a node's memory, and is a limit if "
+    "control groups are available. cores: only reserves cores. ignore: nothing.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Do not say which instance is used.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print which instance is used.")
 @cluster_options
 @click.argument("argv", nargs=-1, metavar="[-- nextflow ...]")
 @guarded
@@ -43,12 +43,12 @@ def nextflow(
     argv: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Run Nextflow with its executor `flux` answered by an instance of the run's own.
+    """Run Nextflow with its tasks as Flux jobs.
 
-    The instance is made first, and ends with the run, however that ends. Nothing in the pipeline or in Nextflow's
-    configuration needs to change. The exit code is Nextflow's.
+    Nextflow's executor `flux` submits them to an instance of this run. The instance starts first and ends with the run.
+    You need not change the pipeline or Nextflow's configuration. The exit code is Nextflow's.
 
-    With --env the session lives as long as the terminal or the script that has started it, or until `down NAME`.
+    With --env, the session lives until its terminal or script ends, or until `down NAME`.
     """
     if print_config:
         click.echo(settings.TEXT, nl=False)
@@ -71,16 +71,16 @@ def nextflow(
         shell=as_env,
     )
 
-    def announce(line: str) -> None:
+    def report_progress(line: str) -> None:
         if not quiet:
             say(f"flux: {line}")
 
-    started = launch.start(wanted, environ, announce)
+    started = launch.start(wanted, environ, report_progress)
     if not as_env:
-        raise SystemExit(launch.run_nextflow(argv, started, environ, announce))
+        raise SystemExit(launch.run_nextflow(argv, started, environ, report_progress))
     for line in launch.shell_lines(started, environ):
         click.echo(line)
-    announce(f"the session ends with this terminal, or by: flux-minicluster down {started.name}")
+    report_progress(f"the session ends with this terminal, or by: flux-minicluster down {started.name}")
 
 
 def _absolute(path: str | None, cwd: Path) -> str | None:

@@ -8,12 +8,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal, TypedDict
 
+from executors.kube.objects import LimitItem, LimitRange, ResourceQuota, ScopeSelector
 from executors.schema import quantity
 
-Object = Mapping[str, Any]
+Manifest = Mapping[str, Any]
 Amounts = dict[str, Fraction]
+Section = Literal["requests", "limits"]
+
+
+class Container(TypedDict):
+    """What a container counts for; ``stays``: together with the others, until the pod's end."""
+
+    name: str
+    requests: Amounts
+    limits: Amounts
+    stays: bool
+    #: Of its pod: the PriorityClass's name.
+    priority: str
+
 
 #: A quota for one of these refuses a container that does not say how much of it it wants.
 _MUST_BE_SAID = ("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
@@ -26,16 +40,16 @@ _BARE = ("pods", "secrets", "configmaps", "services")
 
 
 def room_problems(
-    manifests: Sequence[Object], size: int, quotas: Sequence[Object], ranges: Sequence[Object]
+    manifests: Sequence[Manifest], size: int, quotas: Sequence[ResourceQuota], ranges: Sequence[LimitRange]
 ) -> list[str]:
     """Why ``size`` pods of the Job among these manifests would not be admitted; empty where they would.
 
     ``quotas`` and ``ranges`` are the namespace's objects as the API server gives them.
     """
-    [template] = [one["spec"]["template"]["spec"] for one in manifests if one["kind"] == "Job"]
+    [template] = [manifest["spec"]["template"]["spec"] for manifest in manifests if manifest["kind"] == "Job"]
     pods = [(_with_defaults(template, ranges), size)]
-    pods += [(_with_defaults(one["spec"], ranges), 1) for one in manifests if one["kind"] == "Pod"]
-    counts = Counter(_RESOURCES[one["kind"]] for one in manifests)
+    pods += [(_with_defaults(manifest["spec"], ranges), 1) for manifest in manifests if manifest["kind"] == "Pod"]
+    counts = Counter(_RESOURCES[manifest["kind"]] for manifest in manifests)
     counts["pods"] += size
     found = [problem for pod, _ in pods for one in ranges for problem in _range_problems(pod, one)]
     for quota in quotas:
@@ -46,9 +60,9 @@ def room_problems(
 # -- pods
 
 
-def _with_defaults(spec: Object, ranges: Sequence[Object]) -> list[Object]:
+def _with_defaults(spec: Manifest, ranges: Sequence[LimitRange]) -> list[Container]:
     """The containers, with the requests and limits that Kubernetes fills in."""
-    made: list[Object] = []
+    made: list[Container] = []
     for kind in ("containers", "initContainers"):
         for one in spec.get(kind, []):
             given = one.get("resources", {})
@@ -76,7 +90,7 @@ def _numbers(amounts: Mapping[str, Any]) -> Amounts:
     return {name: quantity(amount) for name, amount in amounts.items()}
 
 
-def _total(pod: Sequence[Object], section: str) -> Amounts:
+def _total(pod: Sequence[Container], section: Section) -> Amounts:
     """What a pod counts for: all that stay together, or the largest of those that run before them."""
     made: Amounts = {}
     for one in pod:
@@ -93,12 +107,12 @@ def _total(pod: Sequence[Object], section: str) -> Amounts:
 # -- limit ranges
 
 
-def _items(ranges: Sequence[Object], kind: str) -> Iterator[Object]:
-    for one in ranges:
-        yield from (item for item in one["spec"]["limits"] if item["type"] == kind)
+def _items(ranges: Sequence[LimitRange], kind: str) -> Iterator[LimitItem]:
+    for limit_range in ranges:
+        yield from (item for item in limit_range["spec"]["limits"] if item["type"] == kind)
 
 
-def _range_problems(pod: Sequence[Object], limit_range: Object) -> Iterator[str]:
+def _range_problems(pod: Sequence[Container], limit_range: LimitRange) -> Iterator[str]:
     where = f"LimitRange {limit_range['metadata']['name']}"
     for item in _items([limit_range], "Container"):
         for one in pod:
@@ -107,20 +121,20 @@ def _range_problems(pod: Sequence[Object], limit_range: Object) -> Iterator[str]
         yield from _item_problems(item, _total(pod, "requests"), _total(pod, "limits"), f"{where}: a pod")
 
 
-def _item_problems(item: Object, requests: Amounts, limits: Amounts, where: str) -> Iterator[str]:
+def _item_problems(item: LimitItem, requests: Amounts, limits: Amounts, where: str) -> Iterator[str]:
     for name, least in _numbers(item.get("min", {})).items():
         if name not in requests:
-            yield f"{where} requests no {name}, and at least {_shown(least)} is wanted"
+            yield f"{where} requests no {name}; the minimum is {_shown(least)}"
         elif requests[name] < least:
-            yield f"{where} requests {name} {_shown(requests[name])}, less than the least, {_shown(least)}"
+            yield f"{where} requests {name} {_shown(requests[name])}, less than the minimum {_shown(least)}"
     for name, most in _numbers(item.get("max", {})).items():
         if name not in limits:
-            yield f"{where} has no limit for {name}, and at most {_shown(most)} is allowed"
+            yield f"{where} has no limit for {name}; the maximum is {_shown(most)}"
         elif max(limits[name], requests.get(name, Fraction(0))) > most:
-            yield f"{where} wants {name} {_shown(limits[name])}, more than the most, {_shown(most)}"
+            yield f"{where} has {name} {_shown(limits[name])}, more than the maximum {_shown(most)}"
     for name, ratio in _numbers(item.get("maxLimitRequestRatio", {})).items():
         if not limits.get(name) or not requests.get(name):
-            yield f"{where} must request {name} and limit it, for their ratio to be at most {_shown(ratio)}"
+            yield f"{where} needs a request and a limit for {name}, whose ratio is at most {_shown(ratio)}"
         elif limits[name] / requests[name] > ratio:
             yield f"{where} has a limit for {name} of more than {_shown(ratio)} times its request"
 
@@ -128,7 +142,9 @@ def _item_problems(item: Object, requests: Amounts, limits: Amounts, where: str)
 # -- quotas
 
 
-def _quota_problems(quota: Object, pods: Sequence[tuple[Sequence[Object], int]], counts: Counter[str]) -> Iterator[str]:
+def _quota_problems(
+    quota: ResourceQuota, pods: Sequence[tuple[Sequence[Container], int]], counts: Counter[str]
+) -> Iterator[str]:
     status = quota.get("status", {})
     hard = status.get("hard") or quota.get("spec", {}).get("hard", {})
     where = f"quota {quota['metadata']['name']}"
@@ -150,7 +166,7 @@ def _quota_problems(quota: Object, pods: Sequence[tuple[Sequence[Object], int]],
         if name in _MUST_BE_SAID:
             unsaid = sorted({one["name"] for pod, _ in mine for one in pod if not _says(one, name)})
             if unsaid:
-                yield f"{where}: {name}: must be given for each container, and is not for {', '.join(unsaid)}"
+                yield f"{where}: {name}: must be set for each container, but is missing in {', '.join(unsaid)}"
 
 
 def _counted(counts: Counter[str]) -> Amounts:
@@ -158,7 +174,7 @@ def _counted(counts: Counter[str]) -> Amounts:
     return made | {name: Fraction(counts[name]) for name in _BARE}
 
 
-def _charged(pod: Sequence[Object]) -> Amounts:
+def _charged(pod: Sequence[Container]) -> Amounts:
     """What one pod counts for, by the names that quotas have for it."""
     requests, limits = _total(pod, "requests"), _total(pod, "limits")
     made = {f"requests.{name}": amount for name, amount in requests.items()}
@@ -166,20 +182,20 @@ def _charged(pod: Sequence[Object]) -> Amounts:
     return made | {name: requests[name] for name in ("cpu", "memory", "ephemeral-storage") if name in requests}
 
 
-def _says(container: Object, name: str) -> bool:
+def _says(container: Container, name: str) -> bool:
     section, _, resource = name.rpartition(".")
-    return resource in container[section or "requests"]
+    return resource in (container["limits"] if section == "limits" else container["requests"])
 
 
-def _scopes(quota: Object) -> list[Object]:
+def _scopes(quota: ResourceQuota) -> list[ScopeSelector]:
     spec = quota.get("spec", {})
-    plain = [{"scopeName": name, "operator": "Exists"} for name in spec.get("scopes") or []]
+    plain: list[ScopeSelector] = [{"scopeName": name, "operator": "Exists"} for name in spec.get("scopes") or []]
     return plain + list((spec.get("scopeSelector") or {}).get("matchExpressions") or [])
 
 
-def _in_scope(pod: Sequence[Object], scope: Object) -> bool:
+def _in_scope(pod: Sequence[Container], scope: ScopeSelector) -> bool:
     name = scope["scopeName"]
-    sized = any(set(one[section]) & {"cpu", "memory"} for one in pod for section in ("requests", "limits"))
+    sized = any((one["requests"].keys() | one["limits"].keys()) & {"cpu", "memory"} for one in pod)
     if name == "PriorityClass":
         mine, values = pod[0]["priority"], scope.get("values") or []
         by_operator = {

@@ -39,11 +39,11 @@ _PIECE = 64 * 1024
 @cluster_options
 @guarded
 def shell(instance: str, argv: tuple[str, ...], **options: Any) -> None:
-    """A shell, or the command ARGV, where the instance's lead broker is, with FLUX_URI set; its exit code is this
-    command's own.
+    """Open a shell beside the instance's lead broker, with FLUX_URI set.
 
-    The options of this command come before ARGV, and -- between them: `shell hello -- flux jobs -a`. With a provisioner
-    for Kubernetes, INSTANCE may be any MiniCluster of the namespace. It does not keep the instance alive.
+    With ARGV it runs that command instead. Put options before ARGV, and -- between them: `shell hello -- flux jobs -a`.
+    On Kubernetes, INSTANCE may be any MiniCluster of the namespace. The exit code is that of the shell or command. A
+    shell does not keep the instance alive.
     """
     config = config_of(options)
     try:
@@ -51,13 +51,13 @@ def shell(instance: str, argv: tuple[str, ...], **options: Any) -> None:
     except ProvisionError:
         if config.run.provisioner not in ("direct", "operator"):
             raise
-        # One that somebody has applied is none of ours.
+        # One that somebody has applied is not ours.
         raise SystemExit(_in_pod(config, instance, argv)) from None
     if found.namespace:
         raise SystemExit(_in_pod(config, found.name, argv))
-    [info] = lifecycle_of(config, found).observe("info")
+    info = lifecycle_of(config, found).observe()
     if not info["uri"]:
-        raise ProvisionError(f"{found.name}: the embedded engine has no Flux that a shell could talk to")
+        raise ProvisionError(f"{found.name}: it runs the embedded engine, so there is no Flux to talk to")
     words = argv or (os.environ.get("SHELL") or "sh",)
     try:
         os.execvpe(words[0], words, {**os.environ, "FLUX_URI": info["uri"]})
@@ -67,11 +67,11 @@ def shell(instance: str, argv: tuple[str, ...], **options: Any) -> None:
 
 
 def _in_pod(config: RunConfig, name: str, argv: tuple[str, ...]) -> int:
-    from executors.provision.lead import lead_of
+    from executors.provision.kubernetes.lead import lead_of
     from executors.transport.pod_exec import PodTerminal
 
     looks = os.isatty(0) and os.isatty(1)
-    endpoint = lead_of(config, name, argv, tty=looks)
+    endpoint = lead_of(config, name, argv, terminal=shutil.get_terminal_size() if looks else None)
     try:
         with _raw() if looks else contextlib.nullcontext():
             terminal = PodTerminal(endpoint, lambda piece: write_all(2, piece))
@@ -125,7 +125,7 @@ def _typing(terminal: Any, looks: bool) -> Iterator[None]:
             signal.signal(signal.SIGWINCH, before)
         os.close(waker)
         thread.join(1.0)
-        # Else it sends what the far side does not take, and goes with the process.
+        # Else it is sending to a pod that reads no more, and ends with the process.
         if not thread.is_alive():
             os.close(wake)
 

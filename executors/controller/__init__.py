@@ -4,9 +4,9 @@
         read the spec (`reading`), decide (`deciding`, with the status by `conditions`; pure), act (`acting`)
 
 Level-triggered: what is decided follows from what is there now, never from which event came. One worker at a time has
-a MiniCluster; a failure is tried again, later each time; nothing is listed or asked anew for one MiniCluster.
+a MiniCluster; a failure is tried again, later each time; nothing is listed or asked again for one MiniCluster.
 
 `leading` lets one of several replicas work, and stands by while upstream's operator does. `crd` and `manifests` are
 what is installed. What must not live here: what a MiniCluster consists of (`executors.render`), what the state of pods
-means (`executors.provision.diagnosis`), and requests (`executors.kube`).
+means (`executors.provision.kubernetes.diagnosis`), and requests (`executors.kube`).
 """

@@ -19,10 +19,12 @@ from executors.controller.deciding import (
     Wish,
 )
 from executors.controller.names import INDEX_LABEL, MANAGER, SINCE_ANNOTATION, SIZE_ANNOTATION
+from executors.controller.reflecting import Take
 from executors.controller.store import Key
 from executors.kube import Api, ApiError, ConflictError, ForbiddenError, InvalidError, Kind, NotFoundError
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, kind_of
-from executors.provision.diagnosis import is_owned_by
+from executors.kube.objects import KubernetesObject, MiniCluster, MiniClusterStatus
+from executors.provision.kubernetes.diagnosis import is_owned_by
 from executors.render import WISH_ANNOTATION
 from executors.schema import MINICLUSTER_API_VERSION
 
@@ -52,14 +54,14 @@ class Actor:
     def __init__(
         self,
         api: Api,
-        take: Callable[[Kind, Object, bool], Key | None],
-        take_stranger: Callable[[Key, Kind, Object], None],
+        take: Take,
+        take_stranger: Callable[[Key, Kind[Any], KubernetesObject], None],
     ) -> None:
         self._api = api
         self._take = take
         self._take_stranger = take_stranger
 
-    def do(self, resource: Object, action: Action) -> bool:
+    def do(self, resource: MiniCluster, action: Action) -> bool:
         """False where something is in the way, so that what comes after it is not to be done.
 
         Raises ApiError for what may succeed later, RefusedByServer for what needs a change.
@@ -90,7 +92,7 @@ class Actor:
                 log.debug("%s", err)
         return True
 
-    def _create(self, resource: Object, manifest: Object) -> bool:
+    def _create(self, resource: MiniCluster, manifest: Object) -> bool:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         try:
             made = self._api.create(kind, metadata["namespace"], manifest, manager=MANAGER)
@@ -101,7 +103,7 @@ class Actor:
             try:
                 made = self._api.get(kind, metadata["namespace"], metadata["name"])
             except NotFoundError as err:
-                raise ApiError(409, "", f"the {manifest['kind']} {metadata['name']} goes at this moment") from err
+                raise ApiError(409, "", f"the {manifest['kind']} {metadata['name']} is being deleted") from err
             if not is_owned_by(made, resource["metadata"]["uid"]):
                 key = resource["metadata"]["namespace"], resource["metadata"]["name"]
                 self._take_stranger(key, kind, made)
@@ -127,7 +129,7 @@ class Actor:
             self._take(PODS, {"metadata": {"name": action.name, "namespace": namespace, "uid": action.uid,
                                            "labels": {"job-name": action.name.rsplit("-", 2)[0]}}}, True)  # fmt: skip
 
-    def write_status(self, resource: Object, status: Object) -> None:
+    def write_status(self, resource: MiniCluster, status: MiniClusterStatus) -> None:
         """Only if it is what it was when this was decided. Raises ConflictError where it is not, ApiError."""
         metadata = resource["metadata"]
         change = {
@@ -137,7 +139,7 @@ class Actor:
         written = self._api.patch(MINICLUSTERS, metadata["namespace"], metadata["name"], change, subresource="status")
         self._take(MINICLUSTERS, written, False)
 
-    def tell(self, resource: Object, told: Told, now: str) -> None:
+    def tell(self, resource: MiniCluster, told: Told, now: str) -> None:
         """One Event, once: its name follows from what it says. Never raises: nothing depends on it."""
         metadata = resource["metadata"]
         text = told.message if len(told.message) <= _EVENT_LIMIT else told.message[: _EVENT_LIMIT - 4] + " ..."

@@ -1,16 +1,15 @@
 """The conditions of a MiniCluster's status: which there are, and how they are kept over time. Pure.
 
-Ours, after the API's conventions; Reconciling and Stalled are kstatus' (which whoever applies and waits understands);
+Ours, after the API's conventions; Reconciling and Stalled are kstatus' (which programs that apply and wait understand);
 the last five are upstream's, by which its SDK and people's scripts wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Object = Mapping[str, Any]
+from executors.kube.objects import Condition as WrittenCondition
 
 ACCEPTED, PODS_READY, READY, SUSPENDED, COMPLETED, FAILED = (
     "Accepted", "PodsReady", "Ready", "Suspended", "Completed", "Failed",
@@ -35,10 +34,12 @@ class Condition:
     message: str = ""
 
 
-def merged(before: Sequence[Object], now: Sequence[Condition], generation: int, timestamp: str) -> list[dict[str, Any]]:
+def merged(
+    before: Sequence[WrittenCondition], now: Sequence[Condition], generation: int, timestamp: str
+) -> list[WrittenCondition]:
     """The conditions to write; times of those whose status is what it was stay, and strangers' conditions do."""
     there = {str(one.get("type")): one for one in before}
-    made = []
+    made: list[WrittenCondition] = []
     for one in now:
         status = {True: "True", False: "False", None: "Unknown"}[one.status]
         old = there.pop(one.type, None)
@@ -58,14 +59,15 @@ def merged(before: Sequence[Object], now: Sequence[Condition], generation: int, 
                 "observedGeneration": generation,
             }
         )
-    return [*made, *(dict(one) for one in there.values())]
+    return [*made, *there.values()]
 
 
-def holds(conditions: Sequence[Object], kind: str) -> bool:
+def holds(conditions: Sequence[WrittenCondition], kind: str) -> bool:
     """Whether a condition is True."""
-    return any(one.get("type") == kind and one.get("status") == "True" for one in conditions)
+    return any(condition.get("type") == kind and condition.get("status") == "True" for condition in conditions)
 
 
-def of(conditions: Sequence[Object], kind: str) -> Object:
+def find(conditions: Sequence[WrittenCondition], kind: str) -> WrittenCondition:
     """A condition, or {} where it is not there."""
-    return next((one for one in conditions if one.get("type") == kind), {})
+    nothing: WrittenCondition = {}
+    return next((condition for condition in conditions if condition.get("type") == kind), nothing)

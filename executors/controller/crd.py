@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, made from the table of the spec. Pure.
+"""The CustomResourceDefinition, made from the spec's type. Pure.
 
 It accepts whatever upstream's accepts, and drops what it drops: types, defaults and requirements are upstream's, and no
 value is refused here. What is wrong with a spec is said in the status, where all of it can be said at once.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from executors.schema import MINICLUSTER_API_VERSION, SPEC, Type
+from executors.schema import MINICLUSTER_API_VERSION, Type
+from executors.spec import SPEC
 
 Object = dict[str, Any]
 

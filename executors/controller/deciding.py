@@ -26,9 +26,12 @@ from executors.controller.names import (
     SIZE_ANNOTATION,
 )
 from executors.controller.reading import Refused, changes, read, record
-from executors.provision import diagnosis
-from executors.provision.diagnosis import Fatal, Finding, Pending
-from executors.provision.picture import Picture, reason_of
+from executors.kube.objects import Condition as WrittenCondition
+from executors.kube.objects import Event, Job, KubernetesObject, MiniClusterStatus, Pod
+from executors.kube.objects import MiniCluster as Resource
+from executors.provision.kubernetes import diagnosis
+from executors.provision.kubernetes.diagnosis import Fatal, Finding, Pending
+from executors.provision.kubernetes.picture import Picture, reason_of
 from executors.render import SELECTOR_LABEL, WISH_ANNOTATION, MiniCluster, Profile, render_operated
 from executors.spec import MiniClusterSpec
 
@@ -64,12 +67,12 @@ class Refusal:
 class Observed:
     """What is there of one MiniCluster, as far as it is known."""
 
-    job: Object | None = None
+    job: Job | None = None
     #: Trimmed (`trimming`).
-    pods: Sequence[Object] = ()
-    events: Sequence[Object] = ()
+    pods: Sequence[Pod] = ()
+    events: Sequence[Event] = ()
     #: Metadata of what belongs to it by its labels, by kind and name.
-    owned: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+    owned: Mapping[tuple[str, str], KubernetesObject] = field(default_factory=dict)
     #: Whether its namespace enforces restricted pod security, or everything is to be restricted.
     restricted: bool = False
     refusal: Refusal | None = None
@@ -132,7 +135,7 @@ class Told:
 class Decision:
     actions: tuple[Action, ...] = ()
     #: The whole status; None: it stays as it is.
-    status: Object | None = None
+    status: MiniClusterStatus | None = None
     events: tuple[Told, ...] = ()
     #: Seconds after which it is to be decided again, if nothing has changed before; None: then nothing changes.
     again_after: float | None = None
@@ -154,12 +157,12 @@ class _State:
     failed: bool = False
     #: Something is being done, or waited for.
     reconciling: bool = False
-    #: Nothing comes of it unless somebody mends something.
+    #: It cannot proceed until somebody fixes something.
     stalled: bool = False
     there: bool = False
 
 
-def decide(resource: Object, observed: Observed, certificate: Callable[[str], str], now: str) -> Decision:
+def decide(resource: Resource, observed: Observed, certificate: Callable[[str], str], now: str) -> Decision:
     """``certificate`` makes one for brokers of that name; ``now`` is a timestamp as the API has them."""
     metadata = resource["metadata"]
     if metadata.get("deletionTimestamp"):
@@ -189,7 +192,7 @@ def decide(resource: Object, observed: Observed, certificate: Callable[[str], st
             return _decision(resource, observed, state, (), now)
         return _begin(resource, spec, observed, certificate, now)
     if diagnosis.is_leaving(job) and _end_of(job) is None:
-        state = _State("JobDeleted", "its Job was deleted, and is made again when it has gone", reconciling=True)
+        state = _State("JobDeleted", "its Job was deleted, and is created again when it is gone", reconciling=True)
         return _decision(resource, observed, state, (), now)
     decision = _living(resource, job, observed, problems, now)
     if spec is None or not known.holds((decision.status or resource["status"])["conditions"], known.ACCEPTED):
@@ -201,25 +204,27 @@ def decide(resource: Object, observed: Observed, certificate: Callable[[str], st
 
 
 def _begin(
-    resource: Object, spec: MiniClusterSpec, observed: Observed, certificate: Callable[[str], str], now: str
+    resource: Resource, spec: MiniClusterSpec, observed: Observed, certificate: Callable[[str], str], now: str
 ) -> Decision:
     metadata = resource["metadata"]
     refusal = observed.refusal
     if refusal is not None and not refusal.passing and refusal.generation == int(metadata.get("generation", 0)):
         text = f"{refusal.kind} {refusal.name} is refused: {refusal.message}"
         return _decision(resource, observed, _State("Refused", text, stalled=True), (), now)
-    left = [one for one in observed.pods if diagnosis.index_of(one) is not None]
+    left = [pod for pod in observed.pods if diagnosis.index_of(pod) is not None]
     if left:  # of a Job that has gone: the new one's brokers would find these by their names
-        text = f"pods of an earlier Job are still there, {diagnosis.name_of(left[0])} for one; they are waited for"
+        text = (
+            f"pods of an earlier Job still exist, for example {diagnosis.name_of(left[0])}; waiting until they are gone"
+        )
         return _decision(resource, observed, _State("WaitingForLeftovers", text, reconciling=True), (), now)
     manifests = desired(resource, spec, observed.restricted, certificate)
     actions = []
-    for one in manifests:
-        there = observed.owned.get((one["kind"], one["metadata"]["name"]))
+    for manifest in manifests:
+        there = observed.owned.get((manifest["kind"], manifest["metadata"]["name"]))
         if there is None:
-            actions.append(Create(one))
+            actions.append(Create(manifest))
         elif not diagnosis.is_owned_by(there, str(metadata["uid"])):
-            waits = _decision(resource, observed, _waits_for(one["kind"], there), (), now)
+            waits = _decision(resource, observed, _waits_for(manifest["kind"], there), (), now)
             return replace(waits, again_after=_STRANGER_SECONDS)
     state = _State("Creating", "its objects are being created", reconciling=True)
     if refusal is not None:
@@ -229,7 +234,7 @@ def _begin(
 
 
 def desired(
-    resource: Object, spec: MiniClusterSpec, restricted: bool, certificate: Callable[[str], str]
+    resource: Resource, spec: MiniClusterSpec, restricted: bool, certificate: Callable[[str], str]
 ) -> list[Object]:
     """All objects of a MiniCluster, its Job last, with what is recorded of the spec that they were made of."""
     metadata = resource["metadata"]
@@ -252,7 +257,7 @@ def desired(
 
 
 def _missing_parts(
-    resource: Object, spec: MiniClusterSpec, job: Object, observed: Observed, certificate: Callable[[str], str]
+    resource: Resource, spec: MiniClusterSpec, job: Job, observed: Observed, certificate: Callable[[str], str]
 ) -> list[Action]:
     """What somebody has deleted of a MiniCluster that lives, made as it was: its spec is what was recorded."""
     if _end_of(job) is not None:
@@ -267,14 +272,14 @@ def _missing_parts(
     return [Create(one) for one in made if f"{one['kind']}/{one['metadata']['name']}" in missing]
 
 
-def _waits_for(kind: str, there: Object) -> _State:
+def _waits_for(kind: str, there: KubernetesObject) -> _State:
     """An object has a name that we need, and is not this MiniCluster's."""
     name = diagnosis.name_of(there)
     owners = there["metadata"].get("ownerReferences") or []
-    if diagnosis.is_leaving(there) or any(one.get("kind") == "MiniCluster" for one in owners):
-        text = f"the {kind} {name} of an earlier MiniCluster, or of another one, is still there; it is waited for"
+    if diagnosis.is_leaving(there) or any(owner.get("kind") == "MiniCluster" for owner in owners):
+        text = f"the {kind} {name} of an earlier or another MiniCluster still exists; waiting until it is gone"
         return _State("WaitingForLeftovers", text, reconciling=True)
-    text = f"a {kind} {name} that is no MiniCluster's has that name; delete it, or call this MiniCluster otherwise"
+    text = f"a {kind} {name} that belongs to no MiniCluster has this name; delete it, or rename this MiniCluster"
     return _State("NameTaken", text, stalled=True)
 
 
@@ -283,14 +288,14 @@ def _is_missed(part: str, observed: Observed) -> bool:
     kind, _, name = part.partition("/")
     words = f'{kind.lower()} "{name}" not found'
     waiting = {diagnosis.uid_of(pod) for pod in observed.pods if pod.get("status", {}).get("phase") == "Pending"}
-    said = [str(one.get("message")) for one in observed.events if diagnosis.about_uid(one) in waiting]
+    said = [str(event.get("message")) for event in observed.events if diagnosis.about_uid(event) in waiting]
     return any(words in one for one in said)
 
 
 # -- while there is one
 
 
-def _living(resource: Object, job: Object, observed: Observed, problems: list[str], now: str) -> Decision:
+def _living(resource: Resource, job: Job, observed: Observed, problems: list[str], now: str) -> Decision:
     name = str(resource["metadata"]["name"])
     picture = Picture(name, diagnosis.uid_of(job), int(job["spec"].get("completions") or 0))
     picture.take_job(job)
@@ -307,7 +312,10 @@ def _living(resource: Object, job: Object, observed: Observed, problems: list[st
         changed = changes(annotations[RECORD_ANNOTATION], resource)
         if changed:
             listed = ", ".join(f"spec.{one}" for one in changed)
-            refused = f"{listed}: cannot be changed while it lives; change it back, or delete it and apply it anew"
+            refused = (
+                f"{listed}: cannot be changed while the MiniCluster exists; change it back, or delete the MiniCluster "
+                "and apply it again"
+            )
             accepted = False
     size = int((resource.get("spec") or {}).get("size", 1))
     resize, size_problem = _resize(resource, job, size)
@@ -319,9 +327,9 @@ def _living(resource: Object, job: Object, observed: Observed, problems: list[st
     again_after = None
     if resize is not None and not (state.completed or state.failed):
         actions, again_after = _resizing(resource, job, picture, resize, state.ready and not adopted, now)
-        if not any(isinstance(one, Resize) for one in actions):
+        if not any(isinstance(action, Resize) for action in actions):
             limit = _drain_seconds(resource)
-            text = f"ranks from {size} on go when their jobs have ended, and after {limit:g} s at the latest"
+            text = f"ranks from {size} on are removed when their jobs have ended, and after {limit:g} s at the latest"
             state = replace(state, reason="Shrinking", message=text, reconciling=True)
     elif not adopted and state.ready:
         actions += _revoked(picture, _asked_size(job), now)
@@ -331,7 +339,7 @@ def _living(resource: Object, job: Object, observed: Observed, problems: list[st
     return replace(_decision(resource, observed, state, tuple(actions), now), again_after=again_after)
 
 
-def _resize(resource: Object, job: Object, size: int) -> tuple[Resize | None, str]:
+def _resize(resource: Resource, job: Job, size: int) -> tuple[Resize | None, str]:
     asked = _asked_size(job)
     if size == asked:
         return None, ""
@@ -343,7 +351,7 @@ def _resize(resource: Object, job: Object, size: int) -> tuple[Resize | None, st
 
 
 def _resizing(
-    resource: Object, job: Object, picture: Picture, resize: Resize, asks_lead: bool, now: str
+    resource: Resource, job: Job, picture: Picture, resize: Resize, asks_lead: bool, now: str
 ) -> tuple[list[Action], float | None]:
     """What is done for another size: at once, or, before ranks go, after their jobs have ended. Seconds left for that.
 
@@ -378,7 +386,7 @@ def _revoked(picture: Picture, size: int, now: str) -> list[Action]:
     return []
 
 
-def _drain_seconds(resource: Object) -> float:
+def _drain_seconds(resource: Resource) -> float:
     given = str((resource["metadata"].get("annotations") or {}).get(DRAIN_ANNOTATION, ""))
     return float(given) if given.isdecimal() else _DRAIN_SECONDS
 
@@ -387,7 +395,7 @@ def _seconds_between(before: str, now: str) -> float:
     return (datetime.fromisoformat(now) - datetime.fromisoformat(before)).total_seconds()
 
 
-def _asked_size(job: Object) -> int:
+def _asked_size(job: Job) -> int:
     """The size that was asked of a Job last."""
     recorded = (job["metadata"].get("annotations") or {}).get(SIZE_ANNOTATION, "")
     return int(recorded) if recorded.isdecimal() else int(job["spec"].get("completions") or 1)
@@ -405,7 +413,7 @@ def _labels(picture: Picture) -> list[Action]:
     return found[:_LABELS_AT_ONCE]
 
 
-def _state_of(picture: Picture, job: Object, container: str, adopted: bool) -> _State:
+def _state_of(picture: Picture, job: Job, container: str, adopted: bool) -> _State:
     end = _end_of(job)
     if end is None and _lead_succeeded(picture.pods, container):
         end = True, ""  # the Job's controller says so in a moment
@@ -421,16 +429,16 @@ def _state_of(picture: Picture, job: Object, container: str, adopted: bool) -> _
     up = picture.up(by_events=False)
     wanted = int(job["spec"].get("parallelism") or 0)
     ready = any(diagnosis.index_of(pod) == 0 and _is_ready(pod, container, adopted) for pod in up)
-    # Once its instance runs, followers that end are made anew, and those that are late may come later.
+    # Once its instance runs, followers that end are made again, and those that are late may come later.
     waits = [one for one in picture.findings(lenient=ready) if one is not None]
-    fatal = next((one for one in waits if isinstance(one, Fatal)), None)
-    stuck = fatal is not None or any(isinstance(one, Pending) and one.cause in diagnosis.STUCK for one in waits)
+    fatal = next((wait for wait in waits if isinstance(wait, Fatal)), None)
+    stuck = fatal is not None or any(isinstance(wait, Pending) and wait.cause in diagnosis.STUCK for wait in waits)
     said = fatal.reason if fatal is not None else _reason(waits)
     pods_ready = len(up) >= wanted
     pods_message = f"{len(up)} of {wanted} pods run" + (f": {said}" if not pods_ready and said else "")
     common: dict[str, Any] = {"pods_ready": pods_ready, "pods_message": pods_message, "there": True}
     if lead is not None:
-        # The Job's controller, or its kubelet, has the last word in a moment.
+        # The Job's controller, or its kubelet, will decide in a moment.
         return _State("Ending", lead, reconciling=True, **common)
     if ready:
         text = "the lead broker's instance runs"
@@ -440,7 +448,7 @@ def _state_of(picture: Picture, job: Object, container: str, adopted: bool) -> _
     return _State(reason, text, reconciling=True, stalled=stuck, **common)
 
 
-def _lead_succeeded(pods: Sequence[Object], container: str) -> bool:
+def _lead_succeeded(pods: Sequence[Pod], container: str) -> bool:
     """Whether a lead's command has ended well, by its pod's own word."""
     for pod in pods:
         if diagnosis.index_of(pod) == 0 and not diagnosis.is_leaving(pod):
@@ -455,14 +463,14 @@ def _reason(findings: Sequence[Finding]) -> str:
     return reason_of(findings).reason if findings else ""
 
 
-def _is_ready(pod: Object, container: str, adopted: bool) -> bool:
+def _is_ready(pod: Pod, container: str, adopted: bool) -> bool:
     for one in pod.get("status", {}).get("containerStatuses") or []:
         if one["name"] == container:
             return bool(one.get("ready")) or (adopted and diagnosis.is_running(pod, container))
     return False
 
 
-def _end_of(job: Object) -> tuple[bool, str] | None:
+def _end_of(job: Job) -> tuple[bool, str] | None:
     """Whether a Job has completed, or why it has failed; None: neither."""
     for condition in (job.get("status") or {}).get("conditions") or []:
         if condition.get("status") == "True":
@@ -477,7 +485,7 @@ def _end_of(job: Object) -> tuple[bool, str] | None:
 # -- after it
 
 
-def _ended(resource: Object, observed: Observed) -> Decision:
+def _ended(resource: Resource, observed: Observed) -> Decision:
     """It never runs again, whatever is deleted or changed; only its generation has been seen."""
     status = resource.get("status") or {}
     generation = int(resource["metadata"].get("generation", 0))
@@ -485,11 +493,12 @@ def _ended(resource: Object, observed: Observed) -> Decision:
     actions = tuple(_cleanup(resource))
     if actions or all(one.get("observedGeneration", generation) == generation for one in before):
         return Decision(actions)
-    seen = [{**one, "observedGeneration": generation} for one in before]
-    return Decision(status={**status, "conditions": seen, "observedGeneration": generation})
+    seen: list[WrittenCondition] = [{**one, "observedGeneration": generation} for one in before]
+    written: MiniClusterStatus = {**status, "conditions": seen, "observedGeneration": generation}
+    return Decision(status=written)
 
 
-def _cleanup(resource: Object) -> list[Action]:
+def _cleanup(resource: Resource) -> list[Action]:
     if not (resource.get("spec") or {}).get("cleanup"):
         return []
     return [DeleteMiniCluster(str(resource["metadata"]["uid"]))]
@@ -498,21 +507,21 @@ def _cleanup(resource: Object) -> list[Action]:
 # -- the status
 
 
-def _maximum(resource: Object) -> int:
+def _maximum(resource: Resource) -> int:
     """The most pods that its brokers know: set at its start, and kept."""
     recorded = int((resource.get("status") or {}).get("maximumSize") or 0)
     spec = resource.get("spec") or {}
     return recorded or max(int(spec.get("size") or 0), int(spec.get("maxSize") or 0))
 
 
-def _decision(resource: Object, observed: Observed, state: _State, actions: tuple[Action, ...], now: str) -> Decision:
+def _decision(resource: Resource, observed: Observed, state: _State, actions: tuple[Action, ...], now: str) -> Decision:
     metadata, old = resource["metadata"], resource.get("status") or {}
     generation = int(metadata.get("generation", 0))
     before = old.get("conditions") or []
     job = observed.job if state.there else None
     made = known.merged(before, _conditions(state, before), generation, now)
     size = int(job["spec"].get("parallelism") or 0) if job is not None else int(old.get("size") or 0)
-    status = {
+    status: MiniClusterStatus = {
         "conditions": made,
         # All four are required by upstream's CRD.
         "jobid": diagnosis.uid_of(job) if job is not None else str(old.get("jobid") or ""),
@@ -526,13 +535,13 @@ def _decision(resource: Object, observed: Observed, state: _State, actions: tupl
     return Decision(actions, status, tuple(_events(before, made)))
 
 
-def _differs(old: Object, status: Object) -> bool:
+def _differs(old: MiniClusterStatus, status: MiniClusterStatus) -> bool:
     """``observedGeneration`` is in the conditions too, and upstream's CRD drops the other one."""
     names = ("conditions", "jobid", "maximumSize", "selector", "size")
-    return any(old.get(name) != status[name] for name in names)
+    return any(old.get(name) != status.get(name) for name in names)
 
 
-def _conditions(state: _State, before: Sequence[Object]) -> list[Condition]:
+def _conditions(state: _State, before: Sequence[WrittenCondition]) -> list[Condition]:
     ended = state.completed or state.failed
     made = state.there and (state.pods_ready or state.completed or known.holds(before, known.MADE))
     reason, message = state.reason, state.message
@@ -559,16 +568,16 @@ def _conditions(state: _State, before: Sequence[Object]) -> list[Condition]:
     ]  # fmt: skip
 
 
-def _events(before: Sequence[Object], now: Sequence[Object]) -> list[Told]:
+def _events(before: Sequence[WrittenCondition], now: Sequence[WrittenCondition]) -> list[Told]:
     """What has become otherwise, one Event each. What only goes on is in the conditions."""
     found = []
-    changed = {str(one["type"]) for one in now if known.of(before, str(one["type"])).get("status") != one["status"]}
+    changed = {str(one["type"]) for one in now if known.find(before, str(one["type"])).get("status") != one["status"]}
     for kind in (known.SUSPENDED, known.COMPLETED, known.FAILED, known.PODS_READY, known.READY):
-        one = known.of(now, kind)
+        one = known.find(now, kind)
         if kind in changed and one.get("status") == "True":
             found.append(Told(kind, str(one["message"]), warning=kind == known.FAILED))
     for kind in (known.ACCEPTED, known.STALLED):
-        one, old = known.of(now, kind), known.of(before, kind)
+        one, old = known.find(now, kind), known.find(before, kind)
         bad = "False" if kind == known.ACCEPTED else "True"
         told = one.get("status") == bad and (old.get("status") != bad or old.get("reason") != one.get("reason"))
         if told and not (kind == known.STALLED and one.get("reason") in ("InvalidSpec", "Failed")):

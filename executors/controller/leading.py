@@ -11,17 +11,15 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from executors.controller.names import LEASE, MANAGER, UPSTREAM_LEASE
 from executors.controller.reflecting import Followed, Reflector
 from executors.controller.store import Key
 from executors.kube import Api, ApiError, ConflictError, ForbiddenError, Kind, NotFoundError
 from executors.kube.api import LEASES
+from executors.kube.objects import Lease, LeaseSpec
 
 log = logging.getLogger(__name__)
-
-Object = dict[str, Any]
 
 #: Seconds: for which a Lease is good without being renewed, after which a leader that could not renew it stops, between
 #: renewals, and between others' attempts.
@@ -31,11 +29,19 @@ DURATION, DEADLINE, RENEWAL, RETRY = 15.0, 10.0, 5.0, 2.0
 class Leadership:
     """Of ``identity``, by the Lease in ``namespace``. A thread renews it; ``changed`` is called when it is lost."""
 
-    def __init__(self, api: Api, namespace: str, identity: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        identity: str,
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._api = api
         self._namespace = namespace
         self._identity = identity
         self._changed = changed
+        self._clock = clock
         self._closing = threading.Event()
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = 0.0
@@ -85,7 +91,7 @@ class Leadership:
 
     def _try(self) -> str | None:
         """Take the Lease, or keep it; whose it is otherwise. Raises ApiError."""
-        mine = {"holderIdentity": self._identity, "leaseDurationSeconds": int(DURATION), "renewTime": _now()}
+        mine: LeaseSpec = {"holderIdentity": self._identity, "leaseDurationSeconds": int(DURATION), "renewTime": _now()}
         try:
             lease = self._api.get(LEASES, self._namespace, LEASE, once=True)
         except NotFoundError:
@@ -101,9 +107,9 @@ class Leadership:
         holder = str(spec.get("holderIdentity") or "")
         seen = (holder, str(spec.get("renewTime")))
         if seen != self._seen:
-            self._seen, self._seen_at = seen, time.monotonic()
+            self._seen, self._seen_at = seen, self._clock()
         good_for = float(spec.get("leaseDurationSeconds") or DURATION)
-        if holder and holder != self._identity and time.monotonic() < self._seen_at + good_for:
+        if holder and holder != self._identity and self._clock() < self._seen_at + good_for:
             return holder
         if holder != self._identity:
             transitions = int(spec.get("leaseTransitions") or 0) + 1
@@ -111,7 +117,7 @@ class Leadership:
         self._write(lease, mine)
         return None
 
-    def _write(self, lease: Object, spec: Object) -> None:
+    def _write(self, lease: Lease, spec: LeaseSpec) -> None:
         version = lease["metadata"]["resourceVersion"]
         change = {"metadata": {"resourceVersion": version}, "spec": spec}
         # Once: an answer that comes too late is of no use here.
@@ -119,15 +125,15 @@ class Leadership:
         self._api.request("PATCH", path, body=change, content_type="application/merge-patch+json", once=True)
 
     def _renew(self) -> None:
-        renewed = time.monotonic()
-        while not self._closing.wait(RENEWAL if time.monotonic() - renewed < RENEWAL else RETRY):
+        renewed = self._clock()
+        while not self._closing.wait(RENEWAL if self._clock() - renewed < RENEWAL else RETRY):
             try:
                 if self._try() is not None:
                     break
-                renewed = time.monotonic()
+                renewed = self._clock()
             except ApiError as err:
                 log.warning("the Lease could not be renewed: %s", err)
-                if time.monotonic() - renewed > DEADLINE:
+                if self._clock() - renewed > DEADLINE:
                     break
             except Exception:  # nobody else would notice, and this one would work for ever
                 log.exception("renewing the Lease failed")
@@ -151,7 +157,7 @@ class UpstreamWatch:
             try:
                 api.list(LEASES, where, fields=field)
             except ForbiddenError as err:
-                log.info("whether upstream's operator runs cannot be seen%s: %s", "" if where else " everywhere", err)
+                log.info("cannot check whether upstream's operator runs%s: %s", "" if where else " everywhere", err)
                 continue
             self._reflector = Reflector(api, where, Followed(LEASES, fields=field), self._take, lambda _: None)
             self._reflector.start()
@@ -166,7 +172,7 @@ class UpstreamWatch:
         """The moment (`time.monotonic`) until which it is taken to run; in the past: it does not."""
         return max((until for _, _, until in self._leases.values()), default=0.0)
 
-    def _take(self, kind: Kind, lease: Object, deleted: bool) -> Key | None:
+    def _take(self, kind: Kind[Lease], lease: Lease, deleted: bool) -> Key | None:
         spec, uid = lease.get("spec") or {}, lease["metadata"]["uid"]
         if deleted or not spec.get("holderIdentity"):
             self._leases.pop(uid, None)

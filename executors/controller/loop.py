@@ -7,22 +7,24 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from executors.controller.acting import Actor, RefusedByServer
-from executors.controller.deciding import Decision, DeleteMiniCluster, Observed, Refusal, decide
+from executors.controller.conditions import COMPLETED, FAILED, READY, STALLED, holds
+from executors.controller.deciding import Create, Decision, DeleteMiniCluster, Observed, Refusal, decide
 from executors.controller.reflecting import Followed, Reflector
 from executors.controller.store import Key, Store
 from executors.controller.work import WorkQueue
-from executors.kube import Api, ApiError, ConflictError, NotFoundError
+from executors.kube import Api, ApiError, ConflictError, Kind, NotFoundError
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, NAMESPACES, PODS, SERVICES
-from executors.provision import diagnosis
-from executors.provision.certificate import make_certificate
+from executors.kube.objects import Job, KubernetesObject, MiniCluster, MiniClusterStatus
+from executors.provision.kubernetes import diagnosis
+from executors.provision.kubernetes.certificate import make_certificate
 from executors.render import OPERATOR_LABELS, SELECTOR_LABEL
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
+T = TypeVar("T", bound=KubernetesObject)
 
 _OURS = ",".join(f"{name}={value}" for name, value in OPERATOR_LABELS.items())
 _PARTS = {"Service": SERVICES}
@@ -42,6 +44,9 @@ _NAMESPACE_KEPT = 30.0
 _NAMESPACE_PAUSE = 1.0
 #: Seconds between two writes of a status in which only words change (a thousand pods start one by one).
 _WORDS_PAUSE = 1.0
+#: Seconds after a Job was made in which nothing is written that can wait: the API server, the scheduler and the kubelet
+#: are busy with its pods, and each further request makes the start longer.
+_START_PAUSE = 1.0
 #: The longest pause between two attempts while the API server is away.
 _AWAY_PAUSE = 5.0
 _ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -78,7 +83,8 @@ class Controller:
         self._namespaces: dict[str, _Namespace] = {}
         self._refusals: dict[Key, tuple[str, Refusal]] = {}
         self._wrote: dict[Key, float] = {}
-        #: For whoever measures: what was done how often, by what came of it.
+        self._began: dict[Key, float] = {}
+        #: For measurements: what was done how often, by what came of it.
         self.reconciled = {"done": 0, "failed": 0}
         self.seconds = 0.0
         self._counting = threading.Lock()
@@ -86,10 +92,10 @@ class Controller:
 
     def start(self) -> None:
         """Returns when everything has been listed once and work has begun, or `stop` was called."""
-        for one in self._reflectors:
-            one.start()
-        for one in self._reflectors:
-            while one.needed and not one.synced.wait(0.5):
+        for reflector in self._reflectors:
+            reflector.start()
+        for reflector in self._reflectors:
+            while reflector.needed and not reflector.synced.wait(0.5):
                 if self._closed:
                     return
         for number in range(WORKERS):
@@ -102,15 +108,15 @@ class Controller:
         """Workers end what they have in hand, ``limit`` seconds at most."""
         self._closed = True
         self._queue.close()
-        for one in self._reflectors:
-            one.stop()
+        for reflector in self._reflectors:
+            reflector.stop()
         deadline = time.monotonic() + limit
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def synced(self) -> bool:
-        return all(one.synced.is_set() for one in self._reflectors if one.needed)
+        return all(reflector.synced.is_set() for reflector in self._reflectors if reflector.needed)
 
     @property
     def depth(self) -> int:
@@ -121,7 +127,7 @@ class Controller:
     def store(self) -> Store:
         return self._store
 
-    def _take(self, kind: Any, given: Object, deleted: bool) -> Key | None:
+    def _take(self, kind: Kind[T], given: T, deleted: bool) -> Key | None:
         return self._store.take(kind, given, deleted=deleted)
 
     def _work(self) -> None:
@@ -187,7 +193,7 @@ class Controller:
             except NotFoundError:
                 pass  # what was waited for
 
-    def _parts(self, key: Key) -> dict[tuple[str, str], Object]:
+    def _parts(self, key: Key) -> dict[tuple[str, str], KubernetesObject]:
         found = self._store.parts(key, _PARTS)
         # The services' pod is no Job's.
         for pod in self._store.all_of(key, PODS):
@@ -195,8 +201,10 @@ class Controller:
                 found["Pod", diagnosis.name_of(pod)] = pod
         return found
 
-    def _carry_out(self, key: Key, resource: Object, decision: Decision, now: str) -> None:
+    def _carry_out(self, key: Key, resource: MiniCluster, decision: Decision, now: str) -> None:
         made = [one for one in decision.actions if not isinstance(one, DeleteMiniCluster)]
+        if not any(isinstance(one, Create) for one in made) and self._is_starting(key, decision):
+            return
         refused: RefusedByServer | None = None
         try:
             for one in made:
@@ -212,6 +220,8 @@ class Controller:
             if made:
                 self._refusals.pop(key, None)
                 self._queue.add(key)  # the store knows what was made: the status follows
+            if any(isinstance(one, Create) and one.manifest["kind"] == "Job" for one in made):
+                self._began[key] = time.monotonic()
         if decision.status is not None and not self._is_too_soon(key, resource, decision.status):
             for told in decision.events:
                 self._actor.tell(resource, told, now)
@@ -226,7 +236,19 @@ class Controller:
         if refused is not None and refused.refusal.passing:
             raise refused
 
-    def _is_too_soon(self, key: Key, resource: Object, status: Object) -> bool:
+    def _is_starting(self, key: Key, decision: Decision) -> bool:
+        """Whether its Job was made a moment ago and there is nothing but its start to tell; that is told a little
+        later."""
+        left = self._began.get(key, float("-inf")) + _START_PAUSE - time.monotonic()
+        if left <= 0:
+            return False
+        conditions = (decision.status or {}).get("conditions") or []
+        if any(holds(conditions, one) for one in (COMPLETED, FAILED, STALLED, READY)):
+            return False
+        self._queue.add_after(key, left)
+        return True
+
+    def _is_too_soon(self, key: Key, resource: MiniCluster, status: MiniClusterStatus) -> bool:
         """Whether only words have changed since a moment ago; then it is written a little later."""
         left = self._wrote.get(key, float("-inf")) + _WORDS_PAUSE - time.monotonic()
         if left <= 0 or _without_words(resource.get("status") or {}) != _without_words(status):
@@ -237,7 +259,7 @@ class Controller:
     def _is_restricted(self, namespace: str) -> bool:
         return self._options.restricted or self._namespace(namespace, _NAMESPACE_KEPT).restricted
 
-    def _namespace_ends(self, key: Key, job: Object | None) -> bool:
+    def _namespace_ends(self, key: Key, job: Job | None) -> bool:
         """Looked at where something deletes pods of a Job that goes on."""
         if job is None or diagnosis.is_leaving(job) or diagnosis.is_held(job):
             return False
@@ -263,20 +285,24 @@ class Controller:
             except ApiError as err:
                 if err.status not in (401, 403):
                     raise
-                log.warning("cannot tell whether %s enforces restricted pod security, or ends: %s", name, err)
+                log.warning(
+                    "cannot tell whether %s enforces restricted pod security or is being deleted: %s", name, err
+                )
             known = self._namespaces[name] = _Namespace(since, labels.get(_ENFORCE) == "restricted", ends)
         return known
 
     def _forget(self, key: Key) -> None:
         self._refusals.pop(key, None)
         self._wrote.pop(key, None)
+        self._began.pop(key, None)
         self._store.forget_strangers(key)
         self._store.forget_ended(key)
 
 
-def _without_words(status: Object) -> Object:
+def _without_words(status: MiniClusterStatus) -> dict[str, Any]:
     conditions = [
-        {name: one.get(name) for name in ("type", "status", "reason")} for one in status.get("conditions") or []
+        {name: condition.get(name) for name in ("type", "status", "reason")}
+        for condition in status.get("conditions") or []
     ]
     return {**{name: value for name, value in status.items() if name != "observedGeneration"}, "conditions": conditions}
 

@@ -14,19 +14,26 @@ from executors.errors import ExecutorsError
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flux-operator-executors")
 def main() -> None:
-    """The Flux Operator: makes MiniClusters of MiniCluster resources."""
+    """The Flux Operator: runs the MiniClusters that you apply to Kubernetes."""
 
 
 @main.command()
-@click.option("--namespace", help="Look after the MiniClusters of this namespace only.")
-@click.option("--restricted", is_flag=True, help="Have all pods pass the restricted pod security standard.")
-@click.option("--kubeconfig", type=click.Path(), help="Default: as kubectl; in a pod its service account.")
-@click.option("--context", "context_name", help="A context of the kubeconfig.")
-@click.option("--health-port", type=click.IntRange(0, 65535), default=0, help="Serve /healthz and /readyz (0: do not).")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics, to whom the API server allows it.")
-@click.option("--metrics-tls", type=click.Path(path_type=Path), help="A directory with tls.crt and tls.key, for that.")
+@click.option("--namespace", help="Manage the MiniClusters of this namespace only.")
+@click.option("--restricted", is_flag=True, help="Make all pods pass the restricted Pod Security Standard.")
+@click.option("--kubeconfig", type=click.Path(), help="kubeconfig file. Default: as kubectl.")
+@click.option("--context", "context_name", help="Context in the kubeconfig. Default: the current one.")
+@click.option("--health-port", type=click.IntRange(0, 65535), default=0, help="Port of /healthz and /readyz; 0: off.")
 @click.option(
-    "--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", help="auto: text on a terminal."
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Port of /metrics (TLS). Kubernetes decides who may read it.",
+)
+@click.option("--metrics-tls", type=click.Path(path_type=Path), help="Directory with tls.crt and tls.key for /metrics.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "text"]),
+    default="auto",
+    help="auto: text if on a terminal.",
 )
 @click.option("--debug", is_flag=True, help="Log more.")
 def run(
@@ -40,7 +47,7 @@ def run(
     log_format: str,
     debug: bool,
 ) -> None:
-    """Run the controller, until it is told to end (SIGTERM, Ctrl-C)."""
+    """Run the controller until SIGTERM or Ctrl-C."""
     from executors.controller.logs import set_up
     from executors.controller.loop import Options
     from executors.controller.running import Process
@@ -48,7 +55,7 @@ def run(
 
     if (metrics_port is None) != (metrics_tls is None):
         raise click.UsageError(
-            "--metrics-port and --metrics-tls belong together: readers show tokens; give both, or none"
+            "--metrics-port needs --metrics-tls, because readers send tokens: give both options, or neither"
         )
     metrics = (metrics_port, metrics_tls) if metrics_port is not None and metrics_tls is not None else None
     set_up(as_json=log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()), debug=debug)
@@ -64,7 +71,7 @@ def run(
 
 @main.command()
 def crd() -> None:
-    """Print the CustomResourceDefinition, for kubectl apply --server-side."""
+    """Print the CRD, for kubectl apply --server-side."""
     import yaml
 
     from executors.controller.crd import crd as made
@@ -73,10 +80,10 @@ def crd() -> None:
 
 
 @main.command()
-@click.option("--namespace", help="For one namespace, without rights beyond it; its CRD is printed by `crd`.")
-@click.option("--image", help="The image that holds this package.")
+@click.option("--namespace", help="Manage this namespace only. The CRD is then not printed (see `crd`).")
+@click.option("--image", help="Image that contains this package.")
 def manifests(namespace: str | None, image: str | None) -> None:
-    """Print what is installed: rights, the Deployment, and for the whole cluster the CRD."""
+    """Print the objects to install: permissions, Deployment, CRD."""
     import yaml
 
     from executors.controller.manifests import IMAGE

@@ -1,4 +1,4 @@
-"""``/metrics`` for Prometheus, over TLS, for whoever the API server says may read it.
+"""``/metrics`` for Prometheus, over TLS, for those that the API server lets read it.
 
 A reader shows a bearer token; the API server is asked whose it is (TokenReview) and whether that user may get the path
 (SubjectAccessReview), as Kubernetes' own components do.
@@ -16,12 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from executors.controller.loop import Controller
 from executors.controller.serving import SECONDS, Answering, Serving
 from executors.errors import ConfigError
 from executors.kube import Api, ApiError
+from executors.kube.objects import MiniCluster
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,15 @@ class Line:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-def lines_of(controller: Controller | None) -> list[Line]:
+def metric_lines(controller: Controller | None) -> list[Line]:
     """What there is to tell of a replica; None: it stands by."""
     found = [Line("flux_operator_leader", "Whether this replica works.", "gauge", float(controller is not None))]
     if controller is None:
         return found
     for result, count in sorted(controller.reconciled.items()):
-        text = "MiniClusters that were looked at, by what came of it."
+        text = "Reconciles of MiniClusters, by result."
         found.append(Line("flux_operator_reconciles_total", text, "counter", count, (("result", result),)))
-    text = "Time that workers have spent with MiniClusters."
+    text = "Seconds that workers have spent on MiniClusters."
     found.append(Line("flux_operator_reconcile_seconds_total", text, "counter", controller.seconds))
     found.append(Line("flux_operator_queue_length", "MiniClusters that wait.", "gauge", controller.depth))
     reasons = Counter(_reason(controller.store.minicluster(key)) for key in controller.store.miniclusters())
@@ -59,23 +59,24 @@ def lines_of(controller: Controller | None) -> list[Line]:
     return found
 
 
-def _reason(resource: dict[str, Any] | None) -> str:
-    for one in ((resource or {}).get("status") or {}).get("conditions") or []:
-        if one.get("type") == "Ready":
-            return str(one.get("reason"))
+def _reason(resource: MiniCluster | None) -> str:
+    status = resource.get("status") if resource is not None else None
+    for condition in (status or {}).get("conditions") or []:
+        if condition.get("type") == "Ready":
+            return str(condition.get("reason"))
     return "New"
 
 
-def text_of(lines: list[Line]) -> str:
+def prometheus_text(lines: list[Line]) -> str:
     """Prometheus' text format (0.0.4)."""
     made: list[str] = []
     told = set()
-    for one in lines:
-        if one.name not in told:
-            told.add(one.name)
-            made += [f"# HELP {one.name} {one.help}", f"# TYPE {one.name} {one.kind}"]
-        labels = ",".join(f'{name}="{value}"' for name, value in one.labels)
-        made.append(f"{one.name}{{{labels}}} {one.value:g}" if labels else f"{one.name} {one.value:g}")
+    for line in lines:
+        if line.name not in told:
+            told.add(line.name)
+            made += [f"# HELP {line.name} {line.help}", f"# TYPE {line.name} {line.kind}"]
+        labels = ",".join(f'{name}="{value}"' for name, value in line.labels)
+        made.append(f"{line.name}{{{labels}}} {line.value:g}" if labels else f"{line.name} {line.value:g}")
     return "\n".join(made) + "\n"
 
 
@@ -100,7 +101,7 @@ class Gate:
         try:
             status = self._ask(token)
         except ApiError as err:
-            log.warning("whether the metrics may be read cannot be told: %s", err)
+            log.warning("cannot check who may read the metrics: %s", err)
             return 503
         with self._lock:
             self._known = {one: value for one, value in self._known.items() if value[0] > time.monotonic()}

@@ -1,4 +1,4 @@
-"""Names of ours in objects: who wrote a field, what was recorded, which Lease is held."""
+"""Our names in objects: who wrote a field, what was recorded, which Lease is held."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RECORD_ANNOTATION = "flux-operator-executors/recorded-spec"
 SIZE_ANNOTATION = "flux-operator-executors/recorded-size"
 #: On a lead's pod: since when (a timestamp) it has had the wish of its size (`executors.render.names.WISH_ANNOTATION`).
 SINCE_ANNOTATION = "flux-operator-executors/size-since"
-#: On a MiniCluster, an option of ours: seconds that jobs have to end before their ranks go.
+#: On a MiniCluster, our option: seconds that jobs have to end before their ranks go.
 DRAIN_ANNOTATION = "flux-operator-executors/drain-seconds"
 #: The same: "true" for a NetworkPolicy around its pods.
 ISOLATED_ANNOTATION = "flux-operator-executors/network-policy"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from executors.errors import SpecError
-from executors.schema import SPEC, Type
-from executors.spec import MiniClusterSpec, parse_spec
+from executors.schema import Type
+from executors.spec import SPEC, MiniClusterSpec, parse_spec
 from executors.validation import name_problems, resource_problems
 
 Object = Mapping[str, Any]

@@ -18,7 +18,8 @@ from executors.kube import Api, ApiError, ExpiredError, Kind, Watch
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
+#: Notes an object of a kind, and whether it was deleted; of which MiniCluster it is.
+Take = Callable[[Kind[Any], Any, bool], Key | None]
 
 #: Seconds that one watch lasts.
 _WATCH = 300.0
@@ -30,7 +31,7 @@ _AWAY, _REFUSED = 1.0, 10.0
 class Followed:
     """What is kept of a kind."""
 
-    kind: Kind
+    kind: Kind[Any]
     labels: str = ""
     fields: str = ""
     #: Without spec, status and data, which for Secrets must be so.
@@ -47,7 +48,7 @@ class Reflector:
         api: Api,
         namespace: str | None,
         followed: Followed,
-        take: Callable[[Kind, Object, bool], Key | None],
+        take: Take,
         notify: Callable[[Key], None],
     ) -> None:
         self._api = api
@@ -56,13 +57,13 @@ class Reflector:
         self._take = take
         self._notify = notify
         self._closing = threading.Event()
-        self._watch: Watch | None = None
+        self._watch: Watch[Any] | None = None
         #: uid -> what is needed to tell that it has gone.
-        self._seen: dict[str, Object] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
         self.synced = threading.Event()
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> Kind[Any]:
         return self._followed.kind
 
     @property
@@ -141,7 +142,7 @@ class Reflector:
                 self._watch = None
         return version
 
-    def _note(self, item: Object, *, deleted: bool) -> None:
+    def _note(self, item: Any, *, deleted: bool) -> None:
         metadata = item["metadata"]
         if deleted:
             self._seen.pop(metadata["uid"], None)

@@ -14,10 +14,10 @@ from types import FrameType
 
 from executors.controller.leading import Leadership, UpstreamWatch
 from executors.controller.loop import Controller, Options
-from executors.controller.metrics import Gate, MetricsServer, lines_of, text_of
+from executors.controller.metrics import Gate, MetricsServer, metric_lines, prometheus_text
 from executors.controller.serving import HealthServer
 from executors.kube import Api
-from executors.provision.direct import check_version
+from executors.provision.kubernetes.version import check_version
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,9 @@ class Process:
         self._metrics = None
         if metrics is not None:
             port, directory = metrics
-            self._metrics = MetricsServer(port, directory, Gate(api), lambda: text_of(lines_of(self._controller)))
+            self._metrics = MetricsServer(
+                port, directory, Gate(api), lambda: prometheus_text(metric_lines(self._controller))
+            )
         self._health = HealthServer(health_port, checks) if health_port else None
 
     def run(self) -> int:
@@ -68,7 +70,7 @@ class Process:
     def _lead(self, leadership: Leadership, upstream: UpstreamWatch) -> int:
         while not self._closing.is_set() and not leadership.lost.is_set():
             if upstream.until() > time.monotonic():
-                log.warning("standing by: upstream's Flux Operator runs, by its Lease; remove one of the two")
+                log.warning("standing by, because upstream's Flux Operator runs (see its Lease); remove one of the two")
                 while not (self._closing.is_set() or leadership.lost.is_set()):
                     left = upstream.until() - time.monotonic()
                     if left <= 0:
@@ -83,7 +85,7 @@ class Process:
             self._controller = None
             controller.stop()
         if leadership.lost.is_set():
-            log.error("the Lease is lost; ending, to begin anew")
+            log.error("the Lease is lost; exiting, to be started again")
             return 1
         return 0
 

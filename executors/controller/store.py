@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from executors.controller.trimming import trimmed
 from executors.kube import Kind
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS
+from executors.kube.objects import Event, Job, KubernetesObject, MiniCluster
 from executors.render import NAME_LABEL
 
-Object = dict[str, Any]
+T = TypeVar("T", bound=KubernetesObject)
 #: A MiniCluster: its namespace and name.
 Key = tuple[str, str]
 
@@ -20,17 +21,17 @@ _EVENTS = 50
 
 
 class Store:
-    """Objects by the MiniCluster that they are of, by their names and labels alone, whoever owns them."""
+    """Objects by the MiniCluster that they are of, by their names and labels alone, no matter who owns them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._objects: dict[Key, dict[Kind, dict[str, Object]]] = defaultdict(dict)
+        self._objects: dict[Key, dict[Kind[Any], dict[str, Any]]] = defaultdict(dict)
         #: Jobs that had ended when they were deleted: nobody may have noticed yet.
-        self._ended: dict[Key, Object] = {}
+        self._ended: dict[Key, Job] = {}
         #: What is in a MiniCluster's way and is not its own; no watch tells of it under this key.
-        self._strangers: dict[Key, dict[tuple[Kind, str], Object]] = {}
+        self._strangers: dict[Key, dict[tuple[Kind[Any], str], Any]] = {}
 
-    def take(self, kind: Kind, given: Object, *, deleted: bool = False) -> Key | None:
+    def take(self, kind: Kind[T], given: T, *, deleted: bool = False) -> Key | None:
         """Note an object as it is now, or was last; of which MiniCluster it is. An older version than the one that is
         known is left out: an answer to a request may come before the watch's word on what was before."""
         key = key_of(kind, given)
@@ -44,8 +45,8 @@ class Store:
                 if there is not None and there["metadata"]["uid"] != given["metadata"]["uid"]:
                     return key  # another one of its name is there by now
                 of_kind.pop(name, None)
-                if kind is JOBS and (given.get("status") or {}).get("conditions"):
-                    self._ended[key] = trimmed(kind, given)
+                if kind is JOBS and (cast(Job, given).get("status") or {}).get("conditions"):
+                    self._ended[key] = trimmed(JOBS, cast(Job, given))
                 if not any(self._objects[key].values()):
                     del self._objects[key]
             elif there is None or _version(there) <= _version(given):
@@ -54,17 +55,17 @@ class Store:
                     del of_kind[next(iter(of_kind))]
         return key
 
-    def minicluster(self, key: Key) -> Object | None:
+    def minicluster(self, key: Key) -> MiniCluster | None:
         with self._lock:
             return self._objects.get(key, {}).get(MINICLUSTERS, {}).get(key[1])
 
-    def job(self, key: Key) -> Object | None:
+    def job(self, key: Key) -> Job | None:
         """The Job of a MiniCluster's name, or the last one that has ended and gone."""
         with self._lock:
             found = self._objects.get(key, {}).get(JOBS, {}).get(key[1])
             return found or self._strangers.get(key, {}).get((JOBS, key[1]))
 
-    def ended_job(self, key: Key) -> Object | None:
+    def ended_job(self, key: Key) -> Job | None:
         """A Job of that name that had ended and was deleted, as it was last."""
         with self._lock:
             return self._ended.get(key)
@@ -74,11 +75,11 @@ class Store:
         with self._lock:
             self._ended.pop(key, None)
 
-    def all_of(self, key: Key, kind: Kind) -> list[Object]:
+    def all_of(self, key: Key, kind: Kind[T]) -> list[T]:
         with self._lock:
             return list(self._objects.get(key, {}).get(kind, {}).values())
 
-    def parts(self, key: Key, kinds: dict[str, Kind]) -> dict[tuple[str, str], Object]:
+    def parts(self, key: Key, kinds: dict[str, Kind[Any]]) -> dict[tuple[str, str], KubernetesObject]:
         """Objects of several kinds, by kind's word and name."""
         with self._lock:
             known = self._objects.get(key, {})
@@ -87,12 +88,12 @@ class Store:
             strangers = self._strangers.get(key, {}).items()
             return {(words[kind], name): one for (kind, name), one in strangers if kind in words} | found
 
-    def take_stranger(self, key: Key, kind: Kind, given: Object) -> None:
+    def take_stranger(self, key: Key, kind: Kind[T], given: T) -> None:
         """Note an object that is in a MiniCluster's way."""
         with self._lock:
             self._strangers.setdefault(key, {})[kind, given["metadata"]["name"]] = trimmed(kind, given)
 
-    def strangers(self, key: Key) -> list[tuple[Kind, Object]]:
+    def strangers(self, key: Key) -> list[tuple[Kind[Any], KubernetesObject]]:
         with self._lock:
             return [(kind, one) for (kind, _), one in self._strangers.get(key, {}).items()]
 
@@ -106,14 +107,14 @@ class Store:
             return [key for key, kinds in self._objects.items() if kinds.get(MINICLUSTERS)]
 
 
-def key_of(kind: Kind, given: Object) -> Key | None:
+def key_of(kind: Kind[T], given: T) -> Key | None:
     """The MiniCluster that an object is of, by its name or labels; None where these say nothing."""
     metadata = given["metadata"]
     namespace = str(metadata.get("namespace", ""))
     if kind in (MINICLUSTERS, JOBS):
         return namespace, str(metadata["name"])
     if kind is EVENTS:
-        about = given.get("involvedObject") or {}
+        about = cast(Event, given).get("involvedObject") or {}
         name = str(about.get("name", ""))
         # A Job's pods are called after it, with their index and a few letters.
         return namespace, name if about.get("kind") == "Job" else name.rsplit("-", 2)[0]
@@ -122,7 +123,7 @@ def key_of(kind: Kind, given: Object) -> Key | None:
     return (namespace, name) if name else None
 
 
-def _version(thing: Object) -> int:
+def _version(thing: KubernetesObject) -> int:
     """Kubernetes' versions are numbers that grow (KEP-5504), etcd's since ever; 0 for anything else."""
     text = str(thing["metadata"].get("resourceVersion", ""))
     return int(text) if text.isdecimal() else 0

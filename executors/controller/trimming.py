@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from executors.controller.names import SINCE_ANNOTATION
 from executors.kube import Kind
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS
-from executors.provision.diagnosis import INDEX
+from executors.provision.kubernetes.diagnosis import INDEX
 from executors.render import WISH_ANNOTATION
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 _METADATA = (
     "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "labels",
@@ -20,8 +21,12 @@ _METADATA = (
 _CONTAINER = ("name", "image", "state", "lastState", "ready")
 
 
-def trimmed(kind: Kind, given: Object) -> Object:
+def trimmed(kind: Kind[T], given: T) -> T:
     """The object as it is kept. Shares what it keeps with ``given``."""
+    return cast(T, _trimmed(kind, cast(Object, given)))
+
+
+def _trimmed(kind: Kind[Any], given: Object) -> Object:
     if kind is MINICLUSTERS:
         metadata = {name: value for name, value in given["metadata"].items() if name != "managedFields"}
         return {**given, "metadata": metadata}
@@ -40,9 +45,9 @@ def _job(given: Object) -> Object:
     # Who keeps it suspended, and nothing else.
     fields = given["metadata"].get("managedFields") or []
     metadata["managedFields"] = [
-        {"manager": one.get("manager"), "time": one.get("time"), "fieldsV1": {"f:spec": {"f:suspend": {}}}}
-        for one in fields
-        if "f:suspend" in (one.get("fieldsV1") or {}).get("f:spec", {})
+        {"manager": field_.get("manager"), "time": field_.get("time"), "fieldsV1": {"f:spec": {"f:suspend": {}}}}
+        for field_ in fields
+        if "f:suspend" in (field_.get("fieldsV1") or {}).get("f:spec", {})
     ]
     spec = _some(given.get("spec") or {}, ("completions", "parallelism", "suspend"))
     return {"kind": "Job", "metadata": metadata, "spec": spec, "status": given.get("status") or {}}
@@ -55,8 +60,8 @@ def _pod(given: Object) -> Object:
         metadata["annotations"] = annotations
     spec, status = given.get("spec") or {}, given.get("status") or {}
     containers = [
-        {"name": one["name"], "resources": _some(one.get("resources") or {}, ("limits",))}
-        for one in spec.get("containers") or []
+        {"name": container["name"], "resources": _some(container.get("resources") or {}, ("limits",))}
+        for container in spec.get("containers") or []
     ]
     kept = _some(status, ("phase", "reason", "message", "conditions"))
     for name in ("initContainerStatuses", "containerStatuses"):

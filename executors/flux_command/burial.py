@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 
-from executors.flux_command import client, ending, records
+from executors.flux_command import ending, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 #: Seconds to end what the session has left, less than Nextflow waits for `flux jobs`.
 _END_LIMIT = 30.0
-REASON = "the session of this run has ended without having been told to (was it killed?)"
+REASON = "the session of this run ended unexpectedly (was it killed?)"
 
 
-def answer(directory: str, argv: "list[str]") -> None:
-    """Does not return."""
+def answer(directory: str, argv: "list[str]") -> "tuple[int, str]":
+    """Returns the exit code of the command, and what it prints."""
     lock = hold(directory)
     if lock is None:
-        client.say(1, "flux: the session of this run does not answer now: Socket timed out\n")
+        return 1, "flux: the session of this run does not answer now: Socket timed out\n"
     if argv[0] == "submit":
-        client.say(1, f"flux: {REASON}; nothing can be submitted any more. Start Nextflow again with -resume\n")
+        return 1, f"flux: {REASON}; nothing can be submitted any more. Start Nextflow again with -resume\n"
     tasks = bury(directory)
     if argv[0] == "jobs":
-        client.say(0, "".join(f"{task} C\n" for task in tasks))
-    client.say(0, "")
+        return 0, "".join(f"{task} C\n" for task in tasks)
+    return 0, ""
 
 
 def hold(directory: str, patience: float = 2.0) -> "int | None":
@@ -45,7 +45,7 @@ def hold(directory: str, patience: float = 2.0) -> "int | None":
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # It has closed its socket just now, or another command of ours is at it.
+            # It has closed its socket just now, or another of our commands is at it.
             if time.monotonic() > end:
                 return None
             time.sleep(0.05)

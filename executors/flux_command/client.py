@@ -45,7 +45,7 @@ def main(directory: str) -> None:
     if not reply:
         from executors.flux_command import burial
 
-        burial.answer(directory, argv)
+        say(*burial.answer(directory, argv))
     if reply[:1] == b"p":
         pass_on(directory, argv)
     leave(int(reply[:1]), reply[1:])

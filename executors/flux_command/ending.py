@@ -27,7 +27,7 @@ def recorded(content: bytes | None) -> int | None:
         return None
 
 
-def status_of(returncode: int | None, started: bool, why: str | None) -> int:
+def exit_status(returncode: int | None, started: bool, why: str | None) -> int:
     """What to write where the wrapper could not. ``returncode``: 128+n after signal n, None where it is not known."""
     if why is not None:
         return ENDED
@@ -44,4 +44,4 @@ def to_write(content: bytes | None, returncode: int | None, started: bool, why: 
     there = recorded(content)
     if there is not None and (there != 0 or returncode == 0):
         return None
-    return status_of(returncode, started, why)
+    return exit_status(returncode, started, why)

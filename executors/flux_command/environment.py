@@ -7,11 +7,20 @@ from collections.abc import Iterable, Mapping
 
 #: In Nextflow's environment: the session's directory.
 SESSION = "FLUXOP_NEXTFLOW"
-#: In a task's environment: the id of the run. Whoever has it is inside a job.
+#: In a task's environment: the id of the run. A process that has it is inside a job.
 TASK = "FLUXOP_NEXTFLOW_TASK"
 
 #: The JVM's own settings and Nextflow's launcher's: a task's own Java, or a Nextflow in a task, is another one.
 _OF_THE_JVM = ("NXF_OPTS", "NXF_JVM_ARGS", "NXF_JAVA_HOME", "NXF_CLI_OPTS", "NXF_CLI_LAUNCHER", "_JAVA_OPTIONS")
+#: Defaults of Nextflow's scope `executor`, the two that it takes so. What any configuration says counts more than these
+#: variables. They reach a Nextflow that a script starts by its path, too, which our configuration does not.
+_DEFAULTS = {
+    # How many tasks Nextflow has in the instance at once. Its own default, 100, leaves an instance of more cores idle.
+    "NXF_EXECUTOR_QUEUESIZE": "1000",
+    "NXF_EXECUTOR_POLLINTERVAL": "1 sec",  # its own: 5 s
+}
+#: What is changed in Nextflow's environment.
+CHANGED = (SESSION, "PATH", "NXF_EXECUTOR", *_DEFAULTS)
 #: What tasks in pods have of the launching environment.
 ALLOWED = ("NXF_DEBUG", "NXF_*SECRETS*", "NXF_SCRATCH", "NXF_TASK_*")
 
@@ -23,25 +32,27 @@ def without_directories(path: str, directories: Iterable[str]) -> str:
 
 
 def ours(environ: Mapping[str, str]) -> list[str]:
-    """Directories on PATH that hold a command of ours, of the session that an environment names."""
+    """Directories on PATH that hold our command, of the session that an environment names."""
     directory = environ.get(SESSION)
     return [f"{directory}/bin"] if directory else []
 
 
-def of_session(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the session process, from that of whoever starts it."""
+def for_session(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the session process, from that of the process that starts it."""
     kept = {name: value for name, value in environ.items() if name not in (SESSION, TASK)}
     kept["PATH"] = without_directories(kept.get("PATH", ""), ours(environ))
     return kept
 
 
-def of_nextflow(environ: Mapping[str, str], directory: str) -> dict[str, str]:
-    """``directory`` is the session's; its ``bin`` comes first."""
+def for_nextflow(environ: Mapping[str, str], directory: str) -> dict[str, str]:
+    """``directory`` is the session's; its ``bin`` comes first. `CHANGED` are the names of what differs."""
     path = without_directories(environ.get("PATH", ""), ours(environ))
-    return {**environ, SESSION: directory, "PATH": f"{directory}/bin:{path}", "NXF_EXECUTOR": "flux"}
+    said = {name: environ[name] for name in _DEFAULTS if environ.get(name)}
+    changed = {SESSION: directory, "PATH": f"{directory}/bin:{path}", "NXF_EXECUTOR": "flux"}
+    return {**environ, **changed, **_DEFAULTS, **said}
 
 
-def of_tasks(environ: Mapping[str, str], run: str, *, remote: bool) -> dict[str, str | None]:
+def for_tasks(environ: Mapping[str, str], run: str, *, remote: bool) -> dict[str, str | None]:
     """What a task's environment has other than what it inherits; None removes.
 
     On this machine tasks inherit ``environ``; elsewhere (``remote``) they have of it only what is `ALLOWED`.

@@ -100,7 +100,7 @@ def _begun(pid: int) -> str | None:
     return None if words[0] in "ZX" else words[19]
 
 
-def of_session(directory: str) -> Iterator[int]:
+def processes_of_session(directory: str) -> Iterator[int]:
     """Processes whose environment names the session, as Nextflow's has that was put into the background."""
     wanted = f"{SESSION}={directory}".encode()
     for pid, words in environments():

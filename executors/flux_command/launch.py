@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,12 +19,15 @@ from typing import Any
 from executors import ConfigError, ProvisionError, RunId, run_name
 from executors.flux_command import burial, client, environment, places, settings
 from executors.flux_command.server import JOIN, LEAVE
+from executors.names import PLACE_VARIABLE
 
 #: Seconds for a session to end its instance.
 _END_LIMIT = 150.0
 #: Seconds for its process to end after that.
 _GONE_LIMIT = 10.0
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+#: Of Nextflow: with those that submit tasks, or that are asked for with them.
+_SUBCOMMANDS = ("run", "console", "kuberun", "inspect", "lint", "clean", "log", "pull")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Wanted:
     cwd: Path
     #: The work directory as far as the command line tells.
     work: str | None
-    #: One of `executors.flux_command.tasks.MEMORY`.
+    #: One of `executors.flux_command.preparation.MEMORY`.
     memory: str
     #: Processes that it is for, besides those that submit.
     holders: Sequence[int]
@@ -59,13 +63,13 @@ class Started:
     report: Path | None
 
 
-def start(wanted: Wanted, environ: Mapping[str, str], announce: Callable[[str], None]) -> Started:
+def start(wanted: Wanted, environ: Mapping[str, str], report_progress: Callable[[str], None]) -> Started:
     """A session that answers, a new one or the one of that name. Raises ExecutorsError; nothing is left behind then."""
     run = wanted.run
     name = run_name(run)
-    directory = places.directory_of(name, environ)
+    directory = places.session_directory(name, environ)
     if wanted.name and _join(directory, wanted.holders):
-        announce(f"the session of {name}, which is there")
+        report_progress(f"using the running session of {name}")
         return Started(directory, name, None, None)
     report = wanted.cwd / ".nextflow" / "flux" / name
     errors = report.with_suffix(".err")
@@ -82,12 +86,22 @@ def start(wanted: Wanted, environ: Mapping[str, str], announce: Callable[[str], 
         "shell": wanted.shell,
         "end": [sys.executable, "-m", "executors.flux_command", "end", str(directory.path)],
     }
-    inside = environment.of_session(environ)
+    inside = environment.for_session(environ)
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
+        errors.touch()
+    except OSError as err:
+        raise ProvisionError(
+            f"the run's log and table cannot be written into {report.parent}: {err.strerror}; start Nextflow in a "
+            "directory that you may write to"
+        ) from err
+    try:
         lock = places.make(directory, inside, said)
     except OSError as err:
-        raise ProvisionError(f"the session's files cannot be made: {err}") from err
+        raise ProvisionError(
+            f"the session's files cannot be made in {directory.path.parent}: {err.strerror}; set {PLACE_VARIABLE} to a "
+            "short directory on this machine that you may write to"
+        ) from err
     try:
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
@@ -99,7 +113,7 @@ def start(wanted: Wanted, environ: Mapping[str, str], announce: Callable[[str], 
     finally:
         os.close(lock)
     try:
-        _wait_ready(process, said, directory, errors, announce)
+        _wait_ready(process, said, directory, errors, report_progress)
     except BaseException:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -114,7 +128,7 @@ def _wait_ready(
     said: Mapping[str, Any],
     directory: places.SessionDirectory,
     errors: Path,
-    announce: Callable[[str], None],
+    report_progress: Callable[[str], None],
 ) -> None:
     assert process.stdin is not None and process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
@@ -123,7 +137,7 @@ def _wait_ready(
     for line in process.stdout:
         news = json.loads(line)
         if "say" in news:
-            announce(news["say"])
+            report_progress(news["say"])
         elif "failed" in news:
             kind = ConfigError if news["kind"] == "ConfigError" else ProvisionError
             raise kind([news["failed"]]) if kind is ConfigError else ProvisionError(news["failed"])
@@ -159,11 +173,11 @@ def _join(directory: places.SessionDirectory, holders: Sequence[int]) -> bool:
 
 
 def run_nextflow(
-    argv: Sequence[str], started: Started, environ: Mapping[str, str], announce: Callable[[str], None]
+    argv: Sequence[str], started: Started, environ: Mapping[str, str], report_progress: Callable[[str], None]
 ) -> int:
     """Run the command line until it has ended, and end the session unless others hold it. The exit code; 127 where
     there is no such program."""
-    inside = environment.of_nextflow(environ, str(started.directory.path))
+    inside = environment.for_nextflow(environ, str(started.directory.path))
     command = list(argv)
     if os.path.basename(command[0]) == "nextflow" and "/" in command[0]:
         command = settings.with_config(command, str(started.directory.config))
@@ -175,12 +189,12 @@ def run_nextflow(
                     command, env=inside, executable=shutil.which(command[0], path=inside["PATH"])
                 )
             except OSError as err:
-                announce(f"{command[0]}: {err.strerror}; install Nextflow, or name its program by its path")
+                report_progress(f"{command[0]}: {err.strerror}; install Nextflow, or name its program by its path")
             else:
                 child.append(process)
                 code = process.wait()
     finally:
-        leave(started, announce)
+        leave(started, report_progress)
     return 128 - code if code < 0 else code
 
 
@@ -205,18 +219,18 @@ def _passing_signals() -> Iterator[list[subprocess.Popen[bytes]]]:
             signal.signal(signum, handler)
 
 
-def leave(started: Started, announce: Callable[[str], None]) -> None:
+def leave(started: Started, report_progress: Callable[[str], None]) -> None:
     """This process needs the session no longer: it ends, unless a Nextflow in the background does. Waits for that."""
     try:
         words = [str(os.getppid()), "/", LEAVE, str(os.getpid())]
         reply = client.ask(str(started.directory.path), words, _END_LIMIT)
     except TimeoutError:
-        announce(f"the session has not ended within {_END_LIMIT:g} s")
+        report_progress(f"the session has not ended within {_END_LIMIT:g} s")
         return
     except OSError:
         reply = b""
     for line in reply[1:].decode(errors="replace").splitlines():
-        announce(line)
+        report_progress(line)
     if b"in the background" in reply:
         return
     if started.process is None:
@@ -225,11 +239,11 @@ def leave(started: Started, announce: Callable[[str], None]) -> None:
     try:
         code = started.process.wait(_END_LIMIT)
     except subprocess.TimeoutExpired:
-        announce(f"the session's process {started.process.pid} has not ended within {_END_LIMIT:g} s")
+        report_progress(f"the session's process {started.process.pid} has not ended within {_END_LIMIT:g} s")
         return
     if not reply:
         said = "" if started.report is None else f"; {_last_words(started.report.with_suffix('.err'))}"
-        announce(f"{burial.REASON} (exit code {code}){said}")
+        report_progress(f"{burial.REASON} (exit code {code}){said}")
         burial.bury(str(started.directory.path))
         shutil.rmtree(started.directory.path, ignore_errors=True)
 
@@ -243,15 +257,20 @@ def _wait_gone(directory: places.SessionDirectory) -> None:
 
 def shell_lines(started: Started, environ: Mapping[str, str]) -> list[str]:
     """For eval in a shell: what puts the command in front."""
-    import shlex
-
-    inside = environment.of_nextflow(environ, str(started.directory.path))
-    names = (environment.SESSION, "PATH", "NXF_EXECUTOR")
-    return [f"export {name}={shlex.quote(inside[name])}" for name in names]
+    inside = environment.for_nextflow(environ, str(started.directory.path))
+    return [f"export {name}={shlex.quote(inside[name])}" for name in environment.CHANGED]
 
 
 def find_nextflow(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """What is wrong with the command's program, before anything is started for it; None: nothing."""
-    if shutil.which(argv[0], path=environ.get("PATH", "")) is None:
-        return f"{argv[0]}: no such program on PATH; install Nextflow (https://nextflow.io), or name it by its path"
-    return None
+    if shutil.which(argv[0], path=environ.get("PATH", "")) is not None:
+        return None
+    if argv[0] in _SUBCOMMANDS or argv[0].endswith(".nf"):
+        words = argv if argv[0] in _SUBCOMMANDS else ["run", *argv]
+        return f"{argv[0]}: no such program; give the whole command, as in: -- nextflow {shlex.join(words)}"
+    if os.path.exists(argv[0]):
+        return f"{argv[0]}: is not executable; run chmod +x {shlex.quote(argv[0])}"
+    return (
+        f"{argv[0]}: no such program on PATH; install Nextflow (https://nextflow.io/docs/latest/install.html), or name "
+        "it by its path"
+    )

@@ -165,6 +165,6 @@ def _set_limit(path: Path, version: _Version, limit: int) -> None:
             file.write(str(limit))
 
 
-def problem_of(kills: int, limit: int) -> str:
+def memory_problem(kills: int, limit: int) -> str:
     """One sentence about a task that ran out of its memory (bytes)."""
     return f"out of memory: {kills} process{'es' if kills != 1 else ''} killed at the task's {limit // 2**20} MB"

@@ -1,7 +1,7 @@
 """The private directory of a session on this machine, and what is put into it: the command, its modules, settings.
 
 bin/flux, bin/nextflow    first on Nextflow's PATH
-task-bin/flux             first on the PATH of tasks
+task-bin/flux             first on the PATH of tasks (`inner`)
 lib/                      what the command runs and imports, compiled
 sock, lock, table         the session's socket; the lock that it holds while it lives; its tasks
 session.json, flux.config what it was started with; Nextflow's configuration
@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from executors import ExecutorsError
-from executors.flux_command import fast
+from executors.flux_command import fast, ingest, inner
 from executors.flux_command import settings as nextflow_settings
-from executors.flux_command.environment import TASK, without_directories
+from executors.flux_command.environment import without_directories
+from executors.locks import is_locked
 from executors.names import PLACE_VARIABLE
 
 #: Seconds after which what a killed session has left is removed by the next one: its Nextflow may still ask.
@@ -37,9 +38,6 @@ _PREFIX = "fluxop-nf"
 _HERE = Path(__file__).parent
 #: What the command imports.
 _MODULES = ("__init__", "client", "burial", "ending", "records")
-#: Of an instance of our own (flux-config-ingest(5)). Nextflow submits one task after the other, and Flux would wait
-#: 10 ms with each for others to store with it.
-_INGEST = "[ingest]\nbatch-count = 1\n"
 #: Of execve(2), less "#!" and the line feed.
 _SHEBANG = 250
 
@@ -58,21 +56,14 @@ class SessionDirectory:
         self.flux_config = path / "flux"
 
     def alive(self) -> bool:
-        """Whether a session's process has it."""
+        """Whether a session's process has it. A lock that cannot be opened is nobody's here."""
         try:
-            fd = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+            return is_locked(self.lock)
         except OSError:
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
 
 
-def directory_of(run: str, environ: Mapping[str, str]) -> SessionDirectory:
+def session_directory(run: str, environ: Mapping[str, str]) -> SessionDirectory:
     """Where the session of a run is, by the run's name."""
     root = Path(environ.get(PLACE_VARIABLE) or "/tmp")
     return SessionDirectory(root / f"{_PREFIX}-{os.getuid()}-{run.rpartition('-')[2]}")
@@ -139,10 +130,10 @@ def _fill(
     flux = shutil.which("flux", path=environ.get("PATH", ""))
     if flux is not None:
         aside.task_bin.mkdir()
-        _program(aside.task_bin / "flux", _task_flux(os.path.abspath(flux)))
+        _program(aside.task_bin / "flux", inner.program(os.path.abspath(flux)))
     aside.settings.write_text(json.dumps(settings))
     aside.flux_config.mkdir()
-    (aside.flux_config / "ingest.toml").write_text(_INGEST)
+    (aside.flux_config / "ingest.toml").write_text(ingest.TEXT)
 
 
 def _program(path: Path, text: str) -> None:
@@ -171,23 +162,6 @@ def _nextflow(program: str, config: str) -> str:
         f'    [ "$word" = -C ] && exec {shlex.quote(program)} "$@"\n'
         "done\n"
         f'exec {shlex.quote(program)} -c {shlex.quote(config)} "$@"\n'
-    )
-
-
-def _task_flux(program: str) -> str:
-    """Inside a task: what waits for its job gets an instance of its own within the task's cores, where
-    the instance around it would have it wait for cores that the task itself holds."""
-    flux = shlex.quote(program)
-    return (
-        "#!/bin/sh\n"
-        f'[ -n "${TASK}" ] && [ -z "$FLUXOP_NEXTFLOW_INNER" ] && case "$1" in\n'
-        "run | alloc)\n"
-        "    FLUXOP_NEXTFLOW_INNER=1\n"
-        "    export FLUXOP_NEXTFLOW_INNER\n"
-        f'    exec {flux} start {flux} "$@"\n'
-        "    ;;\n"
-        "esac\n"
-        f'exec {flux} "$@"\n'
     )
 
 

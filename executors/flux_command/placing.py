@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from executors import NodeInfo
 
 
 class NeverFits(ValueError):
@@ -21,9 +22,9 @@ class Node:
     memory: int | None
 
 
-def nodes_of(resources: Mapping[str, Any]) -> list[Node]:
-    """From `executors.Session.resources`; those that are down may come up."""
-    return [Node(one["cores"], one["gpus"], one["memory"]) for one in resources["nodes"] if one["cores"]]
+def nodes_of(nodes: Sequence[NodeInfo]) -> list[Node]:
+    """From `executors.Session.nodes`; those that are down may come up."""
+    return [Node(node.cores, node.gpus, node.memory) for node in nodes if node.cores]
 
 
 def cores_for(cores: int, gpus: int, memory: int | None, nodes: Sequence[Node]) -> int:

@@ -25,9 +25,12 @@ from typing import Any, TextIO
 
 from executors import ExecutorsError, RunConfig, RunId, Session, end_run, load_config, open_session
 from executors.efficiency import UsageTable
-from executors.flux_command import arguments, environment, holders, records
+from executors.flux_command import arguments, environment, holders, ingest, records
+from executors.flux_command.asked import Cancel, Jobs, Other, Refused, Submit
 from executors.flux_command.places import SessionDirectory
-from executors.flux_command.tasks import Tasks, shared_problem
+from executors.flux_command.preparation import Preparation
+from executors.flux_command.sharing import shared_problem
+from executors.flux_command.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +65,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._table = records.Table(str(directory.table))
         given = self._task_environment()
-        self._tasks = Tasks(
-            session, self._table, self._efficiency, self._pool, given, self.note, memory, directory.groups
-        )
+        preparation = Preparation(session, self._pool, given, self.note, memory, directory.groups)
+        self._tasks = Tasks(session, preparation, self._table, self._efficiency, self._pool, self.note)
         self._holders = holders.Holders(self._loop, self._holder_ended)
         self._over = asyncio.Event()
         self._for_shell = False
@@ -72,7 +74,7 @@ class Server:
         #: Those of them whose tasks are meant to outlive them, and whether such a one has ended.
         self._keepers: set[int] = set()
         self._kept = False
-        #: Who waits for the end, to tell how it went.
+        #: Connections that wait for the end, to be told how it went.
         self._leaving: list[_Connection] = []
 
     async def run(self, holds: list[int], *, for_shell: bool) -> None:
@@ -116,23 +118,23 @@ class Server:
             return
         try:
             asked = arguments.read(argv)
-        except arguments.Refused as err:
-            connection.reply(2, f"flux: {err}\n")
+        except Refused as err:
+            self._tasks.refuse(err.task, os.fsencode(cwd), parent, connection.reply, str(err), 2)
             return
         match asked:
-            case arguments.Submit():
+            case Submit():
                 if not self._holders.add(parent):
-                    connection.reply(1, "flux: whoever submits this has ended\n")
+                    connection.reply(1, "flux: the process that submits this has ended\n")
                     return
                 self._add_owner(parent)
                 coming = self._tasks.submit(asked, os.fsencode(cwd), parent, connection.reply)
                 connection.task = self._loop.create_task(self._submit(coming, connection))
-            case arguments.Jobs():
+            case Jobs():
                 connection.reply(0, "".join(f"{line}\n" for line in self._tasks.states()))
-            case arguments.Cancel(ids):
+            case Cancel(ids):
                 self._tasks.cancel(ids)
                 connection.reply(0, "")
-            case arguments.Other():
+            case Other():
                 connection.pass_on()
 
     def _add_owner(self, pid: int) -> None:
@@ -144,7 +146,7 @@ class Server:
     async def _submit(self, coming: Awaitable[None], connection: _Connection) -> None:
         try:
             await coming
-        except Exception as err:  # a bug of ours: it is this task's failure, and Nextflow must not wait
+        except Exception as err:  # a defect here: it is this task's failure, and Nextflow must not wait
             log.exception("a submission failed")
             connection.reply(1, f"flux: the submission failed: {err!r}\n")
 
@@ -187,14 +189,14 @@ class Server:
             self._over.set()
 
     def _find_holders(self, without: int) -> None:
-        """Whoever was started with our command in front of its PATH."""
-        for pid in holders.of_session(str(self._directory.path)):
+        """The process that was started with our command in front of its PATH."""
+        for pid in holders.processes_of_session(str(self._directory.path)):
             if pid not in (without, os.getpid()):
                 self._holders.add(pid)
 
     def _task_environment(self) -> Mapping[str, str | None]:
         """On this machine ``flux run`` inside a task gets the cores of the task."""
-        given = environment.of_tasks(self._environ, self._session.run_name, remote=self._session.remote)
+        given = environment.for_tasks(self._environ, self._session.run_name, remote=self._session.remote)
         if not self._session.remote and self._session.hello.engine == "flux" and self._directory.task_bin.exists():
             given["PATH"] = f"{self._directory.task_bin}:{self._environ.get('PATH', '')}"
         return given
@@ -206,7 +208,7 @@ class Server:
         self._tasks.end_all()
         await self._tasks.settled(_CANCEL_LIMIT)
         try:
-            await self._loop.run_in_executor(None, partial(self._session.close, release=True))
+            await self._loop.run_in_executor(None, self._session.release)
         except ExecutorsError as err:
             self.note(f"the end of the instance: {err}")
         if not await self._tasks.settled(_CANCEL_LIMIT):
@@ -293,7 +295,7 @@ def serve() -> int:
     try:
         config = config_of(settings)
         session = open_session(
-            RunId(*settings["run"]), config, environ=dict(os.environ), announce=lambda line: news(say=line)
+            RunId(*settings["run"]), config, environ=dict(os.environ), report_progress=lambda line: news(say=line)
         )
     except (ExecutorsError, OSError) as err:
         news(failed=str(err), kind=type(err).__name__)
@@ -338,11 +340,13 @@ async def _serve(
 
 
 def config_of(settings: Mapping[str, Any]) -> RunConfig:
-    """The run's config, with the time-outs of a session that nobody comes back to. Raises ConfigError."""
+    """The run's config, for a session that nobody comes back to, and tasks that come one by one. Raises ConfigError."""
     config = load_config(settings["config"], options=settings["options"])
     if config.origins.get("run.orphanTimeout") == "default":
         config = replace(config, run=replace(config.run, orphan_timeout=ORPHAN_TIMEOUT))
-    return config
+    if config.origins.get("run.pilot") == "default":
+        config = replace(config, run=replace(config.run, pilot="auto"))
+    return ingest.one_by_one(config)
 
 
 def end_left(directory: str) -> int:

@@ -1,4 +1,4 @@
-"""Nextflow's configuration for runs of ours, and where it is put on a command line. Pure."""
+"""Our configuration for Nextflow, and where it is put on a command line. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,32 @@ TEXT = """\
 process.executor = 'flux'
 
 executor {
-    pollInterval = '1 sec'
     queueStatInterval = '5 sec'
     exitReadTimeout = '30 sec'
-    // How many tasks may be submitted at once; Nextflow's default is 100.
+    // How often results are looked for, and how many tasks may be submitted at once: by NXF_EXECUTOR_POLLINTERVAL and
+    // NXF_EXECUTOR_QUEUESIZE, so that values of your own count more wherever they stand. Where this file is used by
+    // itself they are Nextflow's defaults, 5 s and 100.
+    // pollInterval = '1 sec'
     // queueSize = 1000
 
     // Nextflow passes neither memory nor accelerators nor seconds on to Flux. The name of the job does, in front, so
     // that clusterOptions stay what each process says. The name that is shown is without it.
     jobName = {
+        // Nextflow waits for ever for a refused task whose errorStrategy is then "ignore"; such a task is to
+        // fail instead. The directive is asked past `task`, which would keep the answer; and once for each process and
+        // attempt, since a closure may well sleep.
+        def refused = System.properties.computeIfAbsent("fluxop ${task.process} ${task.attempt}".toString()) {
+            try {
+                "${task.eval('errorStrategy')}".toString().toLowerCase()
+            }
+            catch (Throwable e) {
+                ''  // it can be asked when there is an exit status only; a failed `assert` is no Exception
+            }
+        }
         'fxo' + (task.time ? ":t${task.time.toSeconds()}" : '') +
             (task.memory ? ":m${task.memory.toMega()}" : '') +
             (task.accelerator ? ":g${task.accelerator.request ?: task.accelerator.limit}" : '') +
+            (refused == 'ignore' ? ':i' : '') +
             " nf-${task.name}"
     }
 }

@@ -47,7 +47,7 @@ class ClusterAccess:
 
 @dataclass(frozen=True)
 class Impersonation:
-    """Whom to act as (Kubernetes' user impersonation), in the rights of whoever the credentials are of."""
+    """Whom to act as (Kubernetes' user impersonation), by the rights of the user whose credentials these are."""
 
     user: str = ""
     uid: str = ""
@@ -78,13 +78,13 @@ class Credentials:
     key: str = field(default="", repr=False)
     #: A whole Authorization header.
     authorization: str = field(default="", repr=False)
-    #: Holds a token, and is read for each request: whoever keeps it renews it.
+    #: Holds a token, and is read for each request: the kubelet renews it.
     token_file: Path | None = None
     verify: bool = True
     tls_server_name: str = ""
     proxy: Proxy | None = None
     impersonation: Impersonation = Impersonation()
-    #: Seconds since the epoch, when the credentials have to be read anew; None: not known.
+    #: Seconds since the epoch, when the credentials have to be read again; None: not known.
     expires: float | None = None
 
     @property
@@ -200,7 +200,7 @@ def _of_context(found: Selected) -> Credentials:
     server = _server(cluster, user)
     verify = not cluster.flag("insecure-skip-tls-verify")
     if not verify and (cluster.text("certificate-authority") or cluster.text("certificate-authority-data")):
-        text = "is true beside a certificate-authority, which it would make useless (kubectl refuses it); leave out one"
+        text = "is true although there is a certificate-authority (kubectl refuses this too); leave out one of them"
         raise cluster.problem("insecure-skip-tls-verify", text)
     given = cluster.text("proxy-url")
     proxy = parse_proxy(given, f"proxy-url in {cluster.where}") if given else proxy_of_environment(server, os.environ)
@@ -210,7 +210,7 @@ def _of_context(found: Selected) -> Credentials:
         **_authentication(user),
     }
     if made["certificate"] and not made["key"]:
-        raise user.problem("client-key", "is missing beside client-certificate")
+        raise user.problem("client-key", "is missing, although client-certificate is given")
     if user.fields.get("exec") is not None and not (made.get("authorization") or made.get("token_file")):
         plugin = ask_plugin(user, cluster)
         made["expires"] = plugin.expires
@@ -237,7 +237,11 @@ def _server(cluster: Section, user: Section) -> str:
     if "://" not in server:
         # As kubectl: https where anything of TLS is said.
         tls = any(name in cluster.fields for name in ("certificate-authority", "certificate-authority-data"))
-        tls = tls or cluster.flag("insecure-skip-tls-verify") or any(one.startswith("client-c") for one in user.fields)
+        tls = (
+            tls
+            or cluster.flag("insecure-skip-tls-verify")
+            or any(field_.startswith("client-c") for field_ in user.fields)
+        )
         server = f"{'https' if tls else 'http'}://{server}"
     try:
         url = urlsplit(server)
@@ -245,7 +249,7 @@ def _server(cluster: Section, user: Section) -> str:
     except ValueError:
         good = False
     if not good or url.username or url.query or url.fragment:
-        raise cluster.problem("server", "is no URL of an API server; give https://host:port")
+        raise cluster.problem("server", "is not the URL of an API server; give https://host:port")
     return server.rstrip("/")
 
 
@@ -254,11 +258,13 @@ def _authentication(user: Section) -> dict[str, Any]:
     basic = bool(user.text("username") or user.text("password"))
     token, token_file = user.text("token"), user.text("tokenFile")
     if basic and (token or token_file):
-        raise user.problem("username", "is given beside a token, and only one can be sent; leave out one of them")
+        raise user.problem(
+            "username", "is given together with a token, but only one can be sent; leave out one of them"
+        )
     provider = user.fields.get("auth-provider")
     if provider is not None:
         if user.fields.get("exec") is not None:
-            raise user.problem("auth-provider", "is given beside exec; leave out one of them")
+            raise user.problem("auth-provider", "is given together with exec; leave out one of them")
         return _of_provider(user, provider)
     if token_file:
         user.file("tokenFile")  # raises where it is not there
@@ -286,7 +292,7 @@ def _of_provider(user: Section, provider: Any) -> dict[str, Any]:
         part = token.split(".")[1]
         expires = float(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["exp"])
     except (IndexError, ValueError, KeyError, TypeError):
-        raise user.problem("auth-provider", f"the id-token of oidc is no JWT with an end (exp); {cure}") from None
+        raise user.problem("auth-provider", f"the id-token of oidc is not a JWT with an expiry (exp); {cure}") from None
     if expires < time.time():
         raise user.problem("auth-provider", f"the id-token of oidc has expired; have kubectl renew it, or {cure}")
     return {"authorization": f"Bearer {token}", "expires": expires}
@@ -295,7 +301,7 @@ def _of_provider(user: Section, provider: Any) -> dict[str, Any]:
 def _impersonation(user: Section) -> Impersonation:
     found = Impersonation(user.text("as"), user.text("as-uid"), user.texts("as-groups"), user.extra("as-user-extra"))
     if (found.uid or found.groups or found.extra) and not found.user:
-        raise user.problem("as", "is missing beside as-uid, as-groups or as-user-extra; name the user too")
+        raise user.problem("as", "is missing, although as-uid, as-groups or as-user-extra is given; name the user too")
     return found
 
 

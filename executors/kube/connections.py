@@ -1,4 +1,4 @@
-"""Connections for requests, opened by a function of ours: a proxy is then the same to requests and to exec streams."""
+"""Connections for requests, opened by our own function: a proxy is then the same to requests and to exec streams."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def error_of(
+def parse_error(
     status: int, body: bytes, what: str, *, retry_after: str | None = None, only_that_object: bool = False
 ) -> ApiError:
     """The error for an answer; ``what`` says what was asked for, its method first.

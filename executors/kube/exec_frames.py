@@ -82,7 +82,7 @@ class Channels:
         if status.get("status") == "Success":
             return 0
         causes = (status.get("details") or {}).get("causes") or []
-        codes = [one.get("message") for one in causes if one.get("reason") == "ExitCode"]
+        codes = [cause.get("message") for cause in causes if cause.get("reason") == "ExitCode"]
         return int(codes[0]) if codes and str(codes[0]).isdecimal() else None
 
     def _end(self) -> dict[str, Any]:

@@ -147,9 +147,9 @@ def select(files: Sequence[Path], context: str | None) -> Selected:
     if user is None:
         raise found.problem("user", f"{user_name!r} is not among the users of {where}")
     for section, known in ((cluster, _CLUSTER), (user, _USER)):
-        strange = sorted(str(one) for one in section.fields if one not in known)
+        strange = sorted(str(field_) for field_ in section.fields if field_ not in known)
         if strange:
-            log.warning("%s: %s: kubectl knows no such field, and neither do we", section.where, ", ".join(strange))
+            log.warning("%s: %s: unknown field, which has no effect (as in kubectl)", section.where, ", ".join(strange))
     return Selected(cluster, user, found.text("namespace") or "default")
 
 
@@ -203,11 +203,13 @@ def _read(path: Path) -> Mapping[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, Mapping):
-        raise _unknown(f"{path} holds no mapping, as a kubeconfig does")
+        raise _unknown(f"{path} contains no mapping, so it is not a kubeconfig")
     for section in ("contexts", "clusters", "users"):
         entries = document.get(section)
-        if entries is not None and not (isinstance(entries, list) and all(isinstance(one, Mapping) for one in entries)):
-            raise _unknown(f"{section} in {path} is no list of mappings")
+        if entries is not None and not (
+            isinstance(entries, list) and all(isinstance(entry, Mapping) for entry in entries)
+        ):
+            raise _unknown(f"{section} in {path} is not a list of mappings")
     return document
 
 
@@ -227,6 +229,6 @@ def _named(documents: Sequence[tuple[Path, Mapping[str, Any]]], section: str, ke
                 where = f"{section}[{name}] of {path}"
                 fields = entry.get(key) or {}
                 if not isinstance(fields, Mapping):
-                    raise ConfigError([f"{key} in {where}: is no mapping"])
+                    raise ConfigError([f"{key} in {where}: is not a mapping"])
                 return Section(fields, path.absolute().parent, where)
     return None

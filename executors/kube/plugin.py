@@ -39,7 +39,7 @@ def ask_plugin(user: Section, cluster: Section) -> PluginCredentials:
     """Run the plugin of a user. Raises ConfigError, with what it said."""
     given = user.fields["exec"]
     if not isinstance(given, Mapping):
-        raise user.problem("exec", "is no mapping")
+        raise user.problem("exec", "is not a mapping")
     plugin = Section(given, user.folder, f"exec of {user.where}")
     _check(plugin)
     command = plugin.text("command")
@@ -57,7 +57,7 @@ def ask_plugin(user: Section, cluster: Section) -> PluginCredentials:
 
 
 def _check(plugin: Section) -> None:
-    strange = sorted(str(one) for one in plugin.fields if one not in _FIELDS)
+    strange = sorted(str(field_) for field_ in plugin.fields if field_ not in _FIELDS)
     if strange:
         raise plugin.problem(strange[0], f"is not known here; known are {', '.join(sorted(_FIELDS))}")
     if not plugin.text("command"):
@@ -71,7 +71,7 @@ def _check(plugin: Section) -> None:
 
 
 def _interactive(plugin: Section) -> bool:
-    """Whether the plugin may ask whoever sits at the terminal."""
+    """Whether the plugin may ask the user at the terminal."""
     mode = plugin.text("interactiveMode") or "IfAvailable"
     terminal = _is_terminal(sys.stdin)
     if mode == "Always" and not terminal:
@@ -145,7 +145,7 @@ def _credentials(user: Section, said: str, version: str) -> PluginCredentials:
     texts = {name: status.get(name) or "" for name in names}
     wrong = [name for name, value in texts.items() if not isinstance(value, str)]
     if wrong:
-        raise _nothing(user, f"its {wrong[0]} is no string")
+        raise _nothing(user, f"its {wrong[0]} is not a string")
     if bool(texts["clientCertificateData"]) != bool(texts["clientKeyData"]):
         raise _nothing(user, "it gave a certificate or a key, and not the other")
     if not texts["token"] and not texts["clientKeyData"]:
@@ -155,7 +155,7 @@ def _credentials(user: Section, said: str, version: str) -> PluginCredentials:
         try:
             expires = datetime.fromisoformat(texts["expirationTimestamp"]).timestamp()
         except ValueError:
-            raise _nothing(user, f"its expirationTimestamp {texts['expirationTimestamp']!r} is no time") from None
+            raise _nothing(user, f"its expirationTimestamp {texts['expirationTimestamp']!r} is not a time") from None
     return PluginCredentials(texts["token"], texts["clientCertificateData"], texts["clientKeyData"], expires)
 
 

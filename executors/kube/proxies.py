@@ -204,7 +204,7 @@ def _ask_socks(connection: socket.socket, proxy: Proxy, host: str, port: int) ->
         if _exactly(connection, 2)[1]:
             raise ProxyRefusedError(f"the proxy {proxy} refuses the user and password that its URL has", 407)
     elif method != 0:
-        raise ProxyRefusedError(f"the proxy {proxy} wants another user, or another way to say who it is", 407)
+        raise ProxyRefusedError(f"the proxy {proxy} wants another user, or another kind of authentication", 407)
     address = _address(host)
     if address is None:
         name = host.encode("idna")
@@ -250,7 +250,7 @@ def _carry(secure: ssl.SSLSocket, plain: socket.socket) -> None:
             while True:
                 _carry_some(secure, plain, out, back)
         except ConnectionResetError:
-            # The last words before the end.
+            # The last message before the end.
             plain.settimeout(30.0)
             plain.sendall(back)
 

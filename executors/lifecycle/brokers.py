@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from executors.agent.wire import NodeSummary
 from executors.client import Client
 from executors.errors import ExecutorsError
 from executors.provision.base import Explaining
@@ -28,10 +29,10 @@ _LATER = (0.5, 1.0, 2.0, 4.0)
 class BrokerWatch:
     """A thread of its own, which ends by itself after some 20 s at most; `stop` ends it sooner."""
 
-    def __init__(self, provisioner: Explaining, client: Client, announce: Callable[[str], None]) -> None:
+    def __init__(self, provisioner: Explaining, client: Client, report_progress: Callable[[str], None]) -> None:
         self._provisioner = provisioner
         self._client = client
-        self._announce = announce
+        self._announce = report_progress
         self._stopped = threading.Event()
         self._losses: threading.Thread | None = None
         #: Uids of lost pods.
@@ -78,7 +79,7 @@ class BrokerWatch:
                 if self._stopped.wait(seconds) or self._is_whole():
                     return
             lines = self._provisioner.unconnected(self._connected())
-        except ExecutorsError as err:  # whoever uses the session hears of it
+        except ExecutorsError as err:  # the user of the session hears of it
             log.debug("cannot tell which brokers are there: %s", err)
             return
         if lines and not self._stopped.is_set():
@@ -94,6 +95,6 @@ class BrokerWatch:
         return len(there) == len(nodes) or not self._provisioner.lacks(there)
 
 
-def connected(nodes: list[dict[str, object]]) -> set[int]:
+def connected(nodes: list[NodeSummary]) -> set[int]:
     """The ranks of an answer's nodes whose brokers are there."""
-    return {int(str(node["rank"])) for node in nodes if node["up"]}
+    return {node["rank"] for node in nodes if node["up"]}

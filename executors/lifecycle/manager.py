@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 
 from executors import flux_version
-from executors.agent.wire import JobEvent
+from executors.agent.wire import AgentInfo, JobEvent, JobSummary, NodeSummary, Resources
 from executors.client import Client, Handler, Hello
 from executors.config import RunConfig
 from executors.errors import (
@@ -17,13 +17,13 @@ from executors.errors import (
     AgentSilentError,
     ConfigError,
     EndingError,
-    ExecutorsError,
     ProtocolError,
     ProvisionError,
     SessionClosedError,
     TransportError,
 )
 from executors.lifecycle.brokers import BrokerWatch, connected
+from executors.lifecycle.resizing import resize
 from executors.provision import Provisioner, Resizable, make_provisioner
 from executors.provision.base import Explaining
 
@@ -37,8 +37,6 @@ _ANSWER_LIMIT = 15.0
 _TOLD_LIMIT = 3.0
 #: Seconds after which Kubernetes has told of a container's end, as a rule.
 _TOLD_LATE = 3.0
-#: Why ranks are drained that are about to go.
-_SHRUNK = "the MiniCluster is being made smaller"
 
 
 class Lifecycle:
@@ -56,19 +54,19 @@ class Lifecycle:
     def inherits_environment(self) -> bool:
         return self._provisioner.inherits_environment()
 
-    def acquire(self, handler: Handler, announce: Callable[[str], None]) -> Client:
+    def acquire(self, handler: Handler, report_progress: Callable[[str], None]) -> Client:
         """A connected client of the run's instance. Raises ProvisionError or TransportError; then nothing is left."""
-        announced = False
+        described = False
         deadline = time.monotonic() + _ENDING_LIMIT
         try:
             while True:
                 self._provisioner.ensure()
-                if not announced:
-                    announce(self._provisioner.describe())
-                    announced = True
+                if not described:
+                    report_progress(self._provisioner.describe())
+                    described = True
                 try:
-                    client, hello = self._reach(handler, announce)
-                except EndingError:  # its last client has just left: wait until it is gone, and begin anew
+                    client, hello = self._reach(handler, report_progress)
+                except EndingError:  # its last client has just left: wait until it is gone, and begin again
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.05)
@@ -80,22 +78,22 @@ class Lifecycle:
                     if reason is None or not self._provisioner.adopted() or time.monotonic() > deadline:
                         if reason is not None and not self.inherits_environment and not self._provisioner.adopted():
                             # It ended between being up and being reached: the wait tells in full why it cannot start.
-                            self._provisioner.wait_ready(announce)
+                            self._provisioner.wait_ready(report_progress)
                         why = reason or (self.in_use() if isinstance(err, AgentSilentError) else None)
                         raise TransportError(f"{err}; {why}" if why else str(err)) from err
                 else:
-                    announce(_describe(hello))
-                    self._check(hello, announce)
-                    self._watch_brokers(client, announce)
+                    report_progress(_describe(hello))
+                    self._check(hello, report_progress)
+                    self._watch_brokers(client, report_progress)
                     return client
         except BaseException:
             self._provisioner.abandon()
             raise
 
-    def _reach(self, handler: Handler, announce: Callable[[str], None]) -> tuple[Client, Hello]:
+    def _reach(self, handler: Handler, report_progress: Callable[[str], None]) -> tuple[Client, Hello]:
         while True:
             client = Client(
-                self._provisioner.wait_ready(announce),
+                self._provisioner.wait_ready(report_progress),
                 handler,
                 gone=self._provisioner.gone,
                 patience=self._provisioner.patience(),
@@ -104,7 +102,7 @@ class Lifecycle:
             try:
                 return client, client.connect()
             except TransportError as err:
-                if not self._provisioner.early():
+                if not self._provisioner.endpoint_is_tentative():
                     raise
                 log.debug("tried too early: %s", err)
 
@@ -115,60 +113,71 @@ class Lifecycle:
             time.sleep(0.2)
         return reason
 
-    def _check(self, hello: Hello, announce: Callable[[str], None]) -> None:
+    def _check(self, hello: Hello, report_progress: Callable[[str], None]) -> None:
         """Say so where the image that was named brings a Flux that is too old for MiniClusters, though it came up."""
         run, spec = self._config.run, self._config.minicluster
         if self._provisioner.inherits_environment() or spec is None:
             return
         problem = flux_version.problem(hello.engine_version, spec, run.provisioner or "")
         if problem is not None:
-            announce(f"warning: {problem}")
+            report_progress(f"warning: {problem}")
 
-    def join(self, handler: Handler, announce: Callable[[str], None]) -> Client:
+    def join(self, handler: Handler, report_progress: Callable[[str], None]) -> Client:
         """A connected client of an instance that is there. Raises ProvisionError or TransportError."""
-        client = self._client(handler, announce)
+        client = self._client(handler, report_progress)
         try:
-            announce(_describe(client.connect()))
+            report_progress(_describe(client.connect()))
         except BaseException:
             self._provisioner.detach()
             raise
-        self._watch_brokers(client, announce)
+        self._watch_brokers(client, report_progress)
         return client
 
-    def _watch_brokers(self, client: Client, announce: Callable[[str], None]) -> None:
+    def _watch_brokers(self, client: Client, report_progress: Callable[[str], None]) -> None:
         if isinstance(self._provisioner, Explaining):
-            self._brokers = BrokerWatch(self._provisioner, client, announce)
+            self._brokers = BrokerWatch(self._provisioner, client, report_progress)
             self._brokers.start()
 
     def job_was_lost(self) -> None:
-        """After `acquire` or `join`: have it announced why, where a broker's pod tells. Does not wait."""
+        """After `acquire` or `join`: have it reported why, where a broker's pod tells. Does not wait."""
         if self._brokers is not None:
             self._brokers.job_was_lost()
 
     def wait_for_brokers(self) -> None:
-        """After `acquire` or `join`: until all brokers are there, or it was announced which are not."""
+        """After `acquire` or `join`: until all brokers are there, or it was reported which are not."""
         if self._brokers is not None:
             self._brokers.wait()
 
-    def unconnected(self, nodes: list[dict[str, Any]]) -> list[str]:
+    def unconnected(self, nodes: list[NodeSummary]) -> list[str]:
         """After `observe`: what keeps brokers away, by the nodes that the agent has answered. Raises ProvisionError."""
         return self._provisioner.unconnected(connected(nodes)) if isinstance(self._provisioner, Explaining) else []
 
-    def observe(self, *ops: str) -> list[dict[str, Any]]:
-        """What the agent of an instance that is there answers to requests, without keeping the instance alive.
+    def observe(self) -> AgentInfo:
+        """What the agent of an instance that is there says of itself, without keeping the instance alive.
 
         Raises ProvisionError or TransportError when it does not answer.
         """
-        client = self._client(_Deaf(), log.debug, observer=True)
+        with self._observing() as client:
+            return cast(AgentInfo, client.request("info"))
+
+    def observe_nodes(self) -> tuple[AgentInfo, list[NodeSummary]]:
+        """The same, and the instance's nodes."""
+        with self._observing() as client:
+            resources = cast(Resources, client.request("resources"))
+            return cast(AgentInfo, client.request("info")), resources["nodes"]
+
+    @contextlib.contextmanager
+    def _observing(self) -> Iterator[Client]:
+        client = self._client(_IgnoreEvents(), log.debug, observer=True)
         try:
             client.connect()
-            return [client.request(op) for op in ops]
+            yield client
         finally:
             client.close()
             self._provisioner.detach()
 
     def end(self) -> None:
-        """End an instance that is there, whoever uses it, and wait until it is gone; by force where need be."""
+        """End an instance that is there, no matter who uses it, and wait until it is gone; by force where need be."""
         self._end(only_if_unused=False, by_force=True)
 
     def end_unused(self, *, by_force: bool) -> bool:
@@ -181,7 +190,7 @@ class Lifecycle:
     def _end(self, *, only_if_unused: bool, by_force: bool) -> bool:
         try:
             # What does not run yet has nothing to end in good order.
-            client = self._client(_Deaf(), log.debug, observer=True, patience=1.0)
+            client = self._client(_IgnoreEvents(), log.debug, observer=True, patience=1.0)
         except (ProvisionError, EndingError) as err:
             if not by_force:
                 raise
@@ -189,7 +198,7 @@ class Lifecycle:
         else:
             try:
                 client.connect()
-                # The agent decides: between a look of ours and its end somebody may come.
+                # The agent decides: between our look and its end somebody may come.
                 if not client.request("shutdown", only_if_unused=only_if_unused, reason="asked to end")["stopping"]:
                     self._provisioner.detach()
                     return False
@@ -207,7 +216,7 @@ class Lifecycle:
         """What of an instance whose agent does not answer is seen in use from outside; None: nothing."""
         return self._provisioner.in_use()
 
-    def resize(self, size: int, grace: float, announce: Callable[[str], None]) -> None:
+    def resize(self, size: int, grace: float, report_progress: Callable[[str], None]) -> None:
         """Change the number of brokers of an instance that is there. Shrinking drains the highest ranks first and waits
         for their jobs, ``grace`` seconds at most; what then still runs there ends as LOST.
 
@@ -215,52 +224,25 @@ class Lifecycle:
         """
         if not isinstance(self._provisioner, Resizable):
             raise ConfigError(["size: only MiniClusters on Kubernetes can be resized"])
-        client = self._client(_Deaf(), announce, observer=True)
+        client = self._client(_IgnoreEvents(), report_progress, observer=True)
         try:
             client.connect()
-            now, most = self._provisioner.size()
-            if not 1 <= size <= most:
-                raise ConfigError([f"size: {size} is not from 1 to {most}, the minicluster.maxSize of its start"])
-            try:
-                if size < now:
-                    self._vacate(client, size, now, grace, announce)
-                self._provisioner.resize(size)
-            except BaseException:
-                try:
-                    self._undrain(client, now)
-                except ExecutorsError as second:  # the first error is the one to be told
-                    announce(f"ranks that were drained may still be: {second}")
-                raise
-            self._undrain(client, size)
+            resize(self._provisioner, client, size, grace, report_progress)
         finally:
             client.close()
             self._provisioner.detach()
 
-    def _vacate(self, client: Client, size: int, now: int, grace: float, announce: Callable[[str], None]) -> None:
-        ranks = f"{size}-{now - 1}" if size < now - 1 else str(size)
-        announce(f"draining rank {ranks}")
-        seconds = math.ceil(grace)
-        busy = client.request("vacate", timeout=grace + 60.0, ranks=ranks, reason=_SHRUNK, seconds=seconds)["busy"]
-        if busy:
-            announce(f"jobs still run on rank {', '.join(map(str, busy))}, and are lost")
-
-    def _undrain(self, client: Client, size: int) -> None:
-        """Let jobs onto those of the first ``size`` ranks that a shrinking has drained, now or earlier."""
-        for node in client.request("resources")["nodes"]:
-            if node["rank"] < size and node.get("drain_reason") == _SHRUNK:
-                client.request("drain", ranks=str(node["rank"]), undo=True)
-
     def _client(
         self,
         handler: Handler,
-        announce: Callable[[str], None],
+        report_progress: Callable[[str], None],
         *,
         observer: bool = False,
         patience: float = _ANSWER_LIMIT,
     ) -> Client:
         try:
             self._provisioner.find(patience)
-            endpoint = self._provisioner.wait_ready(announce)
+            endpoint = self._provisioner.wait_ready(report_progress)
         except BaseException:
             self._provisioner.detach()
             raise
@@ -304,13 +286,13 @@ class Lifecycle:
         self._provisioner.detach()
 
 
-class _Deaf:
-    """A handler for who only asks."""
+class _IgnoreEvents:
+    """A handler for clients that only send requests."""
 
     def on_events(self, events: list[JobEvent]) -> None:
         pass
 
-    def on_snapshot(self, jobs: list[dict[str, Any]]) -> None:
+    def on_snapshot(self, jobs: list[JobSummary]) -> None:
         pass
 
     def on_lost(self, reason: str) -> None:

@@ -56,7 +56,7 @@ def reap(
                 yield Reaped(instance, True, useless)
         except ExecutorsError as err:
             # That we cannot reach the agent says nothing of whether others do.
-            yield Reaped(instance, False, f"cannot be told: {err}")
+            yield Reaped(instance, False, f"its use is unknown: {err}")
 
 
 def _is_the_same(instance: Instance, config: RunConfig, environ: Mapping[str, str]) -> bool:
@@ -78,12 +78,12 @@ def _useless(instance: Instance, lifecycle: Lifecycle, config: RunConfig) -> tup
     if instance.state == "ended":
         return instance.reason, True
     if instance.state in ("ending", "suspended"):
-        # Whoever has queued it waits for it; if nobody does, it ends by its time-outs when it has begun.
+        # The user that has queued it waits for it; if nobody does, it ends by its time-outs when it has begun.
         return None, True
     if instance.state == "starting":
         return f"not up after {age:.0f} s: {instance.reason}" if late else None, True
     try:
-        [info] = lifecycle.observe("info")
+        info = lifecycle.observe()
     except AgentStartingError as err:
         return f"not up after {age:.0f} s: {err}" if late else None, True
     except EndingError:

@@ -18,7 +18,7 @@ from executors.render.names import (
     WISH_ANNOTATION,
 )
 from executors.render.operated import render_operated
-from executors.render.places import places_of
+from executors.render.places import pod_paths
 from executors.render.resource import render_resource
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
     "Profile",
     "Program",
     "owned_by",
-    "places_of",
     "pod_patch_problems",
+    "pod_paths",
     "render_direct",
     "render_operated",
     "render_resource",

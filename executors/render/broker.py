@@ -10,29 +10,28 @@ import posixpath
 import tomllib
 from typing import Any
 
-from executors.render.command import initial_program, words_of
+from executors.render.command import initial_program, is_plain_job, split_words
 from executors.render.minicluster import MiniCluster, Program
 from executors.render.names import BROKER_PORT, service_name
-from executors.render.places import Places, places_of
+from executors.render.places import PodPaths, places_for
 from executors.render.toml import toml_text
-from executors.schema import SPEC, quantity
-from executors.spec import Container, MiniClusterSpec
+from executors.schema import quantity
+from executors.spec import SPEC, Container, MiniClusterSpec
 
-#: Seconds that a broker takes for an attempt to reach its parent, before it looks the name up anew.
+#: Seconds that a broker takes for an attempt to reach its parent, before it looks the name up again.
 _CONNECT_TIMEOUT = "1s"
 
 
 def broker_config(cluster: MiniCluster, program: Program | None) -> str:
     """The text of broker.toml: ours, or the spec's own with what only we know put into it."""
     spec = cluster.spec
-    made = _defaults(cluster, places_of(spec, agent=program is not None))
+    made = _defaults(cluster, places_for(cluster, program))
     if spec.flux.broker_config:
         made = _merged(tomllib.loads(spec.flux.broker_config), made, spec.flux.container.mount_path)
     return toml_text(made)
 
 
-def _defaults(cluster: MiniCluster, places: Places) -> dict[str, Any]:
-    spec = cluster.spec
+def _defaults(cluster: MiniCluster, places: PodPaths) -> dict[str, Any]:
     hosts = broker_hosts(cluster)
     return {
         "bootstrap": {
@@ -43,15 +42,17 @@ def _defaults(cluster: MiniCluster, places: Places) -> dict[str, Any]:
             "hosts": [{"host": host} for host in hosts],
         },
         "resource": {"noverify": True, "config": [{"hosts": ",".join(hosts), **_rank_resources(cluster)}]},
-        **_scheduler(spec),
+        **_scheduler(cluster),
         "ingest": {"validator": {"plugins": ["jobspec", "feasibility"]}},
     }
 
 
-def _scheduler(spec: MiniClusterSpec) -> dict[str, Any]:
-    flux = spec.flux
+def _scheduler(cluster: MiniCluster) -> dict[str, Any]:
+    flux = cluster.spec.flux
     if flux.queue_policy:  # Fluxion's word, so Fluxion it is
         return {"sched-fluxion-qmanager": {"queue-policy": flux.queue_policy}}
+    if cluster.profile.of_resource and not flux.simple_scheduler:
+        return {}  # as upstream: Flux takes Fluxion where the image has it, and its own simple one otherwise
     name = "sched-simple" if flux.simple_scheduler else "sched-backfill"
     return {"modules": {"alternatives": {"sched": name}}}
 
@@ -60,13 +61,15 @@ def _merged(given: dict[str, Any], ours: dict[str, Any], view: str) -> dict[str,
     made = dict(given)
     certificate = {"curve_cert": ours["bootstrap"]["curve_cert"]}
     made["bootstrap"] = {**ours["bootstrap"], **given.get("bootstrap", {}), **certificate}
-    hosts = ",".join(one["host"] for one in made["bootstrap"]["hosts"])
+    hosts = ",".join(host["host"] for host in made["bootstrap"]["hosts"])
     resource = given.get("resource", {})
     # A path below the view is where upstream's operator would have put an R of its own; nobody does here.
     if "config" not in resource and resource.get("path", view).startswith(view):
         rest = {name: value for name, value in resource.items() if name != "path"}
         config = [{**one, "hosts": hosts} for one in ours["resource"]["config"]]
         made["resource"] = {**rest, **ours["resource"], "config": config}
+    # What can never run is refused, also where the user's words are about other things of the ingest.
+    made["ingest"] = {**ours["ingest"], **given.get("ingest", {})}
     for name in ours:
         made.setdefault(name, ours[name])
     return made
@@ -120,6 +123,16 @@ def unfinished(archive: str) -> str:
     return posixpath.join(directory, f".unfinished-{name}")
 
 
+def brokers_wanted(spec: MiniClusterSpec) -> int:
+    """The brokers without which an instance does not begin."""
+    return spec.min_size or spec.size
+
+
+def job_waits(cluster: MiniCluster) -> bool:
+    """Whether it is the command's job that waits for the brokers, in Flux's queue, and not the lead's broker."""
+    return cluster.profile.of_resource and is_plain_job(cluster.spec)
+
+
 def _connect_timeout(cluster: MiniCluster) -> str:
     given = cluster.spec.flux.connect_timeout
     # The CRD's default, which the API server fills in: nobody has chosen it.
@@ -131,9 +144,9 @@ def _connect_timeout(cluster: MiniCluster) -> str:
 def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
     """The argv of every broker; only the lead runs what follows the options, its initial program."""
     spec, flux = cluster.spec, cluster.spec.flux
-    places = places_of(spec, agent=program is not None)
-    prefix = words_of(spec.flux_container.commands.prefix) + [word for word in flux.wrap.split(",") if word]
-    quorum = 1 if program is not None else (spec.min_size or spec.size)
+    places = places_for(cluster, program)
+    prefix = split_words(spec.flux_container.commands.prefix) + [word for word in flux.wrap.split(",") if word]
+    quorum = 1 if program is not None or job_waits(cluster) else brokers_wanted(spec)
     attributes = {
         "broker.quorum": quorum,
         "tbon.connect_timeout": _connect_timeout(cluster),

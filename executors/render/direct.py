@@ -29,7 +29,7 @@ def render_direct(cluster: MiniCluster, program: Program | None, certificate: st
     """The Job, which is to own the others, then these: Secret, ConfigMap, Services, and the services' pod.
 
     ``program`` None: the spec's own command is what runs, and the Job is not suspended. ``certificate`` is the CURVE
-    certificate's text (`executors.provision.certificate`); it is in the Secret and nowhere else.
+    certificate's text (`executors.provision.kubernetes.certificate`); it is in the Secret and nowhere else.
     """
     made = _render(cluster, program, certificate)
     made[0]["metadata"]["annotations"][names.HASH_ANNOTATION] = spec_hash(cluster, program)
@@ -59,14 +59,14 @@ def owned_by(manifests: Sequence[Manifest], owner: Mapping[str, Any]) -> list[Ma
         "uid": owner["metadata"]["uid"],
     }
     return [
-        {**one, "metadata": {**one["metadata"], "ownerReferences": [reference]}}
-        for one in manifests
-        if (one["kind"], one["metadata"]["name"]) != (reference["kind"], reference["name"])
+        {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [reference]}}
+        for manifest in manifests
+        if (manifest["kind"], manifest["metadata"]["name"]) != (reference["kind"], reference["name"])
     ]
 
 
 def pod_patch_problems(cluster: MiniCluster, program: Program | None) -> list[str]:
-    """What ``run.podPatch`` would take from the brokers; its shape is right by now (`executors.schema.POD_PATCH`)."""
+    """What ``run.podPatch`` would take from the brokers; its shape is right by now (`executors.pod_patch`)."""
     template = unpatched_template(cluster, program, labels_of_brokers(cluster))
     return patch_problems(template, cluster.spec.pod_patch, GRACE_PERIOD)
 

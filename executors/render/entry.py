@@ -2,13 +2,16 @@
 
 Everything that varies reaches it by environment variables and arguments, so that nothing a user gives is pasted into a
 shell text. It is POSIX sh; hooks (shell texts of the user's, files in the ConfigMap) are sourced by the shell that runs
-it, which is bash where there are any, since upstream's users write them for bash. In a pod without volumes (`places`)
-this very text is in a variable, evaluated by what `call` gives, brings all files into their places, and begins anew.
+it, which is bash where there are any, since upstream's users write them for bash. Where our files are not mounted
+(`places`) this very text is in a variable, evaluated by what `call` returns. It writes all files to their places, and
+starts a second time from its own file.
 
     entry.sh broker ARGV...             the main container: ARGV is the whole broker command
     entry.sh beside ARGV...             a sidecar or service: hooks, then ARGV, if any
     entry.sh view                       init container: copies the view's Flux to the shared volume
     entry.sh batch FILE LOGS OPTION...  the lead's initial program of mode "batch": each line a job
+    entry.sh job held|now               the lead's initial program for a command: one job
+    entry.sh gone                       the last that a lead's broker runs after that
     entry.sh relay SECONDS              a stream to the agent, which may still be starting
     entry.sh probe                      liveness of the agent, on the lead
     entry.sh ready                      readiness of a resource's lead: whether its instance runs
@@ -31,6 +34,8 @@ TIMED = "FLUXOP_TIMED"
 SERVES = "FLUXOP_SERVES"
 NO_WAIT = "FLUXOP_NO_WAIT"
 ROOT = "FLUXOP_ROOT"
+#: Below it the texts of variables are written.
+TEXTS = "FLUXOP_TEXTS"
 #: Set where the MiniCluster is a resource, which suspends, drains and deletes may end without its being a failure.
 RESOURCE = "FLUXOP_RESOURCE"
 #: Where upstream's users look for the socket and for what they source (`/mnt/flux`).
@@ -39,14 +44,20 @@ SHARED = "FLUXOP_SHARED"
 COMPLETE = "FLUXOP_COMPLETE"
 #: Set where nobody is to find the socket.
 NO_SOCKET = "FLUXOP_NO_SOCKET"
-#: Our texts, in a pod without volumes.
+#: Brokers that have to be there before a resource's instance counts as ready; where the broker itself waits for fewer.
+QUORUM = "FLUXOP_QUORUM"
+#: The jobspec of a resource's command, where it is one job; not a word of the command line, which Flux logs.
+JOB = "FLUXOP_JOB"
+#: Our texts, where they are not mounted.
 ENTRY = "FLUXOP_ENTRY"
 BROKER = "FLUXOP_BROKER"
 AGENT = "FLUXOP_AGENT"
+#: What of it is beyond what one variable takes.
+AGENT_REST = "FLUXOP_AGENT_REST"
 SHELL = "FLUXOP_SHELL"
 CURVE = "FLUXOP_CURVE"
 
-#: As the agent (`executors.agent.server`) calls the file.
+#: As the agent (`executors.agent.protocol.server`) calls the file.
 SERVED = "served"
 #: Seconds that a follower which is told to end leaves to its lead. When a whole MiniCluster is deleted, the lead ends
 #: the jobs, the followers' tasks too, and then the followers; a follower that left at once would take its tasks along.
@@ -61,7 +72,7 @@ _LAST_WAIT = 6
 
 _SCRIPT = r"""#!/bin/sh
 # Start of every container of a MiniCluster. Nothing is filled into this text.
-files=${FLUXOP_ROOT:-}@FILES@ secret=${FLUXOP_ROOT:-}@SECRET@ state=${FLUXOP_ROOT:-}@STATE@
+files=${FLUXOP_TEXTS:-}@FILES@ secret=${FLUXOP_TEXTS:-}@SECRET@ state=${FLUXOP_ROOT:-}@STATE@
 index=${JOB_COMPLETION_INDEX:-0}
 
 say() { printf 'minicluster: %s\n' "$*" >&2; }
@@ -78,22 +89,26 @@ hook() {
     fi
 }
 
-# In a pod without volumes our files come as variables. A relay may be here before the container's own command, so
-# each is written aside and moved into its place, this script last.
+# Where our files are not mounted they come as variables. A relay or a probe may be here before the container's own
+# command, so each is written aside and moved into its place, this script last.
 unpack() {
     cure="give the container any volume (scratch: {emptyDir: true, path: /scratch}), and ours come by volumes too"
     umask 077
     if ! mkdir -p "$files" "$secret" "$state"; then
-        say "$FLUXOP_ROOT cannot be written by user $(id -u); $cure"
+        say "$FLUXOP_TEXTS cannot be written by user $(id -u); $cure"
         exit 1
     fi
     printf %s "$FLUXOP_CURVE" >"$secret/$$" && mv "$secret/$$" "$secret/@KEY@" &&
         printf %s "$FLUXOP_BROKER" >"$files/$$" && mv "$files/$$" "$files/broker.toml" &&
-        printf %s "$FLUXOP_AGENT" | base64 -d >"$files/$$" && mv "$files/$$" "$files/agent.pyz" &&
-        printf %s "$FLUXOP_SHELL" >"$files/$$" && mv "$files/$$" "$files/shell.lua" &&
+        { [ -z "${FLUXOP_AGENT:-}" ] || unpack_agent; } &&
         printf %s "$FLUXOP_ENTRY" >"$files/$$" && mv "$files/$$" "$files/entry.sh" && return
-    say "our files could not be written to $FLUXOP_ROOT, for which the image needs base64; $cure"
+    say "our files could not be written to $FLUXOP_TEXTS, for which the image needs base64; $cure"
     exit 1
+}
+
+unpack_agent() {
+    printf %s "$FLUXOP_AGENT" "${FLUXOP_AGENT_REST:-}" | base64 -d >"$files/$$" && mv "$files/$$" "$files/agent.pyz" &&
+        printf %s "$FLUXOP_SHELL" >"$files/$$" && mv "$files/$$" "$files/shell.lua"
 }
 
 # Flux's commands, from the view where there is one; a home that can be written to.
@@ -119,6 +134,7 @@ broker() {
     told=
     child=
     explainer=
+    gone=
     trap told_to_end TERM INT HUP
     prepare
     if ! mkdir -p -m 700 "$state/flux"; then
@@ -202,7 +218,7 @@ END
 }
 
 # A resource's follower whose broker ends well has been ended by its lead: for good as a rule, and then the Job ends
-# this pod too, which has not failed; or its lead begins anew, and then so must this one.
+# this pod too, which has not failed; or its lead begins again, and then so must this one.
 follower_ended() {
     if [ "${code:-1}" = 0 ] && [ -z "$told" ] && [ -n "${FLUXOP_RESOURCE:-}" ]; then
         trap 'exit 0' TERM
@@ -213,7 +229,7 @@ follower_ended() {
 }
 
 # Whether this lead is there for clients, and none has come yet (the agent makes the file for the first); or runs the
-# command of a resource, which is begun anew.
+# command of a resource, which is begun again.
 unserved() {
     [ "$index" = 0 ] || return 1
     [ -n "${FLUXOP_RESOURCE:-}" ] || { [ -n "${FLUXOP_SERVES:-}" ] && [ ! -e "$state/agent/@SERVED@" ]; }
@@ -345,6 +361,16 @@ ends_already() {
 run() {
     begin=$(date +%s)
     if [ -n "$told" ]; then code=143; return; fi
+    if leaves_nothing; then
+        FLUXOP_MAIN=$$
+        export FLUXOP_MAIN
+        trap 'gone=1' USR1
+        for word; do
+            shift
+            set -- "$@" "$word"
+            case $word in -Sbroker.quorum=*) set -- "$@" "-Sbroker.rc3_path=/bin/sh $files/entry.sh gone" ;; esac
+        done
+    fi
     "$@" &
     child=$!
     # A signal may have come between the two.
@@ -354,11 +380,34 @@ run() {
         wait "$child"
         code=$?
         kill -0 "$child" 2>/dev/null || break
+        if [ -n "$gone" ]; then
+            # Its programs first, which would complain of its end, as it would of theirs.
+            kill -STOP "$child"
+            kill -KILL $(cat /proc/"$child"/task/*/children) 2>/dev/null
+            kill -KILL "$child"
+            wait "$child" 2>/dev/null
+            code=$(cat "$state/flux/code" 2>/dev/null || echo 1)
+            break
+        fi
     done
     [ -z "${FLUXOP_TIMED:-}" ] || say "the broker ran for $(($(date +%s) - begin)) s"
     if [ "$code" != 0 ] && [ -z "$told" ] && [ "$index" = 0 ]; then
         say "the broker ended with $code; this is Flux $(flux --version 2>&1 | sed -n "s/^commands:[[:space:]]*//p")"
     fi
+}
+
+# Whether a lead's broker may go as it is when its followers have: the command was one job, nothing is saved, and nobody
+# has given this image something to do at the end.
+leaves_nothing() {
+    [ "$index" = 0 ] && [ -n "${FLUXOP_QUORUM:-}" ] || return 1
+    for one in /etc/flux/rc3.d/* /usr/etc/flux/rc3.d/* /etc/flux/modprobe/rc3.d/*; do [ ! -e "$one" ] || return 1; done
+}
+
+# What the lead's broker runs when its followers have ended, in place of the Python program that unloads its modules one
+# by one, for a quarter of a second: it is killed instead.
+gone() {
+    kill -USR1 "$FLUXOP_MAIN"
+    exec sleep 60
 }
 
 beside() {
@@ -408,6 +457,40 @@ batch() {
     exit "$worst"
 }
 
+# One job of this environment, directory and limits, as `flux run` makes it, and its end. It is submitted while brokers
+# still join, and held until they have. Flux does not check it: the program that does takes as long as all of this.
+job() {
+    urgency=16
+    [ "$1" = now ] || urgency=0
+    id=$(flux python -S -E -c '
+import json, os, resource, sys
+spec = json.loads(os.environ["FLUXOP_JOB"])
+limits = {}
+for name in ("cpu", "fsize", "data", "stack", "core", "nofile", "as", "rss", "nproc"):
+    limits[name] = resource.getrlimit(getattr(resource, "RLIMIT_" + name.upper()))[0]
+system = spec["attributes"]["system"]
+system["environment"] = {name: value for name, value in os.environ.items() if name != "FLUXOP_JOB"}
+system["cwd"] = os.getcwd()
+system["shell"]["options"]["rlimit"] = limits
+json.dump(spec, sys.stdout)
+' | flux job submit --flags=novalidate --urgency="$urgency") || exit 1
+    if [ "$urgency" = 0 ]; then
+        (until enough; do sleep 0.05; done; flux job urgency "$id" default) >/dev/null 2>&1 &
+    fi
+    # A broker that ends its initial program tells the shell, and that the program that it waits for.
+    trap '[ -z "$child" ] || kill -TERM "$child"' HUP TERM INT
+    child=
+    flux job attach "$id" &
+    child=$!
+    while :; do
+        wait "$child"
+        code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    echo "$code" >"$state/flux/code"
+    exit "$code"
+}
+
 # Before there is an agent, while its supervisor starts a new one, and on followers there is nothing to complain of.
 probe() {
     [ "$index" = 0 ] && [ -S "$state/agent/agent.sock" ] || exit 0
@@ -430,12 +513,24 @@ ready() {
     export FLUX_URI
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
         if [ -S "$state/flux/local" ]; then
-            case $(timeout 5 flux uptime 2>/dev/null) in *" run "*) exit 0 ;; esac
+            ! enough || exit 0
         fi
         sleep 0.3
     done
     echo "the instance does not run yet; it waits for its quorum of brokers"
     exit 1
+}
+
+# Whether the instance runs, and as many brokers have joined as the spec asks for. Ranks may go again.
+enough() {
+    uptime=$(timeout 5 flux uptime 2>/dev/null)
+    case $uptime in *" run "*) ;; *) return 1 ;; esac
+    [ -n "${FLUXOP_QUORUM:-}" ] && [ ! -e "$state/flux/joined" ] || return 0
+    size=${uptime##*,  size }
+    size=${size%%[!0-9]*}
+    offline=0
+    case $uptime in *" offline"*) offline=${uptime%% offline*} offline=${offline##*[!0-9]} ;; esac
+    [ $((size - offline)) -ge "$FLUXOP_QUORUM" ] && : >"$state/flux/joined"
 }
 
 # What an exec from outside starts: a stream to the agent.
@@ -450,13 +545,13 @@ if [ -n "${FLUXOP_ENTRY:-}" ]; then
     trap 'exit "$code"' TERM INT HUP
     [ -s "$files/entry.sh" ] || (unpack) || exit
     # A new program, so that the certificate is in no process' environment.
-    unset FLUXOP_ENTRY FLUXOP_BROKER FLUXOP_AGENT FLUXOP_SHELL FLUXOP_CURVE
+    unset FLUXOP_ENTRY FLUXOP_BROKER FLUXOP_AGENT FLUXOP_AGENT_REST FLUXOP_SHELL FLUXOP_CURVE
     exec /bin/sh "$files/entry.sh" "$@"
 fi
 role=$1
 shift
 case $role in
-broker | beside | view | batch | probe | ready | relay) "$role" "$@" ;;
+broker | beside | view | batch | job | gone | probe | ready | relay) "$role" "$@" ;;
 *) say "unknown role $role"; exit 1 ;;
 esac
 """

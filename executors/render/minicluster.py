@@ -20,7 +20,7 @@ class PodUser:
 
 @dataclass(frozen=True)
 class Profile:
-    """For whom a MiniCluster is rendered: a run of ours (direct mode), or a resource's user (our Flux Operator), who
+    """For whom a MiniCluster is rendered: our run (direct mode), or a resource's user (our Flux Operator), who
     relies on what upstream's operator gives: names, labels, tasks, files, and the image's own user."""
 
     #: Whether it is a MiniCluster resource.
@@ -63,5 +63,5 @@ class Program:
     max_lifetime: float
     #: Kubernetes removes what is left so long after the end.
     ttl: float
-    #: What Flux's shell does for a job, on every node (`executors.agent.flux_shell`); "": nothing.
+    #: What Flux's shell does for a job, on every node (`executors.agent.flux.shell`); "": nothing.
     shell_text: str = field(default="", repr=False)

@@ -5,11 +5,11 @@ How a MiniCluster ends (exit codes of the main container, see `entry.py`):
 - the lead ends with 0: index 0 has succeeded, and with it the Job (successPolicy);
 - the lead ends with anything else: the Job fails at once, with that code (podFailurePolicy);
 - the lead of a MiniCluster resource is told to end, as when it is suspended, its pod is deleted or its node drained: it
-  ends with `UNSERVED`, which does not count, and the next lead begins anew when it may;
+  ends with `UNSERVED`, which does not count, and the next lead begins again when it may;
 - the lead of a run is told to end before it has served anybody, as when the Job is suspended again (Kueue) or its node
   is drained: the same;
-- a follower ends with `FOLLOWER_ENDED`, or is killed: its pod is made anew (backoffLimitPerIndex times);
-- the lead is killed or its node is lost: its pod is made anew too, finds by the count of failures that it is not the
+- a follower ends with `FOLLOWER_ENDED`, or is killed: its pod is made again (backoffLimitPerIndex times);
+- the lead is killed or its node is lost: its pod is made again too, finds by the count of failures that it is not the
   first, ends with `LEAD_LOST`, and the Job fails. Evictions (DisruptionTarget) are not left out of that count, or the
   new lead could not tell.
 """
@@ -26,14 +26,14 @@ from executors.render.broker import broker_config
 from executors.render.command import hook_file
 from executors.render.entry import ENTRY_SCRIPT
 from executors.render.minicluster import MiniCluster, Program
-from executors.render.places import MOUNTED, places_of
-from executors.render.pod import AGENT_KEY, pod_template
+from executors.render.places import MOUNTED, pod_paths
+from executors.render.pod import AGENT_KEY, AGENT_REST_KEY, LONGEST_VARIABLE, pod_template
 
 Manifest = dict[str, Any]
 
-#: Times that a follower's pod is made anew.
+#: Times that a follower's pod is made again.
 _FOLLOWER_RESTARTS = 20
-#: Exit codes that a follower's container may have and its pod be made anew: ours, not started (runc), killed.
+#: Exit codes that a follower's container may have and its pod be made again: ours, not started (runc), killed.
 _RESTARTED = (names.FOLLOWER_ENDED, 128, 137)
 #: Seconds; the CRD's default of deadlineSeconds.
 _DEADLINE = 31500000
@@ -133,10 +133,10 @@ def config_map(cluster: MiniCluster, program: Program | None) -> Manifest:
     if program is not None:
         data[names.SHELL_KEY] = program.shell_text
         agent = base64.b64encode(program.agent).decode()
-        if places_of(cluster.spec, agent=True) is MOUNTED:
+        if pod_paths(cluster.spec, agent=True) is MOUNTED:
             made["binaryData"] = {"agent.pyz": agent}
         else:  # a variable is a text
-            data[AGENT_KEY] = agent
+            data[AGENT_KEY], data[AGENT_REST_KEY] = agent[:LONGEST_VARIABLE], agent[LONGEST_VARIABLE:]
     return made
 
 

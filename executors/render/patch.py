@@ -29,12 +29,12 @@ _LISTS: dict[str, tuple[str, Mapping[str, str]]] = {
 }
 _DIRECTIVE = "$patch"
 _DIRECTIVES = ("delete", "merge", "replace")
-#: Of a container of ours that a patch may give or change.
+#: Of our containers, what a patch may give or change.
 _ADDABLE = (
     "env", "envFrom", "ports", "resizePolicy", "resources", "securityContext", "terminationMessagePath",
     "terminationMessagePolicy", "volumeDevices", "volumeMounts",
 )  # fmt: skip
-#: Fields of a container of ours that the spec has.
+#: Fields of our containers that the spec has.
 _IN_THE_SPEC = {
     "command": "command", "image": "image", "imagePullPolicy": "imagePullPolicy", "lifecycle": "lifeCycle",
     "resources": "resources", "workingDir": "workingDir",
@@ -88,7 +88,7 @@ def _merged_list(there: list[Any], change: list[Any], key: str, inner: Mapping[s
 
 
 def patch_problems(template: Object, patch: Mapping[str, Any], grace: int, path: str = "run.podPatch") -> list[str]:
-    """What of a patch of the right shape (`executors.schema.POD_PATCH`) would take from the brokers what they need.
+    """What of a patch of the right shape (`executors.pod_patch.POD_PATCH`) would take from the brokers what they need.
 
     ``grace``: the least terminationGracePeriodSeconds.
     """
@@ -107,7 +107,7 @@ def patch_problems(template: Object, patch: Mapping[str, Any], grace: int, path:
                     found += _envfrom_problems(one.get("envFrom", []), f"{where}.envFrom")
             else:
                 found += _stranger_problems(template["spec"], field, one["name"], where)
-    taken = {one["name"] for one in template["spec"].get("volumes", [])}
+    taken = {volume["name"] for volume in template["spec"].get("volumes", [])}
     for at, one in enumerate(spec.get("volumes", [])):
         if one["name"] in taken or one["name"].endswith("-entrypoint"):
             where = f"{path}.spec.volumes[{at}].name"
@@ -187,31 +187,31 @@ def _stranger_problems(spec: Mapping[str, Any], field: str, name: str, path: str
     if any(one["name"] == name for one in spec.get(other, [])):
         yield f"{path}.name: {name!r} is in {other} of the pods; patch it there"
     elif field == "containers":
-        there = ", ".join(one["name"] for one in spec["containers"])
+        there = ", ".join(container["name"] for container in spec["containers"])
         yield (
-            f"{path}.name: {name!r} is no container of the pods, which have {there} (minicluster.containers[].name); "
-            "what runs beside the brokers goes into minicluster.containers, or it would keep the pods from ending"
+            f"{path}.name: {name!r} is not a container of the pods; they have {there} (minicluster.containers[].name); "
+            "put it into minicluster.containers, because here it would keep the pods from ending"
         )
 
 
 def _container_problems(there: Mapping[str, Any], given: Mapping[str, Any], path: str) -> Iterator[str]:
-    """A container of ours, or of the spec's."""
+    """One of our containers, or of the spec's."""
     for name in given:
         if name != "name" and name not in _ADDABLE:
             home = _IN_THE_SPEC.get(name)
             cure = f"give it in minicluster.containers[].{home}" if home else "leave it out"
-            yield f"{path}.{name}: cannot be changed in a container that is there for the brokers; {cure}"
+            yield f"{path}.{name}: cannot be changed in a container of the brokers; {cure}"
     resources = given.get("resources", {})  # null, too, would take requests and limits away
     if not isinstance(resources, Mapping) or set(resources) - {"claims"}:
         yield (
-            f"{path}.resources: claims alone can be given here; requests and limits are what Flux offers to jobs: give "
+            f"{path}.resources: only claims can be given here; requests and limits are what Flux offers to jobs: give "
             "them in minicluster.containers[].resources"
         )
     variables = {one["name"] for one in there.get("env", [])}
     for at, one in enumerate(given.get("env", [])):
         if one["name"] in variables or _OUR_VARIABLE.fullmatch(str(one["name"])):
             cure = "leave it out, or change it in minicluster.containers[].environment"
-            yield f"{path}.env[{at}].name: {one['name']!r} is set already, or is one of ours; {cure}"
+            yield f"{path}.env[{at}].name: {one['name']!r} is set already, or is reserved; {cure}"
     there_already = {plain_path(one["mountPath"]): one["name"] for one in there.get("volumeMounts", [])}
     ours = [path for path, name in there_already.items() if name in _OUR_VOLUMES or name.endswith("-entrypoint")]
     for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):

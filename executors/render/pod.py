@@ -8,11 +8,11 @@ from typing import Any
 
 from executors.api_rules import is_below, plain_path
 from executors.render import entry, names
-from executors.render.broker import broker_command
-from executors.render.command import command_words, initial_program
+from executors.render.broker import broker_command, brokers_wanted, job_waits
+from executors.render.command import command_words, initial_program, jobspec
 from executors.render.minicluster import MiniCluster, Profile, Program
 from executors.render.patch import patched
-from executors.render.places import MOUNTED, Places, has_texts, places_of
+from executors.render.places import MOUNTED, UNMOUNTED, PodPaths, has_texts, places_for
 from executors.render.security import container_security, pod_security
 from executors.render.volumes import mounts_of, volumes_of
 from executors.spec import DEFAULT_IMAGE, Container
@@ -33,10 +33,16 @@ READINESS: dict[str, int] = {"periodSeconds": 10, "timeoutSeconds": 15, "failure
 
 #: Of the ConfigMap: the agent as a text.
 AGENT_KEY = "agent.base64"
+AGENT_REST_KEY = "agent.base64.rest"
+#: Characters of a variable. Linux takes 128 KiB as one, with its name.
+LONGEST_VARIABLE = 96 * 1024
 _STATE_VOLUME = "flux-state"
 _SECRET_VOLUME = "flux-curve"
 _VIEW_VOLUME = "flux-view"
 _WISH_VOLUME = "flux-wish"
+_MUNGE_VOLUME = "flux-munge"
+#: Where munged looks for its key, munge.key.
+_MUNGE = "/etc/munge"
 #: Cluster Autoscaler and Karpenter leave such pods where they are.
 _STAY = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 _FAILURES_FIELD = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
@@ -60,12 +66,13 @@ def unpatched_template(cluster: MiniCluster, program: Program | None, labels: Ma
         "subdomain": names.service_name(cluster),
         "shareProcessNamespace": spec.share_process_namespace,
     }
-    if places_of(spec, agent=program is not None) is MOUNTED:
-        made["volumes"] = [*_own_volumes(cluster), *volumes_of(spec.containers)]
+    volumes = [*_own_volumes(cluster, places_for(cluster, program)), *volumes_of(spec.containers)]
+    if volumes:
+        made["volumes"] = volumes
     init = ([] if spec.flux.container.disable else [_view(cluster)]) + sidecars
     if init:
         made["initContainers"] = init
-    secrets = [one.image_pull_secret for one in spec.containers]
+    secrets = [container.image_pull_secret for container in spec.containers]
     if not spec.flux.container.disable:
         secrets.append(spec.flux.container.image_pull_secret)
     _pull_secrets(made, secrets)
@@ -85,11 +92,11 @@ def _with_host_network(cluster: MiniCluster, program: Program | None, template: 
     spec = template["spec"]
     [main] = spec["containers"]
     command = list(main["command"])
-    config = places_of(cluster.spec, agent=program is not None).broker_config
+    config = places_for(cluster, program).broker_config
     # Kubernetes puts the variable's value in its place.
     command.insert(command.index(config) + 1, f"-Shostname={cluster.name}-$(JOB_COMPLETION_INDEX)")
     ports = [*main.get("ports", []), {"containerPort": names.BROKER_PORT, "protocol": "TCP"}]
-    main = {**main, "command": command, "ports": list({one["containerPort"]: one for one in ports}.values())}
+    main = {**main, "command": command, "ports": list({port["containerPort"]: port for port in ports}.values())}
     return {**template, "spec": {"dnsPolicy": "ClusterFirstWithHostNet", **spec, "containers": [main]}}
 
 
@@ -102,7 +109,7 @@ def services_pod(cluster: MiniCluster, labels: Mapping[str, str]) -> dict[str, A
     offset = len(spec.containers)
     made = _pod_spec(cluster)
     volumes = volumes_of(spec.services)
-    if any(_wrapped(one) for one in spec.services):
+    if any(_wrapped(service) for service in spec.services):
         volumes = [_files_volume(cluster), {"name": _STATE_VOLUME, "emptyDir": {}}, *volumes]
     made |= {
         "containers": [_beside(cluster, offset + at, one, has_flux=False) for at, one in enumerate(spec.services)],
@@ -112,7 +119,7 @@ def services_pod(cluster: MiniCluster, labels: Mapping[str, str]) -> dict[str, A
     }
     if volumes:
         made["volumes"] = volumes
-    _pull_secrets(made, [one.image_pull_secret for one in spec.services])
+    _pull_secrets(made, [service.image_pull_secret for service in spec.services])
     metadata = {
         "name": name,
         "namespace": cluster.namespace,
@@ -219,13 +226,14 @@ def _view_variables(cluster: MiniCluster) -> dict[str, str]:
 def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
     spec = cluster.spec
     container = spec.flux_container
-    places = places_of(spec, agent=program is not None)
+    places = places_for(cluster, program)
     made = _container(names.flux_container_name(cluster), container, cluster.profile)
     made["command"] = _entry(places, container, "broker", broker_command(cluster, program))
     ours = {
-        # For whoever looks into the pod; the entry script takes it away from the broker.
+        # For users that look into the pod; the entry script takes it away from the broker.
         "FLUX_URI": places.broker_uri,
         entry.ROOT: places.root,
+        entry.TEXTS: places.texts,
         entry.CONTAINER: str(spec.flux_index),
         entry.ARCHIVE: spec.archive_path,
         entry.STRICT: "1" if spec.logging.strict else "",
@@ -237,21 +245,21 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
     }
     if cluster.profile.of_resource:
         ours |= _resource_variables(cluster)
+        if job_waits(cluster):
+            [text] = _plain([jobspec(spec)])
+            ours |= {entry.QUORUM: str(brokers_wanted(spec)), entry.JOB: text}
     failures = {"name": entry.FAILURES, "valueFrom": {"fieldRef": {"fieldPath": _FAILURES_FIELD}}}
     made["env"] = [*_env(container, spec.flux.environment, ours), failures]
-    if places is MOUNTED:
-        secret = {"name": _SECRET_VOLUME, "mountPath": MOUNTED.secret, "readOnly": True}
-        ours_mounted = [_files_mount(cluster), _state_mount(), *_view_mounts(cluster), secret]
-        if _may_shrink(cluster):
-            wish = {"name": _WISH_VOLUME, "mountPath": posixpath.dirname(MOUNTED.wish), "readOnly": True}
-            ours_mounted.append(wish)
-        made["volumeMounts"] = [*ours_mounted, *mounts_of(container)]
-    else:
-        made["env"] += _texts(cluster)
+    mounts = [*_own_mounts(cluster, places), *mounts_of(container)]
+    if mounts:
+        made["volumeMounts"] = mounts
+    if places is not MOUNTED:
+        made["env"] += _texts(cluster, program)
     if program is not None:
         made["livenessProbe"] = {"exec": {"command": entry.call("probe")}, **LIVENESS}
     if cluster.profile.of_resource:
-        made["readinessProbe"] = {"exec": {"command": ["/bin/sh", MOUNTED.entry, "ready"]}, **READINESS}
+        # By whichever way our script comes; a file of it may not be written yet.
+        made["readinessProbe"] = {"exec": {"command": entry.call("ready")}, **READINESS}
     return made
 
 
@@ -270,6 +278,11 @@ def _resource_variables(cluster: MiniCluster) -> dict[str, str]:
     }
 
 
+def _munge_secret(cluster: MiniCluster) -> str:
+    """The name of a resource's Secret with a munge key; "" where there is none."""
+    return str(cluster.spec.document.get("flux", {}).get("mungeSecret") or "") if cluster.profile.of_resource else ""
+
+
 def _may_shrink(cluster: MiniCluster) -> bool:
     return cluster.profile.of_resource and cluster.spec.max_size > 1
 
@@ -284,10 +297,12 @@ def _is_shared(cluster: MiniCluster) -> bool:
     return cluster.profile.of_resource and not any(one == place or is_below(one, [place]) for one in taken)
 
 
-def _texts(cluster: MiniCluster) -> list[dict[str, Any]]:
-    """Our files as variables, for a pod without volumes."""
+def _texts(cluster: MiniCluster, program: Program | None) -> list[dict[str, Any]]:
+    """Our files as variables, where they are not mounted."""
     config = names.config_map_name(cluster)
-    keys = {entry.ENTRY: "entry.sh", entry.BROKER: "broker.toml", entry.AGENT: AGENT_KEY, entry.SHELL: names.SHELL_KEY}
+    keys = {entry.ENTRY: "entry.sh", entry.BROKER: "broker.toml"}
+    if program is not None:
+        keys |= {entry.AGENT: AGENT_KEY, entry.AGENT_REST: AGENT_REST_KEY, entry.SHELL: names.SHELL_KEY}
     made = [
         {"name": name, "valueFrom": {"configMapKeyRef": {"name": config, "key": key}}} for name, key in keys.items()
     ]
@@ -329,7 +344,7 @@ def _wrapped(container: Container) -> bool:
     return not container.no_wrap_entrypoint and (bool(container.command) or has_texts(container.commands))
 
 
-def _entry(places: Places, container: Container, role: str, words: list[str]) -> list[str]:
+def _entry(places: PodPaths, container: Container, role: str, words: list[str]) -> list[str]:
     if places is not MOUNTED:
         return entry.call(role, *_plain(words))
     shell = "/bin/bash" if has_texts(container.commands) else "/bin/sh"
@@ -337,7 +352,7 @@ def _entry(places: Places, container: Container, role: str, words: list[str]) ->
 
 
 def _plain(words: list[str]) -> list[str]:
-    """Kubernetes itself would replace $(NAME) in a command; $$ stands for $."""
+    """Kubernetes itself would replace $(NAME) in a command or a variable; $$ stands for $."""
     return [word.replace("$", "$$") for word in words]
 
 
@@ -361,19 +376,39 @@ def _view(cluster: MiniCluster) -> dict[str, Any]:
 # -- our own volumes
 
 
-def _own_volumes(cluster: MiniCluster) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = [
-        _files_volume(cluster),
-        {"name": _STATE_VOLUME, "emptyDir": {}},
+def _own_volumes(cluster: MiniCluster, places: PodPaths) -> list[dict[str, Any]]:
+    """All that is not below ``places``' roots."""
+    if places is UNMOUNTED:
+        return []
+    made: list[dict[str, Any]] = [{"name": _STATE_VOLUME, "emptyDir": {}}]
+    if places is MOUNTED:
         # Without fsGroup it is root's, so that its readers need the mode; only the broker's container mounts it.
-        {"name": _SECRET_VOLUME, "secret": {"secretName": names.secret_name(cluster), "defaultMode": 0o444}},
-    ]
+        secret = {"secretName": names.secret_name(cluster), "defaultMode": 0o444}
+        made = [_files_volume(cluster), *made, {"name": _SECRET_VOLUME, "secret": secret}]
     if _is_shared(cluster):
         made.append({"name": _VIEW_VOLUME, "emptyDir": {}})
+    if _munge_secret(cluster):
+        secret = {"secretName": _munge_secret(cluster), "defaultMode": 0o400}
+        made.append({"name": _MUNGE_VOLUME, "secret": secret})
     if _may_shrink(cluster):
         field = {"fieldPath": f"metadata.annotations['{names.WISH_ANNOTATION}']"}
         items = [{"path": posixpath.basename(MOUNTED.wish), "fieldRef": field}]
         made.append({"name": _WISH_VOLUME, "downwardAPI": {"items": items}})
+    return made
+
+
+def _own_mounts(cluster: MiniCluster, places: PodPaths) -> list[dict[str, Any]]:
+    """Those of the broker's container."""
+    if places is UNMOUNTED:
+        return []
+    made = [_state_mount(), *_view_mounts(cluster)]
+    if places is MOUNTED:
+        secret = {"name": _SECRET_VOLUME, "mountPath": MOUNTED.secret, "readOnly": True}
+        made = [_files_mount(cluster), *made, secret]
+    if _munge_secret(cluster):
+        made.append({"name": _MUNGE_VOLUME, "mountPath": _MUNGE, "readOnly": True})
+    if _may_shrink(cluster):
+        made.append({"name": _WISH_VOLUME, "mountPath": posixpath.dirname(MOUNTED.wish), "readOnly": True})
     return made
 
 

@@ -1,4 +1,4 @@
-"""Endpoints (values that a provisioner gives) and what a stream can do."""
+"""Endpoints (values that a provisioner returns) and what a stream can do."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ class UnixEndpoint:
 
 
 @dataclass(frozen=True)
-class ProcessEndpoint:
-    """A program whose stdin and stdout are the stream (the agent's relay, perhaps behind ssh or kubectl)."""
-
-    argv: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class PodExecEndpoint:
     """A program in a container of a pod, started by Kubernetes' exec; its stdin and stdout are the stream.
 
@@ -38,7 +31,7 @@ class PodExecEndpoint:
     tty: bool = False
 
 
-Endpoint = UnixEndpoint | ProcessEndpoint | PodExecEndpoint
+Endpoint = UnixEndpoint | PodExecEndpoint
 
 
 class ProgramEnded(OSError):
@@ -59,4 +52,4 @@ class Stream(Protocol):
         """
 
     def close(self) -> None:
-        """End the stream, waking whoever waits in it. Never raises; may be called twice."""
+        """End the stream, waking a thread that waits in it. Never raises; may be called twice."""

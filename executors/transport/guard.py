@@ -42,7 +42,7 @@ class Guard:
                 self.release()
 
     def wake(self) -> None:
-        """Make whoever waits return."""
+        """Make a thread that waits return."""
 
     def release(self) -> None:
         """Close the descriptors."""

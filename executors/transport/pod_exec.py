@@ -22,7 +22,7 @@ from executors.errors import ExecutorsError
 from executors.kube import Api, ApiError, ForbiddenError, UnreachableError, connect
 from executors.kube.access import Credentials
 from executors.kube.api import end_connection
-from executors.kube.errors import error_of
+from executors.kube.errors import parse_error
 from executors.kube.exec_frames import SUBPROTOCOLS, Channels, close_stdin_message, resize_message, stdin_message
 from executors.kube.patience import Patience
 from executors.kube.proxies import ProxyRefusedError
@@ -41,7 +41,7 @@ _AGAIN_LIMIT = 20.0
 #: Seconds that a send may make no progress at all before the stream counts as cut.
 _SEND_LIMIT = 60.0
 _PIECE = 256 * 1024
-#: Bytes of input in one message; the far side holds one whole.
+#: Bytes of input in one message; the receiver keeps each whole.
 _MESSAGE = 64 * 1024
 #: The library writes all headers, the credentials among them, and all frames to its logger.
 _SILENT = logging.getLogger("executors.transport.websocket")
@@ -207,7 +207,7 @@ class PodTerminal(PodExecStream):
             self._send([close_stdin_message()])
 
     def exit_code(self) -> int:
-        """After the end of what `receive` gives. Raises ProgramEnded where it could not be run."""
+        """After the end of what `receive` returns. Raises ProgramEnded where it could not be run."""
         code = self._channels.exit_code()
         if code is None:
             raise ProgramEnded(self._channels.failure() or "the stream ended without the program's exit code")
@@ -319,7 +319,7 @@ def _shake_hands(credentials: Credentials, endpoint: PodExecEndpoint) -> _Opened
         if isinstance(answer, Response) and answer.status_code != 101:
             what = f"exec in pod {endpoint.namespace}/{endpoint.pod}"
             wait = answer.headers.get("Retry-After")
-            raise error_of(answer.status_code, bytes(answer.body or b""), what, retry_after=wait)
+            raise parse_error(answer.status_code, bytes(answer.body or b""), what, retry_after=wait)
         if protocol.handshake_exc is not None:
             raise StreamRefused(f"the API server does not speak websockets here: {protocol.handshake_exc}")
         if protocol.subprotocol is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,13 +30,3 @@ def changed_since(inherited: Mapping[str, str]) -> dict[str, str | None]:
     changed: dict[str, str | None] = {name: value for name, value in os.environ.items() if inherited.get(name) != value}
     changed.update((name, None) for name in inherited if name not in os.environ)
     return changed
-
-
-def remove_scratch(paths: Iterable[Path]) -> None:
-    """Remove files and directories of a job that has ended, as far as that can be."""
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()

@@ -1,4 +1,4 @@
-"""Which step a job takes, and for each faster one why not that. Pure: `choose` sees facts, `facts_of` gathers them."""
+"""Which step a job takes, and for each faster one why not. `choose_step` is pure; `job_traits` gathers what it sees."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 
 @dataclass(frozen=True)
-class Facts:
+class JobTraits:
     """What matters for the choice. ``kind`` is the rule's; every other is a reason for a nested Snakemake."""
 
     kind: str = "shell"
@@ -31,13 +31,13 @@ class Facts:
 
 
 #: From the fastest to the one that is right for everything.
-STEPS = ("shell", "script", "snakemake")
+STEPS = ("shell", "script", "warm", "snakemake")
 #: Kinds of rules that Snakemake's local executor runs by one process that its main process starts.
 _BY_SCRIPT = ("script", "wrapper")
 
 
 @dataclass(frozen=True)
-class Choice:
+class StepChoice:
     """A step's name, and for each faster one why it is not that."""
 
     step: str
@@ -69,24 +69,29 @@ _REASONS = (
 )
 
 
-def choose(facts: Facts, setting: str) -> Choice:
-    """``setting`` is auto or a step; a job never takes a step that it cannot take, nor a faster one than asked for."""
+def choose_step(facts: JobTraits, setting: str, no_server: str = "") -> StepChoice:
+    """``setting`` is auto or a step; a job never takes a step that it cannot take, nor a faster one than asked for.
+    ``no_server``: why there is no warm server for it.
+    """
     common = tuple(text for name, text in _REASONS if getattr(facts, name))
     kind = f"its rule is a {facts.kind} rule"
     against = {
         "shell": (() if facts.kind == "shell" else (kind,)) + common,
         "script": (() if facts.kind in ("shell", *_BY_SCRIPT) else (kind,)) + common,
+        "warm": (no_server,) if no_server else (),
     }
     if facts.no_package and facts.kind != "shell":
         against["script"] += ("scripts need this Snakemake where they run",)
     for step in STEPS[: STEPS.index(setting)] if setting in STEPS[1:] else ():
         against[step] = against[step] or ("asked for by --flux-operator-job-step",)
     taken = next((step for step, reasons in against.items() if not reasons), "snakemake")
-    return Choice(taken, {step: reasons for step, reasons in against.items() if STEPS.index(step) < STEPS.index(taken)})
+    return StepChoice(
+        taken, {step: reasons for step, reasons in against.items() if STEPS.index(step) < STEPS.index(taken)}
+    )
 
 
-def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool, no_package: bool) -> Facts:
-    """Ask a Snakemake job. ``job`` and ``workflow`` are Snakemake's own classes, which are not typed."""
+def job_traits(job: Any, workflow: Any, *, custom_jobscript: bool, no_package: bool) -> JobTraits:
+    """RequestedResources a Snakemake job. ``job`` and ``workflow`` are Snakemake's own classes, which are not typed."""
     shared = workflow.storage_settings.shared_fs_usage
     common: dict[str, Any] = {
         "default_storage": workflow.storage_registry.default_storage_provider is not None,
@@ -98,9 +103,9 @@ def facts_of(job: Any, workflow: Any, *, custom_jobscript: bool, no_package: boo
         and bool(workflow.deployment_settings.deployment_method),
     }
     if job.is_group():
-        return Facts(group=True, **common)
+        return JobTraits(group=True, **common)
     files = [*job.input, *job.output, *job.log]
-    return Facts(
+    return JobTraits(
         kind=_kind(job),
         pipe_or_service=job.is_pipe
         or job.is_service

@@ -1,11 +1,13 @@
 """Entry point of a job's nested Snakemake: ``python -P -m snakemake_executor_flux.steps.nested -m snakemake ARGS``.
 
-Where this package is not installed its text is the program (``python3 -c``), so it imports nothing of ours. It differs
-from ``python -m snakemake`` in this:
+A warm server (``warm/server.py``) calls `main` in a process that it has forked, with the words that start the next one.
+
+Where this package is not installed its text is the program (``python3 -c``), so it imports nothing of this package. It
+differs from ``python -m snakemake`` in this:
 
 - The working directory is not on `sys.path`: ``platform.py`` there would be imported instead of Python's own. What
   Snakemake puts on it, the directories of Snakefiles, is; so is the directory that comes with ``--first-on-path``,
-  where whoever typed ``python -m snakemake`` imports from.
+  where the user of ``python -m snakemake`` imports from.
 - A job is tried once. Snakemake passes ``--retries 0`` to a nested process, since the main one retries; but a rule's
   own ``retries:`` directive is stronger (rules.py, restart_times), so the nested process would retry by itself: unseen
   by the main one, with its own count of attempts, and squared when it fails for good.
@@ -54,7 +56,8 @@ def _program(first: list[str]) -> str:
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(sys.orig_argv[sys.orig_argv.index('-c') + 1])}"
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], program: str = "") -> None:
+    """``program``: what starts such a process; "": as this one was started."""
     first = argv[:2] if argv[:1] == [PATH] else []
     argv = argv[len(first) :]
     sys.path[:0] = first[1:]
@@ -66,7 +69,7 @@ def main(argv: list[str]) -> None:
     from snakemake_interface_executor_plugins import utils
     from snakemake_interface_executor_plugins.executors import real
 
-    program = _program(first)
+    again = f"{program} {shlex.join(first)}" if program else _program(first)
 
     def none(_rule: Rule) -> int:
         return 0
@@ -78,7 +81,7 @@ def main(argv: list[str]) -> None:
     cli.parse_target_jobs_cli_args = decode_target_jobs
     real.encode_target_jobs_cli_args = encode_target_jobs
     utils.format_cli_value = format_value
-    local.Executor.get_python_executable = lambda _executor: program
+    local.Executor.get_python_executable = lambda _executor: again
     if argv[:2] == ["-m", "snakemake"]:
         argv = argv[2:]
     sys.argv[:] = ["snakemake", *argv]

@@ -28,7 +28,7 @@ def resolve(job: Any) -> None:
 
 
 def forget_params(job: Any) -> None:
-    """Let params be computed anew: from resources that have changed, in a further attempt too."""
+    """Let params be computed again: from resources that have changed, in a further attempt too."""
     job._params = None
     job._non_derived_params = None
 
@@ -36,11 +36,11 @@ def forget_params(job: Any) -> None:
 def check_text(job: Any, text: str, template: str) -> None:
     """Raises Unresolved where a formatted text holds what its template does not."""
     if MARK in text and text.count(MARK) > template.count(MARK):
-        raise Unresolved("its command holds a value that only the place of execution knows")
+        raise Unresolved("its command contains a value that is known only where the job runs")
 
 
 def check_values(job: Any) -> None:
     """For what gets params and resources as a whole. Raises Unresolved."""
     for kind, values in (("params", job.params), ("resources", job.resources)):
         if MARK in repr(list(values.items())) or MARK in repr(list(values)):
-            raise Unresolved(f"its {kind} hold a value that only the place of execution knows")
+            raise Unresolved(f"its {kind} contain a value that is known only where the job runs")

@@ -26,7 +26,8 @@ from typing import Any
 from snakemake.settings.types import DeploymentMethod
 
 from snakemake_executor_flux import leftovers
-from snakemake_executor_flux.steps.base import StepCommand, remove_scratch
+from snakemake_executor_flux.leftovers import remove_scratch
+from snakemake_executor_flux.steps.base import StepCommand
 from snakemake_executor_flux.steps.pending import Unresolved, check_text
 from snakemake_executor_flux.steps.shell import declared, measured
 

@@ -6,6 +6,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,34 @@ _PYTHON = 'command -v python >/dev/null 2>&1 || python() { python3 "$@"; }'
 _FILES_AS_WORDS = 20
 
 
-def python_program(python: str, package: bool) -> str:
-    """What comes before ``-m snakemake ...``: our entry, by its name where this package is, else by its text."""
-    if package:
-        first = given_by_start()
-        path = f" {nested.PATH} {shlex.quote(first)}" if first is not None else ""
-        return f"{shlex.quote(python)} -P -m {nested.__name__}{path}"
-    return f"{shlex.quote(python)} -c {shlex.quote(Path(nested.__file__).read_text(encoding='utf-8'))}"
+@dataclass(frozen=True)
+class Program:
+    """What a shell starts a nested Snakemake by: ``words``, after the text ``definition``."""
+
+    words: str
+    definition: str = ""
+
+
+def text_of(module: Any) -> str:
+    """A module's source."""
+    return Path(module.__file__).read_text(encoding="utf-8")
+
+
+def nested_words(python: str, package: bool) -> list[str]:
+    """What starts our entry: by its name where this package is, else by its text."""
+    return [python, "-P", "-m", nested.__name__] if package else [python, "-c", text_of(nested)]
+
+
+def first_on_path(package: bool) -> list[str]:
+    """What our entry is told of the place where the user of ``python -m snakemake`` imports from."""
+    first = given_by_start() if package else None
+    return [] if first is None else [nested.PATH, first]
+
+
+def python_program(python: str, package: bool) -> Program:
+    """What comes before ``-m snakemake ...``."""
+    words = shlex.join([*nested_words(python, package), *first_on_path(package)])
+    return Program(words, "" if package else f"{_PYTHON}\n")
 
 
 def job_arguments(job: Any, executor: Any, cores: int | str) -> str:
@@ -77,26 +99,25 @@ def quoted_for_a_shell() -> Iterator[None]:
         utils.format_cli_value = original
 
 
-def snakemake_command(job: Any, executor: Any, cwd: str, owner: str) -> StepCommand:
+def snakemake_command(job: Any, executor: Any, program: Program, cwd: str, owner: str) -> StepCommand:
     """The command that an executor of Snakemake's own kind would put into its jobscript. It begins in ``cwd``, where
-    this Snakemake began: it reads the workflow anew, a relative ``workdir:`` included.
+    this Snakemake began: it reads the workflow again, a relative ``workdir:`` included.
     ``owner`` is for the name of what it leaves for its time."""
     # The storage plugins' settings are among them: a nested Snakemake takes them from there.
     secrets = executor.envvars()
+    executor.program = program
     env = {"PWD": cwd}
     if not executor.is_default_jobscript:
         script = executor.get_jobscript(job)
         executor.write_jobscript(job, script)
         return StepCommand([script], env, secrets, cwd=cwd)
-    text = executor.format_job_exec(job)
-    if executor.jobs_have_own_software:
-        text = f"{_PYTHON}\n{text}"
+    text = program.definition + executor.format_job_exec(job)
     # Not any sh: some drop what bash has exported, the function `module` above all.
-    program = shell.get_executable() or "/bin/sh"
+    interpreter = shell.get_executable() or "/bin/sh"
     if len(text.encode()) > MAX_ARG_LEN:
         directory = leftovers.new_directory(owner)
         long = directory / "job.sh"
         long.write_text(text + "\n")
         long.chmod(long.stat().st_mode | stat.S_IXUSR)
-        return StepCommand([program, str(long)], env, secrets, (directory,), cwd=cwd)
-    return StepCommand([program, "-c", text], env, secrets, cwd=cwd)
+        return StepCommand([interpreter, str(long)], env, secrets, (directory,), cwd=cwd)
+    return StepCommand([interpreter, "-c", text], env, secrets, cwd=cwd)

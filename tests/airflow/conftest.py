@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,37 @@ from tests.processes import alive
 Python = Callable[..., Any]
 
 DAGS = Path(__file__).parent / "dags"
+#: Characters of a log that are shown of a failed test.
+_SHOWN = 4000
 CONNECTIONS = {
     "AIRFLOW_CONN_SMOKE_FILES": "fs://",
     "AIRFLOW_CONN_HIDDEN": "generic://user:hunter2-and-more@",
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that has failed shows what Airflow has logged meanwhile: its directory is gone afterwards."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("airflow")
+    if report.failed and isinstance(stack, AirflowStack):
+        for path in sorted((stack.home / "logs").rglob("*.log")):
+            if path.is_file() and path.stat().st_mtime >= call.start:
+                text = "\n".join(map(_shown, path.read_text(errors="replace").splitlines()))
+                report.sections.append((str(path.relative_to(stack.home)), text[-_SHOWN:]))
+    return report
+
+
+def _shown(line: str) -> str:
+    """An entry of a task's log without what all of them have."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    found = [entry.get("timestamp"), entry.get("level"), entry.get("event"), entry.get("error_detail")]
+    return " ".join(str(part) for part in found if part)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from tests.airflow.waiting import Found, until
 from tests.processes import alive
 
 # Component -> its name in the answer about health, which the API server gives. The server of logs is left out: it has
-# a fixed port, and whoever reads logs here sees the files.
+# a fixed port, and those that read logs here see the files.
 COMPONENTS = {"api-server": "", "scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 _ARGUMENTS = {"scheduler": ["--skip-serve-logs"], "triggerer": ["--skip-serve-logs"]}
 ENDED = ("success", "failed")

@@ -36,7 +36,7 @@ print(json.dumps(answers))
 """
     )
     for name, text in found[:2]:
-        assert name == "FluxJobLost" and "its output is not to be had whole" in text
+        assert name == "FluxJobLost" and "its output could not be read whole" in text
     assert found[2] == ["gave", None]  # nothing that was asked for is missing
 
 
@@ -44,6 +44,7 @@ def test_a_worker_that_reads_only_a_part_loses_the_task_and_makes_its_key_free(p
     found = python(
         HEAD
         + """
+from executors.client import OutputSubscription
 class Handle:
     id = "f1"
     def result(self): return JobResult(Outcome.COMPLETED, 0)
@@ -54,7 +55,7 @@ class Session:
             sink(ConnectionError("the node is gone"))
         else:
             sink(None)
-        return lambda: None
+        return OutputSubscription(lambda: None, lambda size: None)
 asked = []
 task = FluxOperator(task_id="a", command="true")
 output = OutputLog(1000)
@@ -90,7 +91,7 @@ print(json.dumps(answers))
     assert found[1] == ["gave", [3]] and found[4] == ["gave", {"a": 1}] and found[5] == ["gave", 3]
     refused = [text for name, text in (found[0], found[2], found[3]) if name == "AirflowException"]
     for words, text in zip(
-        ("the task each is mapped over it, and 3 is no list", "more than the 1024 of", "needs a JSON mapping: [3]"),
+        ("the task each is mapped over it, and 3 is not a list", "more than the 1024 of", "needs a JSON mapping: [3]"),
         refused,
         strict=True,
     ):
@@ -120,7 +121,7 @@ with open_session(RunId("airflow", "keyless"), config, auto_acknowledge=False) a
     sealed, key = seal([SECRET])
     for kept in (None, Kept(1, key=key)):
         if kept is not None:
-            session.request("mark", job=handle.id, place=str(kept))
+            session.save_bookmark(handle.id, str(kept))
         where = {"run_name": session.run_name, "options": {"run.provisioner": "local"}}
         trigger = FluxJobTrigger(**where, job_id=handle.id, sealed=sealed)
         event = asyncio.run(event_of(trigger))

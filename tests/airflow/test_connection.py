@@ -11,7 +11,7 @@ from tests.airflow.conftest import Python
 from tests.airflow.stack import AirflowStack
 
 ASK = """
-from airflow_provider_flux.hook import FluxHook
+from airflow_provider_flux.hooks.flux import FluxHook
 from executors import ConfigError
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 def told(*given, **more):
@@ -75,11 +75,11 @@ echo '{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1"
         ASK
         + """
 from executors.kube.access import ClusterAccess, load
-from airflow_provider_flux.hook import joinable
+from airflow_provider_flux.hooks.flux import reconnect_options
 config = FluxHook().run_config()
 accesses = [ClusterAccess(config.run.kubeconfig, name) for name in ("plain", "asked")]
 tokens = [dict(load(access).headers())["Authorization"] for access in accesses]
-print(json.dumps([tokens, joinable(config)]))
+print(json.dumps([tokens, reconnect_options(config)]))
 """,
         AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", kubernetes_conn_id="kube"),
         AIRFLOW_CONN_KUBE=connection("kubernetes", kube_config=kubeconfig),
@@ -98,8 +98,8 @@ def test_what_airflow_keeps_of_a_config_to_find_an_instance_again_holds_no_mappi
     config: dict[str, object] = {"apiVersion": "flux-operator-executors/v1", "kind": "FluxRun", "run": run}
     config["jobDefaults"] = {"env": {"A": "b"}}
     found = python(
-        "from airflow_provider_flux.hook import FluxHook, joinable\n"
-        f"print(json.dumps(joinable(FluxHook().run_config({config!r}))))",
+        "from airflow_provider_flux.hooks.flux import FluxHook, reconnect_options\n"
+        f"print(json.dumps(reconnect_options(FluxHook().run_config({config!r}))))",
         AIRFLOW_CONN_FLUX_DEFAULT=connection(provisioner="direct", namespace="ours"),
     )
     assert found == {
@@ -128,7 +128,11 @@ def test_a_config_as_text_is_read_as_a_file_is(python: Python, tmp_path: Path) -
     [
         ("'other'", {}, "flux_conn_id: 'other' is not a connection"),
         ("", {"AIRFLOW_CONN_FLUX_DEFAULT": connection("http")}, "has the type 'http'; it must be flux"),
-        ("", {"AIRFLOW_CONN_FLUX_DEFAULT": connection(provisoner="direct")}, "'provisoner' is no field of it; it has"),
+        (
+            "",
+            {"AIRFLOW_CONN_FLUX_DEFAULT": connection(provisoner="direct")},
+            "'provisoner' is not one of its fields, which are",
+        ),
         ("", {"AIRFLOW_CONN_FLUX_DEFAULT": connection()}, "provisioner: is not set; give direct, operator, local or"),
         (
             "",

@@ -101,7 +101,7 @@ def closed():
     found = python(f"""
 import sys; sys.path.insert(0, {str(tmp_path)!r})
 from airflow_provider_flux.decorators.flux_python import _source
-from airflow_provider_flux.outcome import FluxRequestError
+from airflow_provider_flux.exceptions import FluxRequestError
 import builtins; builtins.Missing = 1
 import module
 source = _source(module.around().function)

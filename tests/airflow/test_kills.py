@@ -285,10 +285,10 @@ def _processes_around(held: Held, what: str) -> list[int]:
         words = process.info["cmdline"] or []
         try:
             mine = process.environ().get("FXO_EPOCH") == epoch
+            is_broker = process.name().startswith("flux-broker") or "broker" in " ".join(words[:1])
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
         is_agent = "serve" in words
-        is_broker = process.name().startswith("flux-broker") or "broker" in " ".join(words[:1])
         if mine and (is_agent if what == "serve" else is_broker):
             found.append(process.pid)
     return found

@@ -1,4 +1,4 @@
-"""The session that all triggers of a process share: opened once, closed by the last, whoever is cancelled meanwhile."""
+"""The session that all triggers of a process share: opened once, closed by the last, also if one is cancelled."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_flux.triggers.reading import Budget
+from airflow_provider_flux.triggers.reading import RateLimit
 from airflow_provider_flux.triggers.watch import watching
 from executors import JobRequest, RunConfig, RunId, Session, join_session, load_config, open_session
+from tests.support.sessions import ask, lose
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def _no_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 async def _clients(session: Session, wanted: int) -> None:
     async with asyncio.timeout(30):
         # Nobody tells who has left.
-        while (await asyncio.to_thread(session.request, "info"))["clients"] != wanted:  # noqa: ASYNC110
+        while (await asyncio.to_thread(ask, session, "info"))["clients"] != wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -91,7 +92,7 @@ def test_a_lost_session_is_closed_and_replaced(session: Session, config: RunConf
             return await asyncio.to_thread(join_session, session.run_name, config)
 
         async with watching(session.run_name, opener) as first:
-            first.session._lost = "the test says so"
+            lose(first.session, "the test says so")
             async with watching(session.run_name, opener) as second:
                 assert second.session is not first.session
                 await _clients(session, 2)  # this test's, and the second
@@ -124,7 +125,7 @@ def test_a_failure_to_open_is_told_to_all_and_tried_again(session: Session, conf
 
 def test_a_budget_is_spent_and_comes_back() -> None:
     now = 0.0
-    budget = Budget(rate=10, burst=100, clock=lambda: now)
+    budget = RateLimit(rate=10, burst=100, clock=lambda: now)
     assert budget.wait(60) == 0
     assert budget.wait(60) == pytest.approx(2.0)
     now = 7.0

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from executors.controller.manifests import NAME, NAMESPACE, manifests
+from tests.cluster.runs import KINDS
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.processes import Program
@@ -114,7 +115,7 @@ class MiniClusters:
         return f"mc-{secrets.token_hex(3)}"
 
     def get(self, name: str, kind: str = "miniclusters") -> Any:
-        return json.loads(self.kubectl("get", kind, name, "--output=json"))
+        return self.cluster.object(kind, name, self.namespace)
 
     def condition(self, name: str, kind: str) -> dict[str, Any]:
         """{} where it is not there yet."""
@@ -134,14 +135,12 @@ class MiniClusters:
 
     def events(self, name: str) -> list[tuple[str, str]]:
         """Reasons and messages of what was told of a MiniCluster."""
-        items = json.loads(self.kubectl("get", "events", "--output=json"))["items"]
+        items = self.cluster.objects("events", self.namespace)
         about = [one for one in items if one["involvedObject"].get("kind") == "MiniCluster"]
         return [(one["reason"], one["message"]) for one in about if one["involvedObject"]["name"] == name]
 
     def left(self) -> list[str]:
-        kinds = "miniclusters,jobs,pods,services,secrets,configmaps"
-        found = self.kubectl("get", kinds, "--output=name").split()
-        return [name for name in found if name != "configmap/kube-root-ca.crt"]
+        return self.cluster.left_in(self.namespace, "miniclusters", *KINDS)
 
     def wait_nothing_left(self) -> None:
         # The garbage collector looks for new kinds every half minute.

@@ -36,7 +36,7 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whoever still has to say goodbye says so directly.
+        # A side that still has to say goodbye says so directly.
         self._listener.close()
         self.cut()
 

@@ -15,7 +15,7 @@ from tests.cluster.testbed.waiting import wait_until
 
 LIMIT = 60.0
 #: What belongs to a MiniCluster.
-KINDS = "jobs,pods,services,secrets,configmaps"
+KINDS = ("jobs", "pods", "services", "secrets", "configmaps")
 
 
 def spec(image: str, *, size: int = 1, **more: object) -> dict[str, Any]:
@@ -60,14 +60,14 @@ class Runs:
         minicluster: object = None,
         *,
         run_id: str | None = None,
-        announce: Callable[[str], None] = lambda _: None,
+        report_progress: Callable[[str], None] = lambda _: None,
         **run: object,
     ) -> Session:
         session = open_session(
             RunId("test", run_id or uuid.uuid4().hex[:8]),
             self.config(minicluster, **run),
             environ={},
-            announce=announce,
+            report_progress=report_progress,
         )
         self._opened.append(session)
         return session
@@ -78,19 +78,15 @@ class Runs:
 
     def left(self) -> list[str]:
         """Names of the namespace's objects that are of a MiniCluster's kinds."""
-        found = self.bed.kubectl("get", KINDS, f"--namespace={self.namespace}", "--output=name").split()
-        return [name for name in found if name != "configmap/kube-root-ca.crt"]
+        return self.bed.left_in(self.namespace, *KINDS)
 
     def wait_nothing_left(self) -> None:
         wait_until("nothing to be left", lambda: not self.left(), LIMIT)
 
     def pod(self, name: str, index: int) -> dict[str, Any]:
         """The youngest pod of an index."""
-        text = self.bed.kubectl(
-            "get", "pods", f"--namespace={self.namespace}", "--output=json",
-            f"--selector=job-name={name},batch.kubernetes.io/job-completion-index={index}",
-        )  # fmt: skip
-        pods: list[dict[str, Any]] = json.loads(text)["items"]
+        selector = f"job-name={name},batch.kubernetes.io/job-completion-index={index}"
+        pods = self.bed.objects("pods", self.namespace, selector)
         return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def logs(self, name: str, index: int) -> str:

@@ -13,7 +13,8 @@ from tests.airflow.conftest import DAGS, airflow_database
 from tests.airflow.stack import AirflowStack
 from tests.cluster.rights import grant, role
 from tests.cluster.runs import Runs
-from tests.cluster.test_snakemake import (
+from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.workflows import (
     EXAMPLE,
     assert_variants,
     config_file,
@@ -22,7 +23,6 @@ from tests.cluster.test_snakemake import (
     python_in_pods,
     volume,
 )
-from tests.cluster.testbed.cluster import Cluster
 
 __all__ = ["airflow_database", "open_namespace", "python_in_pods", "volume"]
 

@@ -12,10 +12,10 @@ from executors import JobRequest, Outcome, ProvisionError
 from executors.config import RunConfig
 from executors.lifecycle.reap import reap
 from executors.names import RunId, run_name
-from executors.provision import cluster as provision_cluster
-from executors.provision import direct
-from executors.provision.direct import DirectProvisioner
 from executors.provision.inventory import instances
+from executors.provision.kubernetes import direct, recipe
+from executors.provision.kubernetes.direct import DirectMode
+from executors.provision.kubernetes.provisioner import ClusterProvisioner
 from executors.render import PodUser
 from tests.cluster.runs import LIMIT, Runs, job, output_of, spec
 from tests.cluster.testbed.cluster import Cluster
@@ -52,7 +52,7 @@ def test_a_container_that_a_webhook_adds_and_that_ends_leaves_the_run_as_it_is(c
 def test_an_endless_container_beside_does_not_keep_a_minicluster_that_has_ended(cluster: Cluster, runs: Runs) -> None:
     with injecting(cluster, runs.namespace, ENDLESS):
         first = runs.open(run_id="beside", idleTimeout=1)
-        first.close(release=False)
+        first.leave()
         wait_until("the brokers' end to be told", lambda: state_of(runs.config()) == "ended", LIMIT)
         again = runs.open(run_id="beside")
         assert again.hello.instance != first.hello.instance and job(again, "true").ok
@@ -60,11 +60,8 @@ def test_an_endless_container_beside_does_not_keep_a_minicluster_that_has_ended(
         [handle] = again.submit([JobRequest(argv=["sleep", "600"])])
         wait_until("the job to run", lambda: handle.state == "RUN", LIMIT)
         pod = runs.pod(again.run_name, 0)
-        container = provision_cluster.ClusterProvisioner._container(
-            DirectProvisioner(again.run_name, runs.config(), "asked for")
-        )
-        in_pod = ("exec", pod["metadata"]["name"], f"--container={container}", f"--namespace={runs.namespace}", "--")
-        runs.bed.kubectl(*in_pod, "sh", "-c", "kill -9 $(pgrep -f '^broker -c' | head -1)")
+        name, container = pod["metadata"]["name"], again.run_name
+        runs.bed.kill_in_pod("-f '^broker -c'", name, runs.namespace, container=container)
         result = handle.result(LIMIT)
         assert result.outcome in (Outcome.UNKNOWN, Outcome.LOST)
         again.close()
@@ -83,21 +80,17 @@ def suspend(runs: Runs, name: str, value: bool) -> None:
 
 
 def suspended(runs: Runs, name: str) -> bool:
-    text = runs.bed.kubectl("get", "job", name, f"--namespace={runs.namespace}", "--output=json")
-    return bool(json.loads(text)["spec"].get("suspend"))
+    return bool(runs.bed.object("jobs", name, runs.namespace)["spec"].get("suspend"))
 
 
 def pods_of(runs: Runs) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(
-        runs.bed.kubectl("get", "pods", f"--namespace={runs.namespace}", "--output=json")
-    )["items"]
-    return found
+    return runs.bed.objects("pods", runs.namespace)
 
 
 @pytest.fixture
 def with_kueue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its API is there; what it does, the test does."""
-    monkeypatch.setattr(DirectProvisioner, "_has_kueue", lambda _self: True)
+    monkeypatch.setattr(DirectMode, "_has_kueue", lambda _self: True)
 
 
 @pytest.mark.usefixtures("with_kueue")
@@ -107,7 +100,7 @@ def test_a_job_of_a_queue_begins_when_it_is_admitted_and_survives_being_suspende
     minicluster = spec(runs.image, **QUEUED)
     name = run_name(RunId("test", "queued"))
     config = runs.config(minicluster, **PATIENCE)
-    waiting = DirectProvisioner(name, config, "asked for")
+    waiting = ClusterProvisioner(DirectMode, name, config, "asked for")
     waiting.ensure()
     assert suspended(runs, name) and state_of(config) == "suspended"
     assert [one.ended for one in reap(runs.config(startTimeout=0.001), {}, dry_run=True)] == [False]
@@ -125,7 +118,7 @@ def test_a_job_of_a_queue_begins_when_it_is_admitted_and_survives_being_suspende
         if line.startswith("waiting: "):
             threading.Thread(target=suspend, args=(runs, name, False)).start()
 
-    session = runs.open(minicluster, run_id="queued", announce=admit, **PATIENCE)
+    session = runs.open(minicluster, run_id="queued", report_progress=admit, **PATIENCE)
     assert any("Kueue has not admitted it (queue team-a)" in line for line in said)
     assert job(session, "true").ok
 
@@ -140,7 +133,7 @@ def test_a_queue_that_admits_nobody_is_named_when_the_wait_ends(runs: Runs) -> N
 def test_without_kueue_a_queues_job_begins_by_itself_and_says_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct, "_QUEUE_PATIENCE", 0.5)
     said: list[str] = []
-    session = runs.open(spec(runs.image, **QUEUED), announce=said.append, **PATIENCE)
+    session = runs.open(spec(runs.image, **QUEUED), report_progress=said.append, **PATIENCE)
     assert job(session, "true").ok
     assert any("Kueue is not in this cluster" in line for line in said)
 
@@ -158,7 +151,7 @@ def test_a_quota_that_refuses_once_delays(runs: Runs) -> None:
         if "pods are refused" in line:
             threading.Thread(target=runs.bed.kubectl, args=("delete", "quota", "none", in_namespace)).start()
 
-    session = runs.open(announce=make_room, **PATIENCE)
+    session = runs.open(report_progress=make_room, **PATIENCE)
     assert job(session, "true").ok and any("exceeded quota" in line for line in said)
 
 
@@ -185,7 +178,7 @@ def test_a_volume_that_is_not_there_is_named_and_ends_the_wait(runs: Runs, volum
     said: list[str] = []
     minicluster = spec(runs.image, container={"volumes": {VOLUME: volume}})
     with pytest.raises(ProvisionError, match=words) as caught:
-        runs.open(minicluster, announce=said.append, startTimeout=280, scheduleTimeout=2)
+        runs.open(minicluster, report_progress=said.append, startTimeout=280, scheduleTimeout=2)
     assert "run.scheduleTimeout" in str(caught.value)
     assert any(line.startswith("waiting: ") and words in line for line in said)
     runs.wait_nothing_left()
@@ -196,7 +189,7 @@ def test_a_volume_that_is_not_there_is_named_and_ends_the_wait(runs: Runs, volum
 
 def test_a_follower_that_does_not_reach_its_lead_is_told_with_its_own_words(runs: Runs) -> None:
     said: list[str] = []
-    session = runs.open(spec(runs.image, size=2, pod={"dnsPolicy": "Default"}), announce=said.append)
+    session = runs.open(spec(runs.image, size=2, pod={"dnsPolicy": "Default"}), report_progress=said.append)
     session.wait_for_brokers()
     [line] = [line for line in said if line.startswith("warning: ")]
     assert "1 of 2 brokers" in line and "rank 1: " in line and "does not reach the lead broker, name " in line
@@ -205,7 +198,7 @@ def test_a_follower_that_does_not_reach_its_lead_is_told_with_its_own_words(runs
 
 def test_pods_can_be_a_user_whom_their_image_does_not_know(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the restricted standard, as all tests here are."""
-    monkeypatch.setattr(provision_cluster, "user_of", lambda _spec: PodUser(4711, 4712, (5000,)))
+    monkeypatch.setattr(recipe, "user_of", lambda _spec: PodUser(4711, 4712, (5000,)))
     session = runs.open()
     assert output_of(session, "sh", "-c", "id -u; id -g; id -G").split() == ["4711", "4712", "4712", "5000"]
     assert session.unwritable(["/usr", "/tmp"]) == [
@@ -215,13 +208,12 @@ def test_pods_can_be_a_user_whom_their_image_does_not_know(runs: Runs, monkeypat
 
 def test_how_a_followers_broker_was_lost_is_told(runs: Runs) -> None:
     said: list[str] = []
-    session = runs.open(spec(runs.image, size=2), announce=said.append)
+    session = runs.open(spec(runs.image, size=2), report_progress=said.append)
     session.wait_for_brokers()
     [handle] = session.submit([JobRequest(argv=["sleep", "600"], nodes=2, tasks=2)])
     wait_until("the job to run", lambda: handle.state == "RUN", LIMIT)
     pod = runs.pod(session.run_name, 1)["metadata"]["name"]
-    in_pod = ("exec", pod, f"--namespace={runs.namespace}", "--")
-    runs.bed.kubectl(*in_pod, "sh", "-c", "kill -9 $(pgrep -f '^broker -c' | head -1)")
+    runs.bed.kill_in_pod("-f '^broker -c'", pod, runs.namespace)
     assert handle.result(LIMIT).outcome is Outcome.LOST
     session.close()
     [line] = [line for line in said if line.startswith("warning: ")]

@@ -16,8 +16,20 @@ from executors import JobRequest, RunId, Session, open_session
 from tests.cluster.runs import LIMIT, Runs, runs_on, spec
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.volumes import mounted, volume_of
-from tests.contract import test_engines_agree, test_faults, test_jobs, test_output, test_secrets, test_sessions
-from tests.contract.conftest import Opener
+from tests.contract import (
+    test_dead_agents,
+    test_engines_agree,
+    test_events,
+    test_faults,
+    test_hostile_clients,
+    test_jobs,
+    test_keys,
+    test_nodes_and_files,
+    test_output,
+    test_release,
+    test_secrets,
+)
+from tests.support.sessions import Opener
 
 _ON_THIS_MACHINE = "it looks at the instance's directory and processes on this machine; see test_ends.py, test_cuts.py"
 _SOCKET = "it speaks on the agent's socket itself, which is in the pod; what it says does not depend on where that is"
@@ -59,7 +71,19 @@ LEFT_OUT = {
     "test_a_job_is_over_when_its_tasks_are": "in pods Flux keeps the output, and waits for its end (docs/engines.md)",
     "test_the_forms_are_found_where_they_are": "it has no session",
 }
-MODULES = (test_jobs, test_sessions, test_faults, test_secrets, test_engines_agree, test_output)
+MODULES = (
+    test_jobs,
+    test_keys,
+    test_events,
+    test_release,
+    test_dead_agents,
+    test_hostile_clients,
+    test_nodes_and_files,
+    test_faults,
+    test_secrets,
+    test_engines_agree,
+    test_output,
+)
 
 for module in MODULES:
     found = {name: test for name, test in vars(module).items() if name.startswith("test_") and callable(test)}

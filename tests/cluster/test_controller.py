@@ -5,6 +5,7 @@ It runs with exactly the rights that it is published with.
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from tests.cluster.operators import LIMIT, MiniClusters, installed, operator_pro
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.processes import Program
 from tests.cluster.testbed.waiting import wait_until
-from tests.unit.upstream import miniclusters
+from tests.support.upstream import miniclusters
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +96,16 @@ def test_what_upstreams_own_examples_print(mc: MiniClusters, tmp_path: Path, spe
 
 
 def test_a_wrong_spec_is_told_whole_and_runs_when_it_is_mended(mc: MiniClusters) -> None:
-    mc.apply(
-        "wrong", size=0, pod={"resources": {"cpu": "1"}}, flux={"mungeSecret": "m", "container": {"disable": True}}
-    )
+    burst = {"leadBroker": {"address": "10.0.0.1", "name": "elsewhere", "size": 1}}
+    mc.apply("wrong", size=0, pod={"resources": {"cpu": "1"}}, flux={"bursting": burst, "container": {"disable": True}})
     message = mc.wait("wrong", "Stalled")["message"]
     assert "spec.size: 0 must be a whole number >= 1" in message
-    mc.apply(
-        "wrong", size=1, pod={"resources": {"cpu": "1"}}, flux={"mungeSecret": "m", "container": {"disable": True}}
-    )
-    wait_until("the next problems", lambda: "mungeSecret" in mc.condition("wrong", "Accepted")["message"], LIMIT)
+    mc.apply("wrong", size=1, pod={"resources": {"cpu": "1"}}, flux={"bursting": burst, "container": {"disable": True}})
+    wait_until("the next problems", lambda: "leadBroker" in mc.condition("wrong", "Accepted")["message"], LIMIT)
     assert "spec.pod.resources" in mc.condition("wrong", "Accepted")["message"]
-    assert "job.batch/wrong" not in mc.left()
+    assert "job/wrong" not in mc.left()
     mc.kubectl(
-        "patch", "miniclusters", "wrong", "--type=merge", '--patch={"spec":{"pod":null,"flux":{"mungeSecret":""}}}'
+        "patch", "miniclusters", "wrong", "--type=merge", '--patch={"spec":{"pod":null,"flux":{"bursting":null}}}'
     )
     mc.wait("wrong", "Completed")
     told = [reason for reason, _ in mc.events("wrong")]
@@ -132,7 +130,7 @@ def test_suspended_is_no_failure_and_it_runs_again(mc: MiniClusters) -> None:
     mc.apply("pause", "sleep inf", size=2)
     mc.wait("pause", "Ready")
     mc.kubectl("patch", "job", "pause", '--patch={"spec":{"suspend":true}}')
-    assert "kubectl-patch keeps it so" in mc.wait("pause", "Suspended")["message"]
+    assert "kubectl-patch keeps it suspended" in mc.wait("pause", "Suspended")["message"]
     mc.kubectl("wait", "pods", "--selector=job-name=pause", "--for=delete", f"--timeout={LIMIT:g}s")
     mc.kubectl("patch", "job", "pause", '--patch={"spec":{"suspend":false}}')
     mc.wait("pause", "Ready")
@@ -167,19 +165,19 @@ def ranks(mc: MiniClusters, name: str) -> str:
 
 
 def test_a_minicluster_is_resized_from_inside_by_whom_it_lets(mc: MiniClusters) -> None:
-    mc.kubectl("create", "serviceaccount", "elastic")
-    pod = {"serviceAccountName": "elastic", "automountServiceAccountToken": True}
+    mc.kubectl("create", "serviceaccount", "resizing")
+    pod = {"serviceAccountName": "resizing", "automountServiceAccountToken": True}
     script = "sh /mnt/flux/flux-resize.sh 2 && flux run -N2 hostname"
-    mc.apply("elastic", script, maxSize=2, pod=pod, container={"launcher": True})
-    mc.wait("elastic", "Failed")
-    assert 'cannot patch resource "miniclusters/scale"' in mc.lead_log("elastic")
-    mc.kubectl("delete", "miniclusters", "elastic")
-    mc.kubectl("create", "role", "elastic", "--verb=patch", "--resource=miniclusters.flux-framework.org/scale")
-    mc.kubectl("create", "rolebinding", "elastic", "--role=elastic", f"--serviceaccount={mc.namespace}:elastic")
-    mc.apply("elastic", script, maxSize=2, pod=pod, container={"launcher": True})
-    mc.wait("elastic", "Completed")
-    assert sorted(mc.lead_log("elastic").split()) == ["elastic-0", "elastic-1"]
-    assert mc.get("elastic")["spec"]["size"] == 2
+    mc.apply("resizing", script, maxSize=2, pod=pod, container={"launcher": True})
+    mc.wait("resizing", "Failed")
+    assert 'cannot patch resource "miniclusters/scale"' in mc.lead_log("resizing")
+    mc.kubectl("delete", "miniclusters", "resizing")
+    mc.kubectl("create", "role", "resizing", "--verb=patch", "--resource=miniclusters.flux-framework.org/scale")
+    mc.kubectl("create", "rolebinding", "resizing", "--role=resizing", f"--serviceaccount={mc.namespace}:resizing")
+    mc.apply("resizing", script, maxSize=2, pod=pod, container={"launcher": True})
+    mc.wait("resizing", "Completed")
+    assert sorted(mc.lead_log("resizing").split()) == ["resizing-0", "resizing-1"]
+    assert mc.get("resizing")["spec"]["size"] == 2
 
 
 @pytest.fixture
@@ -208,8 +206,7 @@ def pod_metrics(cluster: Cluster, mc: MiniClusters, tmp_path: Path) -> Iterator[
 
     def say(name: str, cpu: str) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        pods = json.loads(mc.kubectl("get", "pods", f"--selector=hpa-selector={name}", "--output=json"))["items"]
-        for pod in pods:
+        for pod in cluster.objects("pods", mc.namespace, f"hpa-selector={name}"):
             metadata = {"name": pod["metadata"]["name"], "labels": pod["metadata"]["labels"]}
             containers = [{"name": name, "usage": {"cpu": cpu, "memory": "1Mi"}}]
             said = {"metadata": metadata, "timestamp": now, "window": "1s", "containers": containers}
@@ -257,10 +254,10 @@ def test_what_is_in_the_way_is_named_and_waited_for(mc: MiniClusters) -> None:
     """A Job and a Service that are nobody's; and what an earlier MiniCluster of the name leaves."""
     mc.kubectl("create", "job", "way", "--image=localhost/not-there:1")
     mc.apply("way", "echo went", network={"headlessName": "other"})
-    assert "a Job way that is no MiniCluster's has that name" in mc.wait("way", "Stalled")["message"]
+    assert "a Job way that belongs to no MiniCluster has this name" in mc.wait("way", "Stalled")["message"]
     mc.kubectl("create", "service", "clusterip", "taken", "--clusterip=None")
     mc.apply("taken")
-    assert "a Service taken that is no MiniCluster's" in mc.wait("taken", "Stalled")["message"]
+    assert "a Service taken that belongs to no MiniCluster" in mc.wait("taken", "Stalled")["message"]
     mc.kubectl("delete", "job/way", "service/taken")
     mc.wait("way", "Completed")
     mc.wait("taken", "Completed")
@@ -347,15 +344,18 @@ def test_nothing_is_written_or_asked_while_nothing_happens(cluster: Cluster, mc:
 
 def test_it_stands_by_while_upstreams_operator_runs(cluster: Cluster, mc: MiniClusters, controller: Program) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec = {"holderIdentity": "upstream", "leaseDurationSeconds": 8, "renewTime": now, "acquireTime": now}
+    spec = {"holderIdentity": "upstream", "leaseDurationSeconds": 600, "renewTime": now, "acquireTime": now}
     leases = f"/apis/coordination.k8s.io/v1/namespaces/{mc.namespace}/leases"
     cluster.api.post(leases, {"metadata": {"name": UPSTREAM_LEASE}, "spec": spec})
     try:
-        wait_until("it to stand by", lambda: "standing by: upstream's" in controller.tail(), LIMIT)
+        wait_until("it to stand by", lambda: "standing by, because upstream's" in controller.tail(), LIMIT)
         mc.apply("waits")
-        mc.wait("waits", "Completed")  # when that Lease has run out
-        tail = controller.tail()
-        assert tail.rindex("working on") > tail.rindex("standing by: upstream's")
+        lease = cluster.api.get(f"{leases}/{UPSTREAM_LEASE}")
+        lease["spec"]["leaseDurationSeconds"] = 1  # so it has run out
+        cluster.api.request("PUT", f"{leases}/{UPSTREAM_LEASE}", lease)
+        mc.wait("waits", "Completed")
+        tail = controller.tail(1000)
+        assert tail.rindex("working on") > tail.rindex("standing by, because upstream's")
     finally:
         cluster.api.delete(f"{leases}/{UPSTREAM_LEASE}")
 
@@ -434,6 +434,48 @@ def test_after_all_of_this_deleting_leaves_nothing_and_no_right_was_missing(
     mc.kubectl("delete", "miniclusters", "--all")
     mc.wait_nothing_left()
     assert broken_rules(controller) == []
+
+
+def example(mc: MiniClusters, name: str) -> dict[str, Any]:
+    """One of examples/operator, with this bed's image."""
+    text = (ROOT / "examples" / "operator" / f"{name}.yaml").read_text()
+    document: dict[str, Any] = yaml.safe_load(text.replace("registry.example/tools-with-flux:1", mc.image))
+    document["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "100m"}}
+    mc.kubectl("apply", "--filename=-", input=json.dumps(document))
+    return document
+
+
+def test_an_instance_in_an_instance_has_all_pods(mc: MiniClusters) -> None:
+    example(mc, "nested")
+    mc.wait("nested", "Completed")
+    level, *hosts = mc.lead_log("nested").split("\n")
+    assert level == "level 1"
+    assert sorted(hosts) == ["", "nested-0", "nested-1"]
+
+
+def test_a_lead_that_has_more_jobs_than_cores_asks_for_a_second_pod(mc: MiniClusters) -> None:
+    mc.kubectl("create", "serviceaccount", "elastic")
+    mc.kubectl("create", "role", "elastic", "--verb=patch", "--resource=miniclusters.flux-framework.org/scale")
+    mc.kubectl("create", "rolebinding", "elastic", "--role=elastic", f"--serviceaccount={mc.namespace}:elastic")
+    example(mc, "elastic")
+    mc.wait("elastic", "Completed")
+    counts = {rank: int(count) for count, rank in (line.split() for line in mc.lead_log("elastic").splitlines())}
+    assert sum(counts.values()) == 6 and counts.keys() == {"0", "1"}, "both pods have had jobs"
+
+
+def test_the_certificate_is_in_no_environment_of_brokers_and_jobs_and_in_no_object_but_its_secret(
+    mc: MiniClusters,
+) -> None:
+    mc.apply("quiet", "cat /proc/1/environ /proc/$(pgrep -o flux-broker)/environ /proc/self/environ | tr '\\0' '\\n'")
+    mc.wait("quiet", "Completed")
+    secrets = json.loads(mc.kubectl("get", "secrets", "--output=json"))["items"]
+    [found] = [one for one in secrets if one["metadata"]["name"].startswith("quiet-curve-")]
+    certificate = base64.b64decode(found["data"]["curve.cert"]).decode()
+    key = certificate.split("secret-key = ")[1].split('"')[1]
+    log = mc.lead_log("quiet")
+    assert log.count("FLUXOP_RESOURCE=1") == 3, "all three could be read"
+    assert key not in log
+    assert key not in mc.kubectl("get", "miniclusters,jobs,pods,configmaps,events", "--output=json")
 
 
 def test_a_restart_of_the_api_server_is_outlived(cluster: Cluster, mc: MiniClusters, controller: Program) -> None:

@@ -46,8 +46,8 @@ def test_jobs_submitted_across_a_cut_run_once_each(cluster: Cluster, runs: Runs,
                 proxy.cut()
         assert {handle.result(LIMIT).outcome for handle in handles} == {Outcome.COMPLETED}
         assert len({handle.id for handle in handles}) == 200
-        known = session.find([handle.key for handle in handles])
-        assert {one["id"] for one in known} <= {handle.id for handle in handles}
+        known = session.jobs(keys=[handle.key for handle in handles])
+        assert {job.id for job in known} <= {handle.id for handle in handles}
         session.close()
 
 
@@ -73,7 +73,7 @@ def test_a_lost_lead_pod_makes_its_jobs_unknown_and_the_run_end(runs: Runs) -> N
     wait_until("the job to run", lambda: handle.state == "RUN", LIMIT)
     pod = runs.pod(session.run_name, 0)["metadata"]["name"]
     # As when its node dies: nothing in it has time to say goodbye.
-    runs.bed.kubectl("exec", pod, f"--namespace={runs.namespace}", "--", "sh", "-c", "kill -KILL $(pgrep flux-broker)")
+    runs.bed.kill_in_pod("flux-broker", pod, runs.namespace)
     result = handle.result(LIMIT)
     assert result.outcome in (Outcome.UNKNOWN, Outcome.LOST)
     assert result.exception is not None and ("lead broker" in result.exception.note or pod in result.exception.note)

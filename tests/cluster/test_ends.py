@@ -10,7 +10,8 @@ import pytest
 from executors import JobRequest, Outcome, Session
 from executors.config import RunConfig
 from executors.lifecycle.reap import reap
-from executors.provision.direct import DirectProvisioner
+from executors.provision.kubernetes.direct import DirectMode
+from executors.provision.kubernetes.provisioner import ClusterProvisioner
 from executors.render.places import UNMOUNTED
 from executors.render.pod import LIVENESS
 from tests.cluster.runs import LIMIT, Runs, job, spec
@@ -42,7 +43,7 @@ def test_released_by_its_client(runs: Runs) -> None:
 
 def test_the_idle_time_out(runs: Runs) -> None:
     session = runs.open(**{**NEVER, "idleTimeout": 1})
-    session.close(release=False)
+    session.leave()
     wait_state(runs, session, "SuccessCriteriaMet")
 
 
@@ -50,7 +51,7 @@ def test_the_orphan_time_out_ends_running_jobs_too(runs: Runs) -> None:
     session = runs.open(**{**NEVER, "orphanTimeout": 2})
     [handle] = session.submit([JobRequest(argv=["sleep", "600"])])
     wait_until("the job to run", lambda: handle.state == "RUN", LIMIT)
-    session.close(release=False)
+    session.leave()
     wait_state(runs, session, "SuccessCriteriaMet")
 
 
@@ -64,7 +65,7 @@ def test_kubernetes_ends_it_at_its_greatest_age(runs: Runs) -> None:
 
 def test_kubernetes_removes_what_is_left_after_its_ttl(runs: Runs) -> None:
     session = runs.open(**{**NEVER, "idleTimeout": 1, "ttl": 1})
-    session.close(release=False)
+    session.leave()
     wait_state(runs, session, "gone")
     runs.wait_nothing_left()
 
@@ -117,7 +118,7 @@ def decided(runs: Runs, config: RunConfig) -> dict[str, str]:
 def test_reap_ends_what_nobody_has_used_for_too_long_and_leaves_the_rest(runs: Runs) -> None:
     used, unused = runs.open(**NEVER), runs.open(**NEVER)
     config = runs.config(orphanTimeout=1)
-    unused.close(release=False)
+    unused.leave()
     wait_until(
         "the instance to be unused for a second",
         lambda: unused.run_name in {one.instance.name for one in reap(config, {}, dry_run=True) if one.ended},
@@ -130,8 +131,8 @@ def test_reap_ends_what_nobody_has_used_for_too_long_and_leaves_the_rest(runs: R
 def test_reap_ends_what_does_not_answer(runs: Runs) -> None:
     session = runs.open(**NEVER)
     in_pod = ("exec", runs.pod(session.run_name, 0)["metadata"]["name"], f"--namespace={runs.namespace}", "--")
-    # The agent's socket goes, and with it whoever would connect.
-    session.close(release=False)
+    # The agent's socket goes, so that nobody can connect.
+    session.leave()
     agent = UNMOUNTED.agent_directory
     runs.bed.kubectl(*in_pod, "mv", f"{agent}/agent.sock", f"{agent}/away")
     reasons = decided(runs, runs.config())
@@ -141,7 +142,7 @@ def test_reap_ends_what_does_not_answer(runs: Runs) -> None:
 
 def test_reap_removes_what_has_ended_and_is_kept(runs: Runs) -> None:
     session = runs.open(**{**NEVER, "idleTimeout": 1})
-    session.close(release=False)
+    session.leave()
     wait_state(runs, session, "SuccessCriteriaMet")
     assert list(decided(runs, runs.config())) == [session.run_name]
     assert runs.left() == []
@@ -150,17 +151,17 @@ def test_reap_removes_what_has_ended_and_is_kept(runs: Runs) -> None:
 def test_reap_leaves_other_peoples_objects_alone(runs: Runs) -> None:
     runs.bed.kubectl("create", "job", "theirs", f"--image={runs.image}", f"--namespace={runs.namespace}")
     assert decided(runs, runs.config()) == {}
-    assert "job.batch/theirs" in runs.left()
+    assert "job/theirs" in runs.left()
 
 
 def test_who_only_looks_does_not_keep_an_instance_alive(runs: Runs) -> None:
     from executors.lifecycle import Lifecycle
 
     session = runs.open(**{**NEVER, "idleTimeout": 4})
-    session.close(release=False)
+    session.leave()
     config = runs.config(**{**NEVER, "idleTimeout": 4})
-    [first] = Lifecycle(session.run_name, config, {}).observe("info")
-    [second] = Lifecycle(session.run_name, config, {}).observe("info")
+    first = Lifecycle(session.run_name, config, {}).observe()
+    second = Lifecycle(session.run_name, config, {}).observe()
     assert second["quiet"] > first["quiet"] > 0
     wait_state(runs, session, "SuccessCriteriaMet")
 
@@ -170,7 +171,7 @@ def test_a_minicluster_that_never_came_up_is_ended_at_once(runs: Runs) -> None:
 
     minicluster = spec(runs.image, container={"resources": {"requests": {"cpu": "64"}}})
     config = runs.config(minicluster, startTimeout=280, scheduleTimeout=280)
-    stuck = DirectProvisioner("stuck", config, "asked for")
+    stuck = ClusterProvisioner(DirectMode, "stuck", config, "asked for")
     stuck.ensure()
     Lifecycle("stuck", config, {}).end()
     assert runs.left() == []

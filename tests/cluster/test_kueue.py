@@ -14,8 +14,9 @@ from executors import ProvisionError
 from executors.controller import conditions as known
 from executors.lifecycle.reap import reap
 from executors.names import RunId, run_name
-from executors.provision.direct import DirectProvisioner
 from executors.provision.inventory import instances
+from executors.provision.kubernetes.direct import DirectMode
+from executors.provision.kubernetes.provisioner import ClusterProvisioner
 from tests.cluster.operators import MiniClusters, running
 from tests.cluster.runs import LIMIT, Runs, job, spec
 from tests.cluster.testbed import kueue
@@ -54,9 +55,9 @@ class Workloads:
         self.cluster, self.namespace = cluster, namespace
 
     def of(self, job_name: str) -> dict[str, Any]:
-        found = self.cluster.kubectl("get", "workloads", f"--namespace={self.namespace}", "--output=json")
-        owned = [one for one in json.loads(found)["items"] if one["metadata"]["ownerReferences"][0]["name"] == job_name]
-        return dict(owned[0]) if owned else {}
+        found = self.cluster.objects("workloads", self.namespace)
+        owned = [one for one in found if one["metadata"]["ownerReferences"][0]["name"] == job_name]
+        return owned[0] if owned else {}
 
     def is_admitted(self, job_name: str) -> bool:
         conditions = self.of(job_name).get("status", {}).get("conditions", [])
@@ -82,7 +83,7 @@ def test_a_run_waits_for_room_in_its_queue_says_what_keeps_it_and_begins_when_th
         if "insufficient unused quota" in line:
             threading.Thread(target=first.close).start()
 
-    second = runs.open(minicluster, run_id="second", announce=make_room, **PATIENCE)
+    second = runs.open(minicluster, run_id="second", report_progress=make_room, **PATIENCE)
     assert job(second, "true").ok
     assert any(f"Kueue has not admitted it (queue {QUEUE}): " in line for line in said), said
 
@@ -106,7 +107,7 @@ def test_a_run_that_kueue_takes_back_before_its_first_client_begins_anew(runs: R
     name = run_name(RunId("test", "queued"))
     config = runs.config(spec(runs.image, **QUEUED), **PATIENCE)
     workloads = Workloads(cluster, runs.namespace)
-    waiting = DirectProvisioner(name, config, "asked for")
+    waiting = ClusterProvisioner(DirectMode, name, config, "asked for")
     waiting.ensure()
     wait_until("its pod to run", lambda: "Running" in phases(runs), LIMIT)
     workloads.activate(name, False)
@@ -119,8 +120,7 @@ def test_a_run_that_kueue_takes_back_before_its_first_client_begins_anew(runs: R
 
 
 def phases(runs: Runs) -> list[str]:
-    found = runs.bed.kubectl("get", "pods", f"--namespace={runs.namespace}", "--output=json")
-    return [one["status"].get("phase", "") for one in json.loads(found)["items"]]
+    return [one["status"].get("phase", "") for one in runs.bed.objects("pods", runs.namespace)]
 
 
 # -- our Flux Operator

@@ -68,5 +68,5 @@ def test_a_cut_stream_is_taken_up_again_and_its_relay_ends_without_the_word_that
     assert job(session, "true").ok
     assert older.chosen == ["v4.channel.k8s.io"] * 2
     wait_until("the end of the relay that was cut", lambda: relays(runs, session) == 1, LIMIT)
-    session.close(release=False)
+    session.leave()
     wait_until("the end of the relay that was left", lambda: relays(runs, session) == 0, LIMIT)

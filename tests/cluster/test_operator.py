@@ -12,6 +12,7 @@ import pytest
 from executors import ExecutorsError, JobRequest, Outcome, ProvisionError, RunId, run_name
 from executors.lifecycle import Lifecycle
 from executors.schema import MINICLUSTER_API_VERSION, json_schema
+from executors.spec import SPEC
 from tests.cluster.rights import grant, role, without
 from tests.cluster.runs import KINDS, LIMIT, Runs, job, output_of, runs_on, spec
 from tests.cluster.testbed.cluster import Cluster
@@ -21,7 +22,7 @@ from tests.cluster.testbed.waiting import wait_until
 @pytest.fixture
 def own_crd(cluster: Cluster, tmp_path: Path) -> Iterator[None]:
     """A CRD made from our schema, and nobody who acts on it."""
-    schema = {"type": "object", "properties": {"spec": json_schema()}}
+    schema = {"type": "object", "properties": {"spec": json_schema(SPEC)}}
     names = {"kind": "MiniCluster", "listKind": "MiniClusterList", "plural": "miniclusters", "singular": "minicluster"}
     version = {"name": "v1alpha2", "served": True, "storage": True, "schema": {"openAPIV3Schema": _structural(schema)}}
     manifest = {
@@ -62,9 +63,9 @@ def test_a_cluster_without_the_crd_is_named(operated: Runs) -> None:
 def test_an_operator_that_does_nothing_is_reported_and_nothing_is_left(
     operated: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from executors.provision.operator import OperatorProvisioner
+    from executors.provision.kubernetes.operator import OperatorMode
 
-    monkeypatch.setattr(OperatorProvisioner, "job_limit", 2.0)
+    monkeypatch.setattr(OperatorMode, "job_limit", 2.0)
     with pytest.raises(ProvisionError, match="the Flux Operator has made no Job within 2 s"):
         operated.open()
     operated.wait_nothing_left()
@@ -86,10 +87,10 @@ def test_a_job_of_the_runs_name_that_is_somebody_elses_is_named(cluster: Cluster
     name = run_name(RunId("test", "taken"))
     cluster.api.post(f"/apis/batch/v1/namespaces/{operated.namespace}/jobs", _job(name))
     with pytest.raises(
-        ProvisionError, match=f"a Job {operated.namespace}/{name} that is no MiniCluster's is in the way"
+        ProvisionError, match=f"a Job {operated.namespace}/{name} that belongs to no MiniCluster has this name"
     ):
         operated.open(run_id="taken")
-    assert left(operated) == [f"job.batch/{name}"]
+    assert left(operated) == [f"job/{name}"]
 
 
 @pytest.mark.usefixtures("own_crd")
@@ -101,11 +102,11 @@ def test_no_minicluster_is_made_beside_the_job_of_an_earlier_one(
     owner = {"apiVersion": MINICLUSTER_API_VERSION, "kind": "MiniCluster", "name": name, "uid": "gone"}
     old = _job(name, ownerReferences=[owner], finalizers=["example.org/kept"])
     cluster.api.post(f"/apis/batch/v1/namespaces/{operated.namespace}/jobs", old)
-    monkeypatch.setattr("executors.provision.operator.DELETE_LIMIT", 2.0)
+    monkeypatch.setattr("executors.provision.kubernetes.operator.DELETE_LIMIT", 2.0)
     try:
         with pytest.raises(ProvisionError, match="of an earlier MiniCluster is not gone after 2 s"):
             operated.open(run_id="late")
-        assert left(operated) == [f"job.batch/{name}"]
+        assert left(operated) == [f"job/{name}"]
     finally:
         free = '--patch={"metadata": {"finalizers": null}}'
         cluster.kubectl("patch", "job", name, "--type=merge", free, f"--namespace={operated.namespace}")
@@ -139,9 +140,7 @@ def test_a_job_that_fails_is_reported_as_in_direct_mode(operated: Runs) -> None:
 
 def left(runs: Runs) -> list[str]:
     """As ``Runs.left``, and the resources."""
-    names = f"miniclusters,{KINDS}"
-    found = runs.bed.kubectl("get", names, f"--namespace={runs.namespace}", "--output=name").split()
-    return [name for name in found if name != "configmap/kube-root-ca.crt"]
+    return runs.bed.left_in(runs.namespace, "miniclusters", *KINDS)
 
 
 def wait_nothing_left(runs: Runs) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from executors.errors import SpecError
-from executors.provision.certificate import make_certificate
+from executors.provision.kubernetes.certificate import make_certificate
 from executors.render import MiniCluster, Program, owned_by, render_direct, render_resource
 from executors.spec import parse_spec
 from executors.validation import direct_problems
@@ -18,7 +18,7 @@ from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.objects import KubectlError
 from tests.cluster.testbed.waiting import wait_until
-from tests.unit.upstream import miniclusters
+from tests.support.upstream import miniclusters
 
 LIMIT = 90.0
 PATHS = {

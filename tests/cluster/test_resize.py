@@ -31,7 +31,7 @@ def resize(runs: Runs, session: Session, size: int, grace: float = LIMIT) -> lis
 
 
 def up(session: Session) -> list[int]:
-    return [node["rank"] for node in session.resources()["nodes"] if node["up"] and not node["drained"]]
+    return [node.rank for node in session.nodes() if node.up and not node.drained]
 
 
 @pytest.fixture
@@ -98,12 +98,12 @@ def test_an_instance_on_this_machine_cannot_be_resized() -> None:
 def test_a_shrinking_that_is_broken_off_leaves_no_rank_drained(
     runs: Runs, elastic: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from executors.provision.direct import DirectProvisioner
+    from executors.provision.kubernetes.provisioner import ClusterProvisioner
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DirectProvisioner, "resize", interrupted)
+    monkeypatch.setattr(ClusterProvisioner, "resize", interrupted)
     with pytest.raises(KeyboardInterrupt):
         resize(runs, elastic, 1)
     # The scheduler hears of it a moment later.

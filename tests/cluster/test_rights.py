@@ -10,7 +10,7 @@ import pytest
 
 from executors import ExecutorsError, join_session
 from executors.kube import ClusterAccess, connect
-from executors.provision.rights import RIGHTS, missing_rights
+from executors.provision.kubernetes.rights import RIGHTS, missing_rights
 from tests.cluster import rights
 from tests.cluster.rights import role, without
 from tests.cluster.runs import Runs, job
@@ -103,6 +103,6 @@ def test_a_triggerer_joins_under_its_role_and_makes_nothing(runs: Runs, grant: A
     try:
         assert job(session, "true").ok
     finally:
-        session.close(release=False)
+        session.leave()
     with pytest.raises(ExecutorsError, match=r'cannot create resource "jobs"'):
         runs.open(run_id="another")

@@ -5,27 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from urllib.parse import quote
 
 import pytest
 
 from executors import ConfigError
 from tests.cluster.runs import Runs, job, output_of, spec
 from tests.cluster.testbed.cluster import Cluster
-
-SECRET = "s3cret/of the+run=8f2a91"
-
-
-def forms(secret: str) -> list[str]:
-    encoded = secret.encode()
-    # Base64 of the middle of a longer text depends on where it begins; whole groups of three bytes do not.
-    shifted = [base64.b64encode(encoded[at : len(encoded) - (len(encoded) - at) % 3]).decode() for at in range(3)]
-    return [secret, quote(secret), quote(secret, safe=""), *shifted]
-
-
-def assert_absent(text: str, where: str, secret: str = SECRET) -> None:
-    for form in forms(secret):
-        assert form not in text, f"the secret is in {where}"
+from tests.support.secrets import SECRET, assert_absent
 
 
 def test_a_secret_environment_is_nowhere_but_in_the_job(
@@ -33,7 +19,7 @@ def test_a_secret_environment_is_nowhere_but_in_the_job(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
-    session = runs.open(spec(runs.image, size=2), announce=said.append)
+    session = runs.open(spec(runs.image, size=2), report_progress=said.append)
     both = output_of(session, "sh", "-c", 'printf %s "$TOKEN" | md5sum', nodes=2, tasks=2, secret_env={"TOKEN": SECRET})
     assert len(set(both.split())) == 2  # the same digest twice, and a dash
     specs = output_of(session, "sh", "-c", "for id in $(flux jobs -a -n -o {id}); do flux job info $id jobspec; done")

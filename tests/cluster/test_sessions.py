@@ -33,8 +33,8 @@ def test_a_job_over_two_nodes_runs_in_both_pods(pair: Session) -> None:
 
 
 def test_each_rank_offers_its_containers_cores_and_not_the_nodes(pair: Session) -> None:
-    nodes = pair.resources()["nodes"]
-    assert [(node["rank"], node["cores"], node["gpus"]) for node in nodes] == [(0, 1, 0), (1, 1, 0)]
+    nodes = pair.nodes()
+    assert [(node.rank, node.cores, node.gpus) for node in nodes] == [(0, 1, 0), (1, 1, 0)]
     [handle] = pair.submit([JobRequest(argv=["true"], nodes=1, cores_per_task=2)])
     assert handle.result(LIMIT).outcome is not Outcome.COMPLETED
 
@@ -132,10 +132,10 @@ def test_a_run_that_is_being_deleted_begins_anew(runs: Runs) -> None:
 
 def test_a_run_that_is_over_and_kept_begins_anew(runs: Runs) -> None:
     first = runs.open(run_id="over", idleTimeout=1)
-    first.close(release=False)
+    first.leave()
     wait_until(
         "the Job to be complete",
-        lambda: "Complete" in runs.bed.kubectl("get", "jobs", f"--namespace={runs.namespace}"),
+        lambda: runs.bed.object("jobs", first.run_name, runs.namespace)["status"].get("succeeded"),
         LIMIT,
     )
     second = runs.open(run_id="over", idleTimeout=1)
@@ -157,23 +157,24 @@ def test_an_object_that_is_not_ours_is_left_alone(runs: Runs) -> None:
     runs.bed.kubectl("create", f"--namespace={runs.namespace}", "--filename=-", input=json.dumps(manifest))
     with pytest.raises(ProvisionError, match="was not made by this program"):
         runs.open(run_id="taken")
-    assert f"job.batch/{name}" in runs.left()
+    assert f"job/{name}" in runs.left()
 
 
 def test_a_minicluster_half_made_by_a_client_that_died_is_completed_by_the_next(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from executors.provision.direct import DirectProvisioner
+    from executors.provision.kubernetes.direct import DirectMode
+    from executors.provision.kubernetes.provisioner import ClusterProvisioner
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(DirectProvisioner, "_complete", die)
-        patch.setattr(DirectProvisioner, "abandon", lambda _: None)
+        patch.setattr(DirectMode, "complete", die)
+        patch.setattr(ClusterProvisioner, "abandon", lambda _: None)
         with pytest.raises(KeyboardInterrupt):
             runs.open(run_id="half")
-    assert [name.split("/")[0] for name in runs.left()] == ["job.batch"]
+    assert [name.split("/")[0] for name in runs.left()] == ["job"]
     assert job(runs.open(run_id="half"), "true").ok
 
 
@@ -185,17 +186,17 @@ def test_the_default_spec_needs_no_minicluster_section(runs: Runs, tmp_path: Pat
 
 
 def test_a_run_that_its_first_client_closes_meanwhile_begins_anew(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from executors.provision.direct import DirectProvisioner
+    from executors.provision.kubernetes.provisioner import ClusterProvisioner
 
     first = runs.open(run_id="closing")
-    wait_ready = DirectProvisioner.wait_ready
+    wait_ready = ClusterProvisioner.wait_ready
 
-    def after_the_end_of_the_first(self: DirectProvisioner, *given: Any) -> Any:
+    def after_the_end_of_the_first(self: ClusterProvisioner, *given: Any) -> Any:
         if self.adopted():
             first.close()
         return wait_ready(self, *given)
 
-    monkeypatch.setattr(DirectProvisioner, "wait_ready", after_the_end_of_the_first)
+    monkeypatch.setattr(ClusterProvisioner, "wait_ready", after_the_end_of_the_first)
     second = runs.open(run_id="closing")
     assert second.hello.instance != first.hello.instance
     assert job(second, "true").ok
@@ -231,18 +232,18 @@ def test_what_an_earlier_minicluster_of_the_name_left_is_not_taken_for_the_new_o
 def test_a_start_that_fails_leaves_the_minicluster_to_the_client_that_came_meanwhile(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from executors.provision.direct import DirectProvisioner
+    from executors.provision.kubernetes.provisioner import ClusterProvisioner
 
-    wait_ready = DirectProvisioner.wait_ready
+    wait_ready = ClusterProvisioner.wait_ready
     others: list[Session] = []
 
-    def fail_after_another_has_come(self: DirectProvisioner, *given: Any) -> Any:
+    def fail_after_another_has_come(self: ClusterProvisioner, *given: Any) -> Any:
         if self.adopted():
             return wait_ready(self, *given)
         others.append(runs.open(run_id="shared"))
         raise ProvisionError("interrupted")
 
-    monkeypatch.setattr(DirectProvisioner, "wait_ready", fail_after_another_has_come)
+    monkeypatch.setattr(ClusterProvisioner, "wait_ready", fail_after_another_has_come)
     with pytest.raises(ProvisionError, match="interrupted"):
         runs.open(run_id="shared")
     [other] = others

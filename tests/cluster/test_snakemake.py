@@ -3,7 +3,6 @@ server) and no shared files, and with Snakemake in a pod too."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -16,31 +15,27 @@ import pytest
 
 from tests.cluster.pods import create, output_of_pod, pod_spec
 from tests.cluster.runs import Runs, spec, write_config
-from tests.cluster.test_secrecy import assert_absent
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.missing import Missing
 from tests.cluster.testbed.object_store import ObjectStore
-from tests.cluster.volumes import VOLUME, mounted, volume_of
+from tests.cluster.volumes import VOLUME, mounted
+from tests.cluster.workflows import (
+    EXAMPLE,
+    ROOT,
+    assert_variants,
+    config_file,
+    for_everybody,
+    open_namespace,
+    python_in_pods,
+    volume,
+)
 from tests.conftest import missing, require
+from tests.support.secrets import assert_absent
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "snakemake" / "variant-calling"
+__all__ = ["open_namespace", "python_in_pods", "volume"]
+
 #: All but the source cache, which is in a home directory that the pods do not have.
 SHARED = ("--shared-fs-usage", "persistence", "input-output", "sources", "software-deployment", "storage-local-copies")
-
-
-@pytest.fixture
-def open_namespace(cluster: Cluster, runs: Runs) -> Iterator[str]:
-    """A namespace without Pod Security, which the test's sessions and volumes are in."""
-    runs.namespace = cluster.create_namespace(labels={})
-    yield runs.namespace
-    cluster.delete_namespace(runs.namespace)
-
-
-@pytest.fixture
-def python_in_pods(cluster: Cluster) -> None:
-    if cluster.image.without_python is not None:
-        missing("kubernetes", f"no Snakemake in the pods' image: {cluster.image.without_python}")
 
 
 @pytest.fixture
@@ -52,26 +47,6 @@ def store(cluster: Cluster, python_in_pods: None, tmp_path: Path) -> Iterator[Ob
         missing("kubernetes", f"no S3 server for the tests: {reason}")
     with found:
         yield found
-
-
-@pytest.fixture
-def volume(cluster: Cluster, runs: Runs, python_in_pods: None, tmp_path: Path) -> Iterator[Path]:
-    with volume_of(cluster, runs.namespace, tmp_path / "volume") as directory:
-        yield directory
-
-
-def config_file(runs: Runs, directory: Path, mount: Path | None, **more: object) -> Path:
-    container = {} if mount is None else mounted(mount)
-    minicluster = spec(runs.image, size=2, container=container, **more)
-    file = directory / "run.yaml"
-    given = {"kubeconfig": str(runs.kubeconfig), "provisioner": "direct", "namespace": runs.namespace}
-    return write_config(file, minicluster, **given)
-
-
-def for_everybody(directory: Path) -> None:
-    """The pods' user writes where this one made directories."""
-    for path in (directory, *directory.rglob("*")):
-        path.chmod(0o777 if path.is_dir() else 0o666)
 
 
 def snakemake(work: Path, *options: str, **environ: str) -> str:
@@ -86,13 +61,6 @@ def snakemake(work: Path, *options: str, **environ: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-6000:]
     return done.stderr
-
-
-def assert_variants(table: Path) -> None:
-    with table.open() as found, (EXAMPLE / "expected" / "variants.tsv").open() as expected:
-        rows = list(csv.DictReader(found, delimiter="\t"))
-        wanted = list(csv.DictReader(expected, delimiter="\t"))
-    assert [{name: row[name] for name in wanted[0]} for row in rows] == wanted
 
 
 def test_the_example_on_a_shared_volume(runs: Runs, volume: Path, tmp_path: Path) -> None:

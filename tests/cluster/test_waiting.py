@@ -13,7 +13,7 @@ from executors import ConfigError, ProvisionError
 from executors.kube import ForbiddenError
 from tests.cluster.runs import Runs, spec
 
-#: Longer than any test may take: whoever waited for it has not noticed.
+#: Longer than any test may take: a test that waited for it has not noticed.
 PATIENCE: dict[str, Any] = {"startTimeout": 280, "scheduleTimeout": 0}
 
 
@@ -33,7 +33,7 @@ def test_a_pod_that_cannot_be_scheduled_is_given_the_time_that_the_config_names(
     said: list[str] = []
     minicluster = spec(runs.image, container={"resources": {"requests": {"cpu": "64"}}})
     with pytest.raises(ProvisionError, match="Insufficient cpu"):
-        runs.open(minicluster, announce=said.append, startTimeout=280, scheduleTimeout=1)
+        runs.open(minicluster, report_progress=said.append, startTimeout=280, scheduleTimeout=1)
     assert [line for line in said if line.startswith("waiting: ") and "cannot be scheduled" in line]
 
 
@@ -89,7 +89,7 @@ def test_a_minicluster_that_somebody_deletes_while_it_starts(runs: Runs) -> None
             runs.bed.kubectl("delete", "jobs", "--all", f"--namespace={runs.namespace}", "--wait=false")
 
     with pytest.raises(ProvisionError, match="deleted"):
-        runs.open(minicluster, announce=delete_when_it_waits, startTimeout=280, scheduleTimeout=280)
+        runs.open(minicluster, report_progress=delete_when_it_waits, startTimeout=280, scheduleTimeout=280)
 
 
 def test_a_start_that_takes_longer_than_the_config_allows(runs: Runs) -> None:
@@ -104,31 +104,30 @@ def test_an_autoscaler_that_makes_room_is_waited_for_beyond_the_schedule_time_ou
     event = _autoscaler(runs, "TriggeredScaleUp", "pod triggered scale-up: [{pool 0->1}]")
     said: list[str] = []
 
-    def announce(line: str) -> None:
+    def report_progress(line: str) -> None:
         said.append(line)
         if "cannot be scheduled" in line and len(said) < 4:
             event()
 
     with pytest.raises(ProvisionError, match=r"run\.startTimeout"):
-        runs.open(minicluster, announce=announce, startTimeout=8, scheduleTimeout=3)
+        runs.open(minicluster, report_progress=report_progress, startTimeout=8, scheduleTimeout=3)
 
 
 def test_an_autoscaler_that_cannot_help_ends_the_wait(runs: Runs) -> None:
     minicluster = spec(runs.image, container={"resources": {"requests": {"cpu": "64"}}})
     event = _autoscaler(runs, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached")
 
-    def announce(line: str) -> None:
+    def report_progress(line: str) -> None:
         if "cannot be scheduled" in line:
             event()
 
     with pytest.raises(ProvisionError, match=r"max node group size reached.*run\.scheduleTimeout"):
-        runs.open(minicluster, announce=announce, startTimeout=280, scheduleTimeout=15)
+        runs.open(minicluster, report_progress=report_progress, startTimeout=280, scheduleTimeout=15)
 
 
 def _autoscaler(runs: Runs, reason: str, message: str) -> Callable[[], None]:
     def write() -> None:
-        found = json.loads(runs.bed.kubectl("get", "pods", f"--namespace={runs.namespace}", "--output=json"))
-        for pod in found["items"]:
+        for pod in runs.bed.objects("pods", runs.namespace):
             name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
             manifest = {
                 "apiVersion": "v1",
@@ -146,12 +145,12 @@ def _autoscaler(runs: Runs, reason: str, message: str) -> Callable[[], None]:
 
 
 def test_a_namespace_that_is_not_there(runs: Runs) -> None:
-    with pytest.raises(ProvisionError, match="namespace nowhere is not there"):
+    with pytest.raises(ProvisionError, match="namespace nowhere does not exist"):
         runs.open(namespace="nowhere")
 
 
 def test_fields_that_direct_mode_cannot_honour_are_refused_by_name(runs: Runs) -> None:
-    with pytest.raises(ConfigError, match=r"minicluster\.pod\.restartPolicy: 'Always' cannot be honoured"):
+    with pytest.raises(ConfigError, match=r"minicluster\.pod\.restartPolicy: 'Always' is not supported"):
         runs.open(spec(runs.image, pod={"restartPolicy": "Always"}))
     assert runs.left() == []
 

@@ -1,4 +1,4 @@
-"""Followers of objects miss nothing of the present state, whatever becomes of their watches."""
+"""Watchers of objects miss nothing of the present state, whatever becomes of their watches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from executors.kube import Api, ClusterAccess, ExpiredError, Watch, connect
 from executors.kube.api import CONFIG_MAPS
-from executors.provision import watching
-from executors.provision.watching import Change, Follower, Listed, Wanted
+from executors.provision.kubernetes import watching
+from executors.provision.kubernetes.watching import Change, Listed, ResourceWatcher, Wanted
 from tests.cluster.runs import LIMIT
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.waiting import wait_until
@@ -43,11 +43,11 @@ def config_map(name: str, value: str) -> dict[str, Any]:
 
 
 class Told:
-    """What a follower tells, read one by one."""
+    """What a watcher tells, read one by one."""
 
-    def __init__(self, follower: Follower) -> None:
+    def __init__(self, watcher: ResourceWatcher) -> None:
         deadline = time.monotonic() + LIMIT
-        self._changes = follower.changes(lambda: deadline)
+        self._changes = watcher.changes(lambda: deadline)
 
     def until(self, last: Callable[[Change | Listed], bool]) -> list[tuple[str, str]]:
         """Names of what came, and the value or what else happened, up to the change that is asked for."""
@@ -81,7 +81,7 @@ class Sleeper:
         self._watch = api.watch
 
     @contextmanager
-    def watch(self, *arguments: Any, **more: Any) -> Iterator[Watch]:
+    def watch(self, *arguments: Any, **more: Any) -> Iterator[Watch[Any]]:
         self.asleep.set()
         assert self.woken.wait(LIMIT)
         try:
@@ -110,8 +110,8 @@ def test_a_follower_that_slept_until_its_place_was_gone_learns_what_it_missed(
         api.create(CONFIG_MAPS, namespace, config_map(name, "old"))
     sleeper = Sleeper(api)
     monkeypatch.setattr(api, "watch", sleeper.watch)
-    with Follower(api, namespace, [Wanted(CONFIG_MAPS, labels=MARK)]) as follower:
-        told = Told(follower)
+    with ResourceWatcher(api, namespace, [Wanted(CONFIG_MAPS, labels=MARK)]) as watcher:
+        told = Told(watcher)
         assert set(told.until_listed()) == {
             *((name, "old") for name in ("changed", "deleted", "left-alone")),
             ("list", "3"),
@@ -149,8 +149,8 @@ def test_a_watch_that_ends_at_its_time_goes_on_where_it_was_without_a_new_list(
 
     monkeypatch.setattr(api, "watch", watch)
     api.create(CONFIG_MAPS, namespace, config_map("one", "1"))
-    with Follower(api, namespace, [Wanted(CONFIG_MAPS, labels=MARK)]) as follower:
-        told = Told(follower)
+    with ResourceWatcher(api, namespace, [Wanted(CONFIG_MAPS, labels=MARK)]) as watcher:
+        told = Told(watcher)
         told.until_listed()
         for value in ("2", "3"):
             rounds = len(begun)

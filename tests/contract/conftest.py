@@ -14,20 +14,38 @@ import pytest
 
 from executors import RunId, Session, load_config, open_session
 from tests.processes import alive
+from tests.support.environment import engine_options, environment
+from tests.support.sessions import Opener
 
-Opener = Callable[..., Session]
+#: Files whose tests run on Flux with pilots too: where those could differ from Flux, or from the embedded engine.
+_OF_PILOTS = (
+    "jobs",
+    "ends",
+    "keys",
+    "output",
+    "secrets",
+    "dead_agents",
+    "events",
+    "engines_agree",
+    "nodes_and_files",
+    "release",
+)
 
 
-@pytest.fixture(params=["embedded", "flux"], scope="module")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = [marker for marker in metafunc.definition.iter_markers("parametrize") if marker.args[0] == "engine"]
+    if "engine" in metafunc.fixturenames and not chosen:
+        has_pilots = metafunc.module.__name__.rpartition(".test_")[2] in _OF_PILOTS
+        engines = ["embedded", "flux", *(["pilot"] if has_pilots else [])]
+        metafunc.parametrize("engine", engines, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def engine(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
-    if request.param == "flux":
+    """embedded, flux, or pilot: Flux with ``run.pilot: on``."""
+    if request.param != "embedded":
         need("flux")
     return str(request.param)
-
-
-def environment() -> dict[str, str]:
-    """This machine's, without an instance that the tests themselves may run in."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("FLUX_")}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +55,7 @@ def opener(engine: str) -> Iterator[Opener]:
 
     def open_one(run: str | None = None, **settings: object) -> Session:
         keywords = {k: settings.pop(k) for k in ("auto_acknowledge", "max_in_flight") if k in settings}
-        options: dict[str, object] = {"run.engine": engine, "run.provisioner": "local"}
+        options = engine_options(engine)
         options.update({f"run.{key}": value for key, value in settings.items()})
         environ = environment()
         config = load_config(environ=environ, options=options)

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from executors import JobHandle, JobRequest, Outcome, Session
-from tests.contract.conftest import Opener
-from tests.contract.test_jobs import LIMIT
-from tests.contract.test_sessions import wait_for
+from tests.support.sessions import Opener
+from tests.support.waiting import LIMIT, wait_for
 
 
 def in_callback(session: Session, function: Callable[[JobHandle], object]) -> object:

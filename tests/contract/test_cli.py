@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from executors import load_config
-from executors.provision import local
+from executors.provision.local import agent
+from executors.provision.local.provisioner import LocalProvisioner
 from tests.cli_runs import Cli, environment, interrupt, read_line
 from tests.processes import alive, of_run
 
@@ -182,7 +183,7 @@ def test_a_running_job_is_followed_and_cancelled(cli: Cli, name: str) -> None:
 
 
 def test_what_is_not_there_is_named(cli: Cli, name: str) -> None:
-    assert f"nope: there is no such instance on this machine (there is: {name})" in cli("status", "nope", code=1).err
+    assert f"nope: there is no such instance on this machine (existing: {name})" in cli("status", "nope", code=1).err
     assert "f1: no such job" in cli("logs", name, "f1", code=1).err
     assert "f1: no such job" in cli("cancel", name, "f1", code=1).err
 
@@ -208,13 +209,13 @@ def test_an_instance_whose_agent_hangs_is_ended_by_force(
     place = str(runtime / "fluxop" / name)  # other test runs have instances of this name elsewhere
     agents = [process for process, argv in of_run(place) if "serve" in argv[:6] and not argv[0].endswith("sh")]
     assert agents
-    for agent in agents:
-        agent.suspend()
-    monkeypatch.setattr(local, "STOP_LIMIT", 0.1)
-    provisioner = local.LocalProvisioner(name, load_config(environ=cli.environ), cli.environ, "for the test")
+    for hanging in agents:
+        hanging.suspend()
+    monkeypatch.setattr(agent, "STOP_LIMIT", 0.1)
+    provisioner = LocalProvisioner(name, load_config(environ=cli.environ), cli.environ, "for the test")
     provisioner.find(1.0)
     provisioner.delete()
-    assert not [agent for agent in agents if alive(agent.pid)]
+    assert not [one for one in agents if alive(one.pid)]
     assert [one for one in left_in(runtime) if not one.endswith(".log")] == []
     (runtime / "fluxop" / f"{name}.log").unlink(missing_ok=True)
 
@@ -249,7 +250,7 @@ def test_a_cancelled_job_of_a_named_instance_leaves_the_instance(cli: Cli, name:
 
 def test_a_shell_is_where_flux_talks_to_the_instance(cli: Cli, name: str, engine: str) -> None:
     if engine == "embedded":
-        assert "the embedded engine has no Flux" in cli("shell", "a", "--", "true", code=1).err
+        assert "it runs the embedded engine, so there is no Flux" in cli("shell", "a", "--", "true", code=1).err
         return
     done = cli("shell", "a", "--", "sh", "-c", "flux getattr size; echo wrong >&2; exit 7", code=7)
     assert (done.out, done.err) == ("1\n", "wrong\n")

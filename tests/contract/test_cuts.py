@@ -10,17 +10,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from executors import JobEvent, ProtocolError, Session, TransportError
 from executors.agent import wire
+from executors.agent.wire import JobSummary
 from executors.client import Client
-from executors.provision.rundir import base_directory
-from executors.transport import ProcessEndpoint, UnixEndpoint
-from tests.contract.conftest import environment
-from tests.contract.test_sessions import wait_for
+from executors.provision.local.rundir import base_directory
+from executors.transport import UnixEndpoint
+from tests.support.environment import environment
+from tests.support.pipes import ProcessStream
+from tests.support.waiting import wait_for
 
 LIMIT = 60.0
 
@@ -115,13 +116,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[JobEvent] = []
-        self.snapshots: list[list[dict[str, Any]]] = []
+        self.snapshots: list[list[JobSummary]] = []
         self.lost: list[str] = []
 
     def on_events(self, events: list[JobEvent]) -> None:
         self.events += events
 
-    def on_snapshot(self, jobs: list[dict[str, Any]]) -> None:
+    def on_snapshot(self, jobs: list[JobSummary]) -> None:
         self.snapshots.append(jobs)
 
     def on_lost(self, reason: str) -> None:
@@ -250,7 +251,8 @@ def test_a_version_that_nobody_speaks_is_said_at_once(
 
 def test_the_relay_carries_a_session(session: Session, recorder: Recorder) -> None:
     agent = str(base_directory(environment()) / session.run_name / "agent.pyz")
-    client = Client(ProcessEndpoint(("python3", agent, "relay", socket_of(session))), recorder)
+    argv = ("python3", agent, "relay", socket_of(session))
+    client = Client(UnixEndpoint("none"), recorder, opener=lambda _: ProcessStream(argv))
     client.connect()
     ids = jobs(client, 3, f"relay-{time.monotonic_ns()}")
     wait_for(lambda: len(ends(recorder, ids)) == 3, "all ends arrive")

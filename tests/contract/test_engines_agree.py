@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from executors import JobRequest, Outcome, Session
-from executors.provision.rundir import base_directory
-from tests.contract.conftest import environment
-from tests.contract.test_jobs import LIMIT, run
+from executors.provision.local.rundir import base_directory
+from tests.support.environment import environment
+from tests.support.jobs import run
+from tests.support.waiting import LIMIT
 
 
 def said(session: Session, *argv: str, **fields: object) -> str:
@@ -34,7 +35,7 @@ def test_a_working_directory_that_is_none_fails_the_job_by_its_name(
 
 
 def test_a_working_directory_may_be_made_by_an_earlier_job(session: Session, tmp_path: Path) -> None:
-    cores = session.resources()["nodes"][0]["cores"]
+    cores = session.nodes()[0].cores
     first, second = session.submit(
         [
             JobRequest(argv=["sh", "-c", f"sleep 0.2; mkdir {tmp_path}/later"], cores_per_task=cores),
@@ -114,7 +115,7 @@ def test_a_secret_may_have_any_name(session: Session, tmp_path: Path, need: obje
     assert result.ok, (result.describe(), b"".join(handle.output("stderr")))
     found = dict(entry.split(b"=", 1) for entry in b"".join(handle.output()).split(b"\0") if entry)
     assert {name: found.get(name.encode(), b"").decode() for name in NAMES} == secrets
-    assert precious.read_text() == "x", "nobody has taken it for a file of ours"
+    assert precious.read_text() == "x", "nobody has taken it for one of our files"
     directory = base_directory(environment()) / session.run_name
     assert not list(directory.glob("env-*"))
 

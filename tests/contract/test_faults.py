@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from executors import JobRequest, Outcome, Session
-from executors.provision.rundir import base_directory
+from executors.provision.local.rundir import base_directory
 from executors.transport.streams import SocketStream
-from tests.contract.conftest import Opener, environment
-from tests.contract.test_sessions import counted, wait_for
 from tests.processes import alive, kill_agent, of_run
+from tests.support.environment import environment
+from tests.support.jobs import counted
+from tests.support.sessions import Opener
+from tests.support.waiting import wait_for
 
 LIMIT = 60.0
 
@@ -68,7 +70,7 @@ def test_a_dead_instance_tidies_up_without_any_client(opener: Opener, tmp_path: 
     session = opener("nobody")
     session.submit([JobRequest(argv=["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 1000"])])
     wait_for(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()), "the job runs")
-    session.close(release=False)
+    session.leave()
     kill_agent(session.run_name)
     directory = base_directory(environment()) / session.run_name
     wait_for(lambda: not directory.exists() and not alive(int((tmp_path / "pid").read_text())), "nothing is left")
@@ -91,7 +93,7 @@ def test_a_key_that_belongs_to_other_work_is_refused(opener: Opener) -> None:
     [second] = session.submit([JobRequest(argv=["false"], key="mine")])
     result = second.result(LIMIT)
     assert result.outcome is Outcome.REJECTED and result.exception is not None
-    assert "belongs to other work" in result.exception.note
+    assert "belongs to a different job" in result.exception.note
     session.close()
 
 
@@ -101,7 +103,7 @@ def test_every_handle_ends_whenever_a_session_is_closed(opener: Opener, release:
         session = opener(f"closing-{release}")
         handles = session.submit([JobRequest(argv=["true"]) for _ in range(150)])
         time.sleep(index / 1000)
-        session.close(release=release)
+        session.release() if release else session.leave()
         for handle in handles:
             handle.result(0)
         seen: list[object] = []
@@ -149,8 +151,8 @@ def test_a_thousand_and_more_jobs_are_listed(opener: Opener) -> None:
     session = opener(max_in_flight=3000)
     handles = session.submit([JobRequest(argv=["true"], urgency=0, name="n" * 100) for _ in range(2500)])
     wait_for(lambda: all(handle.id for handle in handles), "all are submitted")
-    listed = session.unacknowledged()
-    assert sorted(job["id"] for job in listed) == sorted(str(handle.id) for handle in handles)
+    listed = session.jobs(unacknowledged=True)
+    assert sorted(job.id for job in listed) == sorted(str(handle.id) for handle in handles)
     session.cancel(handles)
     session.close()
 

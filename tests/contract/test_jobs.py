@@ -11,23 +11,11 @@ from typing import Any
 
 import pytest
 
-from executors import AgentError, JobHandle, JobRequest, JobResult, Outcome, Session
+from executors import AgentError, JobRequest, Outcome, Session
 from executors.job import NO_INPUT
-
-LIMIT = 60.0
-
-
-def run(session: Session, *argv: str, **fields: object) -> JobResult:
-    [handle] = session.submit([JobRequest(argv=argv, **fields)])  # type: ignore[arg-type]
-    return handle.result(LIMIT)
-
-
-def wait_running(handle: JobHandle, marker: Path) -> None:
-    """Until the job itself says that it runs."""
-    deadline = time.monotonic() + LIMIT
-    while not marker.exists():
-        assert time.monotonic() < deadline and not handle.done(), f"{handle!r} does not run"
-        time.sleep(0.02)
+from tests.support.jobs import run, wait_running
+from tests.support.sessions import ask
+from tests.support.waiting import LIMIT
 
 
 def test_a_job_that_succeeds_is_completed(session: Session, node_name: str) -> None:
@@ -113,6 +101,18 @@ def test_a_pending_job_can_be_cancelled_and_never_starts(session: Session) -> No
     handle.cancel()
     result = handle.result(LIMIT)
     assert (result.outcome, result.times.start) == (Outcome.CANCELLED, None)
+
+
+def test_a_handle_and_the_agent_agree_on_the_state(session: Session) -> None:
+    held = session.submit_one(JobRequest(argv=["true"], urgency=0))
+    ended = session.submit_one(JobRequest(argv=["true"]))
+    ended.result(LIMIT)
+    deadline = time.monotonic() + LIMIT
+    while held.state != "SCHED" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    known = session.jobs(ids=[str(held.id), str(ended.id)])
+    assert [(job.id, job.state) for job in known] == [(held.id, held.state), (ended.id, ended.state)]
+    assert (held.state, ended.state) == ("SCHED", "INACTIVE")
 
 
 def test_a_running_job_can_be_sent_a_signal(session: Session, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_output_into_something_that_is_no_file_holds_nobody_up(session: Session,
     os.mkfifo(tmp_path / "fifo")
     for name in ("fifo", ""):
         [handle] = session.submit([JobRequest(argv=["echo", "x"], stdout=str(tmp_path / name))])
-        assert session.request("info")["active"] >= 0  # the agent answers
+        assert ask(session, "info")["active"] >= 0  # the agent answers
         handle.cancel()
         handle.result(LIMIT)
         assert b"".join(handle.output()) == b""
@@ -245,7 +245,7 @@ def test_usage_is_measured_when_asked_for(session: Session, need: object) -> Non
 
 
 def test_urgent_jobs_start_first(session: Session, tmp_path: Path) -> None:
-    cores = sum(node["cores"] for node in session.resources()["nodes"])
+    cores = sum(node.cores for node in session.nodes())
     go, order = tmp_path / "go", tmp_path / "order"
     blocker = JobRequest(argv=["sh", "-c", f"touch {tmp_path}/up; while [ ! -e {go} ]; do sleep 0.02; done"],
                          cores_per_task=cores)  # fmt: skip
@@ -267,7 +267,7 @@ def test_urgent_jobs_start_first(session: Session, tmp_path: Path) -> None:
 
 
 def test_no_more_jobs_run_than_there_are_cores(session: Session, tmp_path: Path) -> None:
-    cores = sum(node["cores"] for node in session.resources()["nodes"])
+    cores = sum(node.cores for node in session.nodes())
     script = f"d=$(mktemp {tmp_path}/run.XXXXXX); ls {tmp_path} | grep -c run. >> {tmp_path}/seen; sleep 0.05; rm $d"
     handles = session.submit([JobRequest(argv=["sh", "-c", script]) for _ in range(cores * 5)])
     assert all(handle.result(LIMIT).ok for handle in handles)

@@ -20,9 +20,10 @@ from executors import (
     load_config,
     run_name,
 )
-from tests.contract.conftest import Opener, environment
-from tests.contract.test_jobs import LIMIT, wait_running
-from tests.contract.test_sessions import directory_of, wait_for
+from tests.support.environment import environment
+from tests.support.jobs import wait_running
+from tests.support.sessions import Opener, ask, directory_of
+from tests.support.waiting import LIMIT, wait_for
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_who_joins_hears_of_the_end_and_reads_the_output(opener: Opener, config:
         [late] = joined.attach([job])
         assert late.result(LIMIT).returncode == 3
     finally:
-        joined.close(release=False)
+        joined.leave()
 
 
 def test_a_job_that_nobody_knows_ends_as_unknown(session: Session) -> None:
@@ -69,11 +70,11 @@ def test_a_job_that_nobody_knows_ends_as_unknown(session: Session) -> None:
 
 def test_a_job_keeps_a_readers_place(session: Session) -> None:
     job = _job(session, "true")
-    session.mark(job, "1:0,0,0")
-    session.mark(job, "1:7,3,0")
-    [found] = session.look_up([job]).result(LIMIT)
-    assert (found["id"], found["place"]) == (job, "1:7,3,0")
-    assert session.look_up(["f999999999"]).result(LIMIT) == []
+    session.save_bookmark(job, "1:0,0,0")
+    session.save_bookmark(job, "1:7,3,0")
+    [found] = session.jobs_later(ids=[job]).result(LIMIT)
+    assert (found.id, found.bookmark) == (job, "1:7,3,0")
+    assert session.jobs(ids=["f999999999"]) == []
 
 
 def test_an_ended_run_is_gone_for_all(opener: Opener, config: RunConfig, out: Path) -> None:
@@ -84,7 +85,7 @@ def test_an_ended_run_is_gone_for_all(opener: Opener, config: RunConfig, out: Pa
     assert handle.result(LIMIT).outcome is Outcome.CANCELLED
     wait_for(lambda: not directory_of("ended-by-another").path.exists(), "it is still there")
     with pytest.raises(SessionClosedError):
-        session.request("info")
+        ask(session, "info")
     with pytest.raises(ProvisionError, match="no instance"):
         join_session(session.run_name, config, environ=environment())
 

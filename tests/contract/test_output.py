@@ -1,4 +1,4 @@
-"""Output is whole or an error, and costs nobody else anything, whoever reads it and however slowly."""
+"""Output is whole or an error, and costs nobody else anything, no matter who reads it and however slowly."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from executors import AgentError, JobRequest, Outcome, Session
-from executors.agent import jobs as agent_jobs
+from executors.agent.protocol import jobs as agent_jobs
 from executors.client import WINDOW
-from tests.contract.conftest import Opener
-from tests.contract.test_jobs import LIMIT, run
-from tests.contract.test_sessions import wait_for
+from tests.support.jobs import run
+from tests.support.sessions import Opener, acknowledge_now
+from tests.support.waiting import LIMIT, wait_for
 
 MB = 1_000_000
 
@@ -25,12 +25,14 @@ def test_a_slow_reader_holds_up_neither_the_job_nor_other_jobs_and_fills_no_memo
     [big] = session.submit([zeros(60 * MB)])
     pieces = big.output()
     size = len(next(pieces))
+    unread: list[bytes] = []
+    paced = session.follow(str(big.id), "stdout", 0, lambda piece: unread.append(piece or b""), paced=True)  # type: ignore[arg-type]
     assert big.result(LIMIT).ok, "the job goes on"
     [other] = session.submit([JobRequest(argv=["echo", "x"])])
     assert other.result(LIMIT).ok and b"".join(other.output()) == b"x\n", "events and other output go on"
-    waiting = next(iter(session._client._outputs.values()))
-    wait_for(lambda: waiting.offset >= WINDOW, "as much as may wait here has come")
-    assert waiting.offset < 2 * WINDOW
+    wait_for(lambda: sum(map(len, unread)) >= WINDOW, "as much as may wait here has come")
+    assert sum(map(len, unread)) < 2 * WINDOW
+    paced.stop()
     assert size + sum(len(piece) for piece in pieces) == 60 * MB
 
 
@@ -45,8 +47,8 @@ def test_output_that_is_being_read_is_kept_whatever_becomes_of_its_job(opener: O
     for _ in range(3):
         others = session.submit([JobRequest(argv=["true"]) for _ in range(agent_jobs.KEEP_ENDED // 2 + 1)])
         assert all(handle.result(LIMIT * 2).ok for handle in others)
-    session._flush_acks()
-    wait_for(lambda: not session.look_up([str(big.id)]).result(LIMIT), "the job itself is forgotten")
+    acknowledge_now(session)
+    wait_for(lambda: not session.jobs(ids=[str(big.id)]), "the job itself is forgotten")
     assert size + sum(len(piece) for piece in pieces) == 40 * MB
     with pytest.raises(AgentError, match="no such job"):
         list(big.output())

@@ -9,10 +9,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from executors import JobRequest, Session
-from executors.provision.rundir import base_directory
+from executors.provision.local.rundir import base_directory
 from tests.conftest import require
-from tests.contract.conftest import environment
-from tests.contract.test_sessions import wait_for
+from tests.support.environment import environment
+from tests.support.sessions import ask
+from tests.support.waiting import wait_for
 
 LIMIT = 60.0
 SECRET = "s3cret/Wörd'\" $x+y"
@@ -49,8 +50,10 @@ def test_a_secret_reaches_its_job_and_no_other_place(session: Session, engine: s
     os.mkfifo(tmp_path / "go")
     [handle] = session.submit([request])
     wait_for(lambda: (seen / ("R" if engine == "flux" else "ls")).exists(), "the job runs")
-    listed = json.dumps(session.request("list")).encode()
+    listed = json.dumps(ask(session, "list")).encode()
     directory = base_directory(environment()) / session.run_name
+    # What a pilot's task waited with is gone once the pilot has told of its start.
+    wait_for(lambda: not [*directory.glob("pilot-secret*")], "the secret is on disk no longer")
     places = [*directory.rglob("*"), directory.with_suffix(".log")]
     for path in places:
         if path.is_file():
@@ -63,7 +66,7 @@ def test_a_secret_reaches_its_job_and_no_other_place(session: Session, engine: s
         assert_clean(path.read_bytes(), path)
     assert_clean(listed, "the job list")
     assert_clean(repr(request).encode() + repr(handle).encode(), "repr")
-    # The file that carried it is gone with the job's start.
+    # The file that carried it is removed when the job starts.
     assert not any("env-" in name for name in (seen / "ls").read_text().split())
 
 

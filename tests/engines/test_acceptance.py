@@ -1,4 +1,6 @@
-"""Snakemake's own acceptance suite for executor plugins, on both engines and under both steps."""
+"""Snakemake's own acceptance suite for executor plugins, on both engines: by the fastest steps, the warm one and the
+snakemake one.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,8 @@ class _Base(snakemake.common.tests.TestWorkflowsLocalStorageBase):
             need("flux")
         monkeypatch.setenv("FLUX_OPERATOR_ENGINE", self.engine)
         monkeypatch.delenv("FLUX_URI", raising=False)
+        # However the tests were started: this repository has a plugin in it, which would mean no warm step.
+        monkeypatch.setattr("snakemake_executor_flux.steps.warm.given_by_start", lambda: None)
 
     def get_executor(self) -> str:
         return "flux-operator"
@@ -33,6 +37,12 @@ class TestEmbedded(_Base):
     engine = "embedded"
 
 
+class TestEmbeddedWarmStep(_Base):
+    __test__ = True
+    engine = "embedded"
+    step = "warm"
+
+
 class TestEmbeddedSnakemakeStep(_Base):
     __test__ = True
     engine = "embedded"
@@ -42,6 +52,12 @@ class TestEmbeddedSnakemakeStep(_Base):
 class TestFlux(_Base):
     __test__ = True
     engine = "flux"
+
+
+class TestFluxWarmStep(_Base):
+    __test__ = True
+    engine = "flux"
+    step = "warm"
 
 
 class TestFluxSnakemakeStep(_Base):

@@ -91,7 +91,7 @@ def test_all_kinds_of_rules_run(snakemake: Snakemake) -> None:
     taken = {row["rule"]: row["step"] for row in run.efficiency()}
     assert not {"here", "handed"} & set(taken)  # local, both of them
     assert taken["split"] == taken["double"] == taken["gather"] == "shell"
-    assert taken["run"] == taken["shadowed"] == "snakemake"
+    assert taken["run"] == taken["shadowed"] == "warm"
     for reason in ("is a run rule", "shadow directory", "a group of jobs"):
         assert reason in run.output
 
@@ -116,3 +116,32 @@ rule b2:
     run = snakemake(text, "--keep-going", *arguments, executor=executor)
     assert run.returncode == 1
     assert (run.directory / "b2").exists() and not (run.directory / "a").exists()
+
+
+FORKED = """
+import sys
+def forked():
+    return sys.modules["__main__"].__spec__.name
+rule all:
+    input: "alone", "second"
+rule alone:
+    output: "alone"
+    run: open(output[0], "w").write(forked())
+rule first:
+    output: "first"
+    group: "g"
+    run: open(output[0], "w").write(forked())
+rule second:
+    input: "first"
+    output: "second"
+    group: "g"
+    run: open(output[0], "w").write(forked())
+"""
+
+
+def test_run_rules_are_forks_of_a_warm_server_and_what_a_group_starts_in_turn_is_too(snakemake: Snakemake) -> None:
+    run = snakemake(FORKED, "--flux-operator-job-step", "warm")
+    assert run.returncode == 0, run.output
+    assert [run.read(name) for name in ("alone", "first", "second")] == ["snakemake_executor_flux.warm.server"] * 3
+    run = snakemake(FORKED, "--flux-operator-job-step", "snakemake", "--forceall")
+    assert [run.read(name) for name in ("alone", "first", "second")] == ["snakemake_executor_flux.steps.nested"] * 3

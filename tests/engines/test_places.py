@@ -176,7 +176,7 @@ def test_python_needs_no_settings(tmp_path: Path) -> None:
 
 def test_the_help_shows_choices(tmp_path: Path) -> None:
     run = run_snakemake(tmp_path, "", "--help", engine="embedded")
-    assert "--flux-operator-job-step {auto,shell,script,snakemake}" in run.output
+    assert "--flux-operator-job-step {auto,shell,script,warm,snakemake}" in run.output
 
 
 INSIDE = """

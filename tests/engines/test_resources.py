@@ -289,7 +289,7 @@ rule b:
     assert run.returncode == 0, run.output
 
 
-@pytest.mark.parametrize("step", ["shell", "script", "snakemake"])
+@pytest.mark.parametrize("step", ["shell", "script", "warm", "snakemake"])
 def test_what_a_workflow_sets_later_reaches_later_jobs(tmp_path: Path, step: str) -> None:
     text = """
 import os

@@ -75,7 +75,7 @@ def background(engine: str, tmp_path: Path) -> Iterator[Callable[..., Background
         one.process.wait()
 
 
-def run_of(directory: Path) -> str:
+def make_run_id(directory: Path) -> str:
     """The id of the run that a workflow directory has now."""
     return re.findall(r'"id": "(\w+)"', (directory / ".snakemake" / "flux_operator_run.json").read_text())[0]
 
@@ -84,7 +84,7 @@ def instances(directory: Path) -> list[str]:
     """Processes (agents, brokers, jobs) that work in or for a directory."""
     found: list[str] = []
     with contextlib.suppress(FileNotFoundError):
-        found += [" ".join(argv) for _, argv in of_run(run_of(directory))]
+        found += [" ".join(argv) for _, argv in of_run(make_run_id(directory))]
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if process.cwd() == str(directory) and process.pid != os.getpid():
@@ -282,7 +282,7 @@ def test_a_changed_job_replaces_the_running_one(background: Callable[..., Backgr
     wait_for(lambda: (tmp_path / "ran.a").read_text() == "ran\nran\n", "the new job runs")
     (tmp_path / "go").touch()
     assert second.wait() == 0, second.output()
-    assert "make room for a new one" in second.output()
+    assert "are replaced by a new one" in second.output()
     assert (tmp_path / "a").read_text() == "changed\n"
 
 
@@ -328,7 +328,7 @@ def test_a_lost_agent_ends_the_run_with_its_reason(
 ) -> None:
     run = background(SLOW)
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
-    assert kill_agent(run_of(tmp_path))
+    assert kill_agent(make_run_id(tmp_path))
     assert run.wait() == 1
     assert "has an unknown end" in run.output() or "was cancelled" in run.output() or "was lost" in run.output()
     assert not (tmp_path / "a").exists()

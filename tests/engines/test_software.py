@@ -108,7 +108,7 @@ def test_the_stand_ins_are_used(expected: dict[str, str]) -> None:
     assert expected["modules.out"] == "modules=gcc/12 openmpi\n"
 
 
-@pytest.mark.parametrize("step", ["shell", "script", "snakemake"])
+@pytest.mark.parametrize("step", ["shell", "script", "warm", "snakemake"])
 def test_software_is_activated_as_snakemake_does(
     engine: str, step: str, tools: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:

@@ -21,7 +21,7 @@ from tests.airflow.conftest import airflow_database, dag_test
 from tests.airflow.environment import why_missing
 from tests.airflow.inprocess import DagTest
 from tests.conftest import missing
-from tests.examples.test_variant_calling import EXAMPLE, variants
+from tests.examples.variants import EXAMPLE, variants
 
 __all__ = ["airflow_database", "dag_test"]
 
@@ -50,7 +50,7 @@ class Demo:
         self.output = self.process.stdout
 
     def left(self) -> list[object]:
-        """Processes, however they are called and whoever they belong to, and run directories of instances."""
+        """Processes, whatever their names and owners, and run directories of instances."""
         found: list[object] = []
         for process in psutil.process_iter(["name", "environ"]):
             if (process.info["environ"] or {}).get("FXO_TEST_DEMO") == self._mark:

@@ -9,15 +9,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from executors import Outcome, load_config
-from executors.agent.server import Server
+from executors.agent.protocol.requests import OPS
+from executors.cli.main import main as flux_minicluster
+from executors.controller.main import main as flux_operator
 from snakemake_executor_flux.settings import ExecutorSettings
 from tests.engines.conftest import environment
 
 ROOT = Path(__file__).parents[2]
-DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PROGRAMS: dict[str, click.Group] = {"flux-minicluster": flux_minicluster, "flux-operator": flux_operator}
+DOCS = sorted(
+    [*ROOT.glob("*.md"), *(path for part in ("docs", "examples", "deploy") for path in (ROOT / part).rglob("*.md"))]
+)
 
 
 def indented(text: str, begin: str) -> str:
@@ -71,14 +77,51 @@ def test_every_outcome_is_explained() -> None:
     assert rows == [outcome.value for outcome in Outcome]
 
 
+def commands(text: str) -> list[str]:
+    """What a page shows as code: words in backticks and indented lines."""
+    return re.findall(r"`([^`\n]+)`", text) + re.findall(r"(?m)^    (?:\$ )?(.*)$", text)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_commands_and_options_on_all_pages_are_those_of_the_program(program: str) -> None:
+    context, checked = click.Context(PROGRAMS[program]), 0
+    for page in DOCS:
+        for code in commands(page.read_text()):
+            for name, words in re.findall(rf"(?:^|[|;(\"] ?){program} ([a-z]+)\b(.*)", code):
+                command = PROGRAMS[program].get_command(context, name)
+                assert command is not None, f"{page}: {code}"
+                there = {option for one in command.params for option in one.opts}
+                # After -- come another program's words.
+                said = re.findall(r" (--?[a-z][a-z-]*)", re.split(r" -- | \| ", words)[0])
+                assert set(said) <= there, f"{page}: {code}"
+                checked += 1
+    assert checked > 3
+
+
+def test_the_executors_options_and_the_targets_of_make_are_there() -> None:
+    options = {f"--flux-operator-{field.name.replace('_', '-')}" for field in dataclasses.fields(ExecutorSettings)}
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    for page in DOCS:
+        text = page.read_text()
+        assert set(re.findall(r"--flux-operator-[a-z-]+", text)) <= options, page
+        assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE)) <= targets | {"-j"}, page
+
+
+def headings(page: Path) -> list[str]:
+    """The headings of a page as links have them."""
+    lines = re.findall(r"(?m)^#+ (.*)$", page.read_text())
+    return [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines]
+
+
 def test_links_inside_the_project_lead_somewhere() -> None:
     for page in DOCS:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        for target, _, part in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", page.read_text())):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+                there = page.parent / target if target else page
+                assert there.exists(), f"{page}: {target}"
+                assert not part or part in headings(there), f"{page}: {target}#{part}"
 
 
 def test_the_wire_document_names_every_request() -> None:
-    there = {name[3:] for name in dir(Server) if name.startswith("op_")}
     said = set(re.findall(r"(?m)^\| `([a-z]+)` \|", (ROOT / "docs" / "protocol.md").read_text()))
-    assert said == there
+    assert said == set(OPS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.test_variant_calling import EXAMPLE, variants
+from tests.examples.variants import EXAMPLE, variants
 from tests.nextflow.conftest import real_nextflow, runtime
 from tests.nextflow.runs import environment
 

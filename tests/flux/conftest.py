@@ -15,10 +15,17 @@ from tests.flux.pods import MakePods, Pods
 __all__ = ["engine", "opener", "out", "session"]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        # What becomes of jobs when agents are killed is told by Flux of its own, by pilots of theirs.
+        engines = ["flux", "pilot"] if metafunc.module.__name__.endswith(".test_restart") else ["flux"]
+        metafunc.parametrize("engine", engines, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def engine(need: Callable[[str], None]) -> str:
+def engine(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
     need("flux")
-    return "flux"
+    return str(request.param)
 
 
 @pytest.fixture

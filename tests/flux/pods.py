@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from executors.provision.certificate import make_certificate
+from executors.provision.kubernetes.certificate import make_certificate
 from executors.render import MiniCluster, Profile, Program, render_direct, render_operated
 from executors.render.places import MOUNTED, UNMOUNTED
 from executors.spec import parse_spec
@@ -101,7 +101,7 @@ class Pods:
         made = {name: value for name, value in os.environ.items() if not name.startswith("FLUX")}
         for one in container.get("env", []):
             if "value" in one:
-                made[one["name"]] = self._placed(one["value"], index)
+                made[one["name"]] = self._placed(one["value"].replace("$$", "$"), index)
             elif "fieldRef" not in one["valueFrom"]:
                 [(kind, key)] = one["valueFrom"].items()
                 made[one["name"]] = self._value(kind, key["name"], key["key"], index)

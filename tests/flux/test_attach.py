@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from executors import AgentError, JobRequest, ProvisionError, RunId, Session, load_config, open_session
-from executors.provision.rundir import base_directory
-from tests.contract.conftest import environment
-from tests.contract.test_sessions import wait_for
+from executors.agent.pilot.short_jobs import MANY
+from executors.provision.local.rundir import base_directory
+from tests.processes import alive
+from tests.support.environment import environment
+from tests.support.sessions import ask
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +26,7 @@ LIMIT = 60.0
 
 
 class Instance:
-    """A Flux instance that is none of ours."""
+    """A Flux instance that is not ours."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         uri = directory / "uri"
@@ -61,14 +64,14 @@ def instance(engine: str, tmp_path: Path) -> Iterator[Instance]:
 def attach(instance: Instance, run: str, lines: list[str] | None = None, **settings: object) -> Session:
     options = {f"run.{key}": value for key, value in settings.items()}
     config = load_config(environ=instance.environ, options=options)
-    announce = (lines if lines is not None else []).append
-    return open_session(RunId("attach", run), config, environ=instance.environ, announce=announce)
+    report_progress = (lines if lines is not None else []).append
+    return open_session(RunId("attach", run), config, environ=instance.environ, report_progress=report_progress)
 
 
 def test_flux_uri_means_attach_and_is_said_in_one_line(instance: Instance) -> None:
     lines: list[str] = []
     with attach(instance, "said", lines) as session:
-        assert session.hello.guest
+        assert session.hello.attached
         assert session.submit([JobRequest(argv=["true"])])[0].result(LIMIT).ok
     assert lines[0] == f"provisioner: attach (FLUX_URI is set): {instance.uri}"
 
@@ -78,7 +81,7 @@ def test_the_instance_and_the_jobs_of_others_are_left_alone(instance: Instance) 
     with attach(instance, "alone") as session:
         [mine] = session.submit([JobRequest(argv=["sleep", "1000"])])
         wait_for(lambda: mine.state == "RUN", "it runs")
-        assert other not in [job["id"] for job in session.request("list")["jobs"]]
+        assert other not in [job.id for job in session.jobs()]
     assert mine.result(LIMIT).outcome.name == "CANCELLED"
     assert instance.flux("jobs", "-no", "{status}", other) == "RUN"
     assert not left(session)
@@ -88,15 +91,23 @@ def test_the_instance_and_the_jobs_of_others_are_left_alone(instance: Instance) 
 def test_a_guest_agent_ends_by_its_time_out_and_the_instance_goes_on(instance: Instance) -> None:
     session = attach(instance, "idle", idleTimeout=1)
     assert left(session)
-    session.close(release=False)
+    session.leave()
     wait_for(lambda: not left(session), "the agent has gone")
     assert instance.flux("getattr", "size") == "1"
     assert instance.process.poll() is None
 
 
+def test_a_guest_has_no_pilots_unless_they_are_asked_for(instance: Instance) -> None:
+    with attach(instance, "auto", pilot="auto") as session:
+        handles = session.submit([JobRequest(argv=["true"]) for _ in range(2 * MANY)])
+        assert all(handle.result(LIMIT).ok for handle in handles)
+        assert session.submit_one(JobRequest(argv=["true"])).result(LIMIT).ok
+        assert "pilot-holder" not in instance.flux("jobs", "-ano", "{name}")
+
+
 def test_a_guest_never_drains(instance: Instance) -> None:
-    with attach(instance, "drain") as session, pytest.raises(AgentError, match="not created by us"):
-        session.request("drain", ranks="0")
+    with attach(instance, "drain") as session, pytest.raises(AgentError, match="not created by this program"):
+        ask(session, "drain", ranks="0")
     assert "drain" not in instance.flux("resource", "drain", "-no", "{ranks} {state}")
 
 
@@ -115,7 +126,7 @@ def test_two_runs_share_an_instance(instance: Instance) -> None:
         first, second = one.submit([JobRequest(argv=["true"])])[0], two.submit([JobRequest(argv=["true"])])[0]
         assert first.result(LIMIT).ok and second.result(LIMIT).ok
         assert one.hello.instance == two.hello.instance
-        assert [job["id"] for job in one.request("list")["jobs"]] == [first.id]
+        assert [job.id for job in one.jobs()] == [first.id]
 
 
 @pytest.mark.parametrize("way", ["killed", "ended"])
@@ -187,3 +198,19 @@ def test_a_guest_of_a_system_instance_is_told_the_way(engine: str, need: Callabl
         assert instance.end() == 0
     assert "can be read by its owner only" in done.stdout, done.stderr
     assert "flux alloc" in done.stdout and "flux batch" in done.stdout
+
+
+def test_a_helper_is_on_every_broker_and_ends_with_its_agent(engine: str, tmp_path: Path) -> None:
+    instance = Instance(tmp_path, "--test-size=3")
+    said = tmp_path / "said"
+    program = 'echo "$$ $(flux getattr rank)" >> "$1"; exec sleep 1000'
+    with attach(instance, "helper") as session:
+        command = ["sh", "-c", program, "sh", str(said)]
+        for _ in range(2):
+            session.start_helper("one", command, {}).result(LIMIT)
+            wait_for(lambda: said.exists() and len(said.read_text().splitlines()) >= 3, "it is on every broker")
+        pids, ranks = zip(*(line.split() for line in said.read_text().splitlines()), strict=True)
+        assert sorted(ranks) == ["0", "1", "2"] and all(alive(int(pid)) for pid in pids)
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids), "they end with the agent")
+    assert instance.flux("getattr", "size") == "3"
+    assert instance.end() == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import tarfile
@@ -53,7 +55,7 @@ def test_jobs_that_trap_term_write_their_files_when_it_is_deleted(
         process.send_signal(signal.SIGTERM)
     lead, follower = ended(processes)
     assert all((tmp_path / f"saved-{rank}").exists() for rank in (0, 1)), lead[2]
-    assert lead[0] == 77, "told to end, it has not failed: the next lead begins anew"
+    assert lead[0] == 77, "told to end, it has not failed: the next lead begins again"
     assert follower[0] == 76
 
 
@@ -163,3 +165,48 @@ def test_a_dump_that_failed_leaves_the_last_good_one(pods: MakePods, tmp_path: P
     assert "could not be saved whole" in second[2]
     assert archive.read_bytes() == before
     assert not (tmp_path / ".unfinished-state.tar").exists()
+
+
+@pytest.mark.parametrize(("size", "tasks"), [(4, 1), (2, 2), (2, 5), (3, 3), (4, 3)])
+def test_a_commands_job_is_what_flux_run_would_submit(pods: MakePods, size: int, tasks: int) -> None:
+    variables = pods(spec_of("hostname -f", size=size, tasks=tasks)).template["containers"][0]["env"]
+    [text] = [one["value"] for one in variables if one["name"] == "FLUXOP_JOB"]
+    ours = json.loads(text)
+    nodes = [f"-N{size}"] if tasks >= size else []
+    flux_run = ["flux", "run", "--dry-run", *nodes, f"-n{tasks}", "-o", "cpu-affinity=off", "hostname", "-f"]
+    theirs = json.loads(subprocess.run(flux_run, capture_output=True, text=True, check=True).stdout)
+    for one in (ours, theirs):  # what the pod adds
+        del one["attributes"]["system"]["cwd"], one["attributes"]["system"]["environment"]
+    del theirs["attributes"]["system"]["shell"]["options"]["rlimit"]
+    assert ours == theirs
+
+
+def test_a_commands_job_has_the_environment_the_directory_and_the_limits_of_its_pod(pods: MakePods) -> None:
+    script = "pwd; echo $NOTE; ulimit -n"
+    [lead] = pods(spec_of(script, size=1)).run([0], NOTE="a note")
+    directory, note, limit = lead[1].splitlines()[:3]
+    assert (directory, note) == (os.getcwd(), "a note")
+    assert int(limit) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_a_command_of_fewer_tasks_sees_all_brokers(pods: MakePods) -> None:
+    made = pods(spec_of("flux resource list -s up -no {nnodes}", size=2, tasks=1))
+    lead = made.start(0)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FLUX")}
+    environ["FLUX_URI"] = f"local://{made.state(0)}/flux/local"
+
+    def urgencies() -> list[str]:
+        argv = ["flux", "jobs", "-no", "{urgency}"]
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False).stdout.split()
+
+    until(lambda: urgencies() == ["0"])
+    follower = made.start(1)
+    assert ended([lead])[0][:2] == (0, "2\n")
+    follower.send_signal(signal.SIGTERM)
+    ended([follower])
+
+
+def test_a_command_that_can_never_run_says_why(pods: MakePods) -> None:
+    [lead] = pods(spec_of("true", size=1, tasks=3, container={"resources": {"requests": {"cpu": 1}}})).run([0])
+    assert lead[0] == 1
+    assert "unsatisfiable request" in lead[2]

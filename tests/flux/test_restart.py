@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from executors import ExecutorsError, JobRequest
-from tests.contract.conftest import Opener
-from tests.contract.test_sessions import agent_pid, counted, directory_of, wait_for
 from tests.processes import alive
+from tests.support.jobs import counted
+from tests.support.sessions import Opener, agent_pid, directory_of
+from tests.support.waiting import wait_for
 
 LIMIT = 60.0
 
@@ -35,7 +36,7 @@ def test_acknowledgements_hold_across_a_restart_of_the_agent(opener: Opener, out
     session = opener("restart-ack")
     [first] = session.submit([counted(out, key="k")])
     assert first.result(LIMIT).ok
-    wait_for(lambda: not session.unacknowledged(), "the acknowledgement arrives")
+    wait_for(lambda: not session.jobs(unacknowledged=True), "the acknowledgement arrives")
     os.kill(agent_pid(session), signal.SIGKILL)
     [second] = session.submit([counted(out, key="k")])
     assert second.result(LIMIT).ok and second.id != first.id

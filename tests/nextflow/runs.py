@@ -99,10 +99,15 @@ class Run:
 
     def engine(self) -> psutil.Process:
         """The JVM, or the stand-in."""
-        word = "nextflow.cli.Launcher" if self.real else "tests.nextflow.standin"
-        # What runs it has its name, too.
-        wait_until(lambda: self.of_kind(word, without="flux-minicluster"))
-        return self.of_kind(word, without="flux-minicluster")[0]
+        program = "java" if self.real else "python"
+        word = "run main.nf" if self.real else "tests.nextflow.standin"
+
+        def found() -> list[psutil.Process]:
+            # What runs it has its words, too.
+            return [one for one in self.of_kind(word, without="flux-minicluster") if one.name().startswith(program)]
+
+        wait_until(found)
+        return found()[0]
 
     def session(self) -> psutil.Process:
         wait_until(lambda: self.of_kind("executors.flux_command", "serve"))

@@ -249,7 +249,7 @@ def carried(process: dict[str, Any]) -> str:
     for letter, key in (("t", "time"), ("m", "memory"), ("g", "accelerator")):
         if process[key] is not None:
             text += f":{letter}{process[key]}"
-    return text
+    return text + (":i" if process["strategy"] == "ignore" else "")
 
 
 def _quoted(path: Path) -> str:

@@ -66,7 +66,7 @@ def test_runs_share_a_session_if_asked(tmp_path: Path, runner: Runner) -> None:
     runner.directory = tmp_path / "other"
     second = runner.start([Process("TWO", "sleep 1")], options=("--name", "both"))
     assert second.wait() == 0 and first.wait() == 0, first.output + second.output
-    assert "which is there" in first.output + second.output
+    assert "using the running session of" in first.output + second.output
     wait_until(lambda: not first.left(), 10.0)
 
 
@@ -83,6 +83,36 @@ def test_in_an_allocation_the_instance_that_is_there_is_used(runner: Runner) -> 
     assert "code 0" in done.stdout, done.stdout + done.stderr
     assert "provisioner: attach" in done.stderr
     assert done.stdout.count("nf-HELLO") == 3 and done.stdout.count("COMPLETED") == 3
+
+
+def with_two_gpus(runner: Runner, processes: list[Process]) -> tuple[Run, str]:
+    """A run in an instance whose configuration says that there are two GPUs; and its output."""
+    if runner.engine == "embedded":
+        pytest.skip("the embedded engine finds its GPUs by the machine's devices, and there are none")
+    argv = [*cli_runs.COMMAND, "nextflow", "--", *runner_command(runner, processes)]
+    conf = runner.directory / "conf"
+    conf.mkdir()
+    found = f'hosts = "{os.uname().nodename}"\ncores = "0-3"\ngpus = "0-1"\n'
+    (conf / "resource.toml").write_text(f"[resource]\nnoverify = true\n[[resource.config]]\n{found}")
+    done = subprocess.run(
+        ["flux", "start", f"--config-path={conf}", *argv], cwd=runner.directory, env=runner.environ,
+        capture_output=True, text=True, check=False, timeout=LIMIT, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    run = Run(done, runner.directory, runner.nextflow is not None, runner.runtime)  # type: ignore[arg-type]
+    return run, done.stdout + done.stderr
+
+
+def test_accelerators_are_gpus_of_the_instance(runner: Runner) -> None:
+    # Both at once, so that each has one of its own.
+    other = "../../../on.$((3 - index))"
+    script = f"echo $CUDA_VISIBLE_DEVICES; touch ../../../on.$index; while [ ! -e {other} ]; do sleep 0.1; done"
+    run, output = with_two_gpus(runner, [Process("GPU", script, accelerator=1, count=2)])
+    assert sorted(row.text(".command.out").strip() for row in run.rows) == ["0", "1"], output
+
+
+def test_more_accelerators_than_a_node_has_are_refused(runner: Runner) -> None:
+    _, output = with_two_gpus(runner, [Process("MANY", "true", accelerator=3)])
+    assert "accelerator 3: the largest node has 2 GPUs" in output
 
 
 def test_nextflow_in_the_background_keeps_its_session(runner: Runner) -> None:
@@ -111,6 +141,47 @@ def test_nextflow_takes_our_configuration_without_a_word_and_resumes(runner: Run
     assert run.efficiency()[0]["mem_asked_mb"] == "100" and "whole minutes" not in run.log()
     again = runner([Process("ASKS", "true", cpus=2, memory=100, time=70)], "-resume")
     assert [row.status for row in again.rows] == ["CACHED"], again.output
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ("", "capacity: 1000; pollInterval: 1s;"),
+        ("executor { queueSize = 7; pollInterval = '3 sec' }", "capacity: 7; pollInterval: 3s;"),
+    ],
+)
+def test_nextflow_has_many_tasks_in_the_instance_and_polls_often_unless_the_user_says_otherwise(
+    runner: Runner, said: str, known: str
+) -> None:
+    if runner.nextflow is None:
+        pytest.skip("the stand-in has no configuration")
+    argv = runner_command(runner, [Process("ASKS", "true")])
+    with (runner.directory / "nextflow.config").open("a") as config:
+        config.write(f"{said}\n")
+    cli = cli_runs.Cli(runner.directory, runner.environ)
+    cli("nextflow", "-q", "--", *argv)
+    log = (runner.directory / ".nextflow.log").read_text()
+    assert known in log, [line for line in log.splitlines() if "capacity" in line]
+
+
+def test_a_nextflow_that_a_script_starts_by_its_path_polls_each_second(runner: Runner) -> None:
+    if runner.nextflow is None:
+        pytest.skip("the stand-in has no configuration")
+    argv = runner_command(runner, [Process("ASKS", "true")])
+    cli_runs.Cli(runner.directory, runner.environ)("nextflow", "-q", "--", "sh", "-c", shlex.join(argv))
+    log = (runner.directory / ".nextflow.log").read_text()
+    assert "capacity: 1000; pollInterval: 1s;" in log, log[-4000:]
+
+
+def test_an_error_strategy_may_assert_that_there_is_an_exit_status(runner: Runner) -> None:
+    if runner.nextflow is None:
+        pytest.skip("the stand-in has no closures")
+    argv = runner_command(runner, [Process("ASKS", "exit 3", strategy="ignore")])
+    main = runner.directory / "main.nf"
+    main.write_text(main.read_text().replace("errorStrategy {", "errorStrategy { assert task.exitStatus == 3;"))
+    cli_runs.Cli(runner.directory, runner.environ)("nextflow", "-q", "--", *argv)
+    trace = (runner.directory / "trace.tsv").read_text()
+    assert "ASKS (1)\tFAILED\t3\t" in trace, trace
 
 
 def test_a_task_that_waits_and_is_cancelled_from_outside_is_143(runner: Runner) -> None:
@@ -146,7 +217,21 @@ def test_a_command_that_is_not_there_is_said_and_starts_nothing(runner: Runner) 
     cli = cli_runs.Cli(runner.runtime, runner.environ)
     done = cli("nextflow", "--", "no-such-nextflow", "run", "x", code=127)
     assert "no-such-nextflow: no such program" in done.err and "provisioner" not in done.err
+    assert "as in: -- nextflow run 'a b.nf' -resume" in cli("nextflow", "--", "a b.nf", "-resume", code=127).err
+    assert "as in: -- nextflow run x" in cli("nextflow", "--", "run", "x", code=127).err
     assert cli("nextflow", code=2).err and "jobName" in cli("nextflow", "--print-config").out
+
+
+def test_a_place_that_cannot_be_written_to_is_said_with_the_cure(tmp_path: Path, runner: Runner) -> None:
+    cli = cli_runs.Cli(runner.runtime, {**runner.environ, "FLUX_OPERATOR_RUNTIME_DIR": "/proc/self"})
+    assert "set FLUX_OPERATOR_RUNTIME_DIR to a short directory" in cli("nextflow", "--", "true", code=1).err
+    (tmp_path / ".nextflow").touch()
+    argv = [*cli_runs.COMMAND, "nextflow", "--", "true"]
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=runner.environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    assert done.returncode == 1 and "start Nextflow in a directory that you may write to" in done.stderr
+    assert not list(runner.runtime.glob("fluxop*"))
 
 
 def test_the_exit_code_is_that_of_the_command(runner: Runner) -> None:

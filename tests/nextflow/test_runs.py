@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -58,6 +59,24 @@ def test_a_task_that_ignores_its_limit_is_killed(runner: Runner) -> None:
     assert "time limit of 2 s reached" in run.rows[0].text(".command.log")
 
 
+def test_a_task_is_ended_where_there_is_no_ps(tmp_path: Path, runner: Runner) -> None:
+    """By which a wrapper finds what it has started, to pass TERM on."""
+    if runner.nextflow is not None:
+        pytest.skip("a real Nextflow that writes a trace, as here, needs ps itself")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for place in reversed(runner.environ["PATH"].split(":")):
+        for program in Path(place).iterdir() if os.path.isdir(place) else ():
+            if program.name != "ps" and os.access(program, os.X_OK):
+                (tools / program.name).unlink(missing_ok=True)
+                (tools / program.name).symlink_to(program)
+    runner.environ["PATH"] = str(tools)
+    script = "command -v ps && exit 3; sh -c 'echo $$ > ../../../pid; sleep 300'; true"
+    run = runner([Process("OVER", script, time=2, retries=0, strategy="ignore")])
+    assert [(row.status, row.exit) for row in run.rows] == [("FAILED", 143)], run.output
+    assert not alive(int((runner.directory / "pid").read_text()))
+
+
 def test_what_ignores_the_limit_is_gone_while_the_run_goes_on(runner: Runner) -> None:
     stubborn = "trap '' TERM; echo $$ > ../../../pid; for i in $(seq 300); do sleep 0.2 || true; done"
     waits = "while [ ! -e ../../../go ]; do sleep 0.2; done"
@@ -99,6 +118,7 @@ def test_names_and_directories_may_hold_anything(tmp_path: Path, runner: Runner)
         (Process("BIG", "true", memory=2**30), ["memory", "the largest node has", "resourceLimits"]),
         (Process("WORDS", "true", cluster_options='--env=A="x y"'), ["clusterOptions", "y"]),
         (Process("NODES", "true", cluster_options="--nodes=3"), ["clusterOptions", "--nodes=3"]),
+        (Process("QUEUED", "true", queue="nowhere"), ["nowhere", "queue"]),
     ],
 )
 def test_what_can_never_run_is_refused_at_once_with_the_reason(
@@ -108,6 +128,24 @@ def test_what_can_never_run_is_refused_at_once_with_the_reason(
     assert run.process.returncode == 1
     for word in words:
         assert word in run.output
+
+
+@pytest.mark.parametrize(
+    ("process", "word"),
+    [
+        (Process("WIDE", "true", cpus=4000, strategy="ignore"), "the largest node has"),
+        (Process("WORDS", "true", cluster_options='--env=A="x y"', strategy="ignore"), "clusterOptions"),
+        (Process("QUEUED", "true", queue="nowhere", strategy="ignore"), "nowhere"),
+    ],
+)
+def test_a_run_goes_on_without_a_task_that_can_never_run_if_it_ignores_that(
+    runner: Runner, process: Process, word: str
+) -> None:
+    run = runner([process, Process("OTHER", "true")])
+    assert run.process.returncode == 0, run.output
+    [row] = [row for row in run.rows if row.name.startswith(process.name)]
+    assert (row.status, row.exit) == ("FAILED", 1) and word in row.text(".command.log")
+    assert row.native_id not in {row["job"] for row in run.efficiency()}
 
 
 def test_words_for_slurm_are_taken_or_named(runner: Runner) -> None:
@@ -184,7 +222,7 @@ def test_a_killed_session_ends_the_run_with_the_reason(runner: Runner) -> None:
     nothing_is_left(run)
     rows = run.rows
     assert 143 in {row.exit for row in rows}
-    assert any("has ended without" in row.text(".command.log") for row in rows)
+    assert any("ended unexpectedly" in row.text(".command.log") for row in rows)
 
 
 def test_a_stopped_session_is_waited_for(runner: Runner) -> None:
@@ -236,17 +274,31 @@ def test_two_runs_have_a_session_each(tmp_path: Path, runner: Runner) -> None:
 
 
 def test_a_task_that_takes_more_memory_than_it_asked_for_is_137(runner: Runner) -> None:
+    need_control_groups()
+    script = "test $attempt = 2 || head -c 300M /dev/zero | tail -c 299M | wc -c"
+    run = runner([Process("GREEDY", f"set -o pipefail\n{script}", memory=60)])
+    assert run.process.returncode == 0, run.output
+    assert tries(run.rows) == [(1, "FAILED", 137), (2, "COMPLETED", 0)]
+    assert "out of memory" in next(row for row in run.rows if row.attempt == 1).text(".command.log")
+
+
+def need_control_groups() -> None:
     from executors.flux_command.memory import Groups
 
     groups = Groups()
     groups.close()
     if groups.reason:
         pytest.skip(f"memory cannot be enforced here: {groups.reason}")
-    script = "test $attempt = 2 || head -c 300M /dev/zero | tail -c 299M | wc -c"
-    run = runner([Process("GREEDY", f"set -o pipefail\n{script}", memory=60)])
-    assert run.process.returncode == 0, run.output
-    assert tries(run.rows) == [(1, "FAILED", 137), (2, "COMPLETED", 0)]
-    assert "out of memory" in next(row for row in run.rows if row.attempt == 1).text(".command.log")
+
+
+def test_a_limit_of_memory_is_one_of_control_groups_version_2(runner: Runner) -> None:
+    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
+    if not controllers.exists() or "memory" not in controllers.read_text().split():
+        pytest.skip("no memory controller of control groups version 2: boot with systemd.unified_cgroup_hierarchy=1")
+    need_control_groups()
+    script = "cat /sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/memory.max"
+    run = runner([Process("LIMITED", script, memory=60)])
+    assert run.rows[0].text(".command.out").strip() == str(60 * 2**20), run.output
 
 
 def test_flux_run_inside_a_task_has_the_cores_of_the_task(runner: Runner) -> None:

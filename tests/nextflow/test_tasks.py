@@ -11,7 +11,8 @@ from pathlib import Path
 from executors import RunId, load_config, open_session
 from executors.efficiency import UsageTable
 from executors.flux_command import records
-from executors.flux_command.arguments import Submit
+from executors.flux_command.asked import Submit
+from executors.flux_command.preparation import Preparation
 from executors.flux_command.server import COLUMNS
 from executors.flux_command.tasks import Tasks
 
@@ -40,9 +41,8 @@ def with_tasks(tmp_path: Path, runtime: Path, test: Callable[[Tasks], Awaitable[
         async def run() -> None:
             pool = ThreadPoolExecutor(2)
             table = UsageTable(tmp_path / "usage.tsv", COLUMNS, "task", 2**20)
-            tasks = Tasks(
-                session, records.Table(str(tmp_path / "table")), table, pool, {}, print, "cores", tmp_path / "groups"
-            )
+            preparation = Preparation(session, pool, {}, print, "cores", tmp_path / "groups")
+            tasks = Tasks(session, preparation, records.Table(str(tmp_path / "table")), table, pool, print)
             await tasks.start(lambda: None, lambda: None)
             await test(tasks)
             assert await tasks.settled(30)

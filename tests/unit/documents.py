@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from executors.schema import SPEC, Type
+from executors.schema import Type
+from executors.spec import SPEC
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 QUANTITIES = st.one_of(

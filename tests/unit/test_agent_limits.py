@@ -10,20 +10,17 @@ from typing import Any
 import pytest
 
 from executors.agent import wire
-from executors.agent.connection import Connection
-from executors.agent.jobs import Job, JobTable
-from executors.agent.server import AckLog
+from executors.agent.protocol.acklog import AckLog
+from executors.agent.protocol.connection import Connection
+from executors.agent.protocol.jobs import Job, JobTable
+from tests.support.hosts import FakeHost
 
 
 class Lines(Connection):
     """Keeps what it would send."""
 
-    def __init__(self, table: JobTable) -> None:
-        class Server:
-            pass
-
-        Server.table = table  # type: ignore[attr-defined]
-        super().__init__(Server())  # type: ignore[arg-type]
+    def __init__(self) -> None:
+        super().__init__(FakeHost())
         self.lines: list[bytes] = []
 
     def _write(self, line: bytes) -> None:
@@ -39,8 +36,8 @@ def table_of(count: int, size: int) -> JobTable:
 
 @pytest.mark.parametrize(("count", "size"), [(1001, 20_000), (999, 40_000), (3, 10), (2500, 10), (40, wire.MAX_NAME)])
 def test_a_list_goes_in_lines_of_a_bounded_size(count: int, size: int) -> None:
-    client = Lines(table_of(count, size))
-    rest = client.send_parts({"id": 7}, client._server.table.select(None, None))
+    client = Lines()
+    rest = client.send_parts({"id": 7}, table_of(count, size).select(None, None))
     parts = [json.loads(line) for line in client.lines]
     assert all(len(line) <= wire.BATCH_BYTES for line in client.lines)
     assert len(wire.encode({"re": 7, "ok": {"jobs": rest}})) <= wire.BATCH_BYTES + 100

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_flux.kubernetes import of_kubernetes
+from airflow_provider_flux.kubernetes import kubernetes_settings
 from executors import ConfigError
 from executors.kube.kubeconfig import select
 
@@ -30,7 +30,7 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
     ],
 )
 def test_what_says_where_a_cluster_is(extra: dict[str, Any], found: dict[str, Any]) -> None:
-    assert of_kubernetes("kube", extra, {}) == found
+    assert kubernetes_settings("kube", extra, {}) == found
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_what_says_where_a_cluster_is(extra: dict[str, Any], found: dict[str, An
 @pytest.mark.parametrize(("host", "shown"), [("10.0.0.1", "10.0.0.1"), ("fd00::1", "[fd00::1]")])
 def test_in_cluster_is_the_service_account(extra: dict[str, Any], host: str, shown: str, tmp_path: Path) -> None:
     """Whatever KUBECONFIG says: it is a kubeconfig of its own."""
-    found = of_kubernetes("kube", {**extra, "namespace": "n"}, {**POD, "KUBERNETES_SERVICE_HOST": host})
+    found = kubernetes_settings("kube", {**extra, "namespace": "n"}, {**POD, "KUBERNETES_SERVICE_HOST": host})
     assert found.keys() == {"content", "namespace"}
     path = tmp_path / "kubeconfig"
     path.write_text(found["content"])
@@ -52,17 +52,17 @@ def test_in_cluster_is_the_service_account(extra: dict[str, Any], host: str, sho
 @pytest.mark.parametrize(
     ("extra", "environ", "words"),
     [
-        ({"disable_verify_ssl": True}, {}, "disable_verify_ssl: cannot be honoured by instances; give insecure-skip"),
-        ({"extra__kubernetes__disable_tcp_keepalive": True}, {}, "disable_tcp_keepalive: cannot be honoured"),
-        ({"kubeconfig": "/kube"}, {}, "kubeconfig: cannot be honoured"),
-        ({"in_cluster": True}, {}, "in_cluster: this is no pod (KUBERNETES_SERVICE_HOST is not set)"),
-        ({"in_cluster": True, "cluster_context": "c"}, POD, "cluster_context: in_cluster has none"),
+        ({"disable_verify_ssl": True}, {}, "disable_verify_ssl: is not supported for instances; give insecure-skip"),
+        ({"extra__kubernetes__disable_tcp_keepalive": True}, {}, "disable_tcp_keepalive: is not supported"),
+        ({"kubeconfig": "/kube"}, {}, "kubeconfig: is not supported"),
+        ({"in_cluster": True}, {}, "in_cluster: this is not a pod (KUBERNETES_SERVICE_HOST is not set)"),
+        ({"in_cluster": True, "cluster_context": "c"}, POD, "cluster_context: in_cluster has no contexts"),
         ({"in_cluster": True, "kube_config_path": "/kube"}, POD, "in_cluster and kube_config_path exclude each other"),
         ({"kube_config": "{}", "kube_config_path": "/kube"}, {}, "kube_config_path and kube_config exclude each other"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(extra: dict[str, Any], environ: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError) as told:
-        of_kubernetes("kube", extra, environ)
+        kubernetes_settings("kube", extra, environ)
     [problem] = told.value.problems
     assert problem.startswith("kubernetes_conn_id kube: ") and words in problem

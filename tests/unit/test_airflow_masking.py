@@ -14,7 +14,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from airflow_provider_flux.masking import Masker
-from airflow_provider_flux.output import MAX_LOGGED, OutputError, OutputLog, xcom_of
+from airflow_provider_flux.output import MAX_LOGGED, OutputError, OutputLog, to_xcom
 from airflow_provider_flux.sealing import Kept, seal, unseal
 
 VALUE = "pass word/with \"quotes\" & 'more' \\ $d\u00e9j\u00e0+%~\U0001f511?x=1"
@@ -156,9 +156,9 @@ def test_what_would_hold_a_secret_is_no_xcom_and_neither_is_it_in_what_is_told_o
     assert log.result is not None and log.result.masked and "hunter2" not in log.result.text
     for kind in ("json", "last_line"):
         with pytest.raises(OutputError, match=r"holds a value of secret_env.*result='none'") as told:
-            xcom_of(log.result, kind, 1000)
+            to_xcom(log.result, kind, 1000)
         assert "hunter2" not in str(told.value)
-    assert xcom_of(log.result, "none", 1000) is None
+    assert to_xcom(log.result, "none", 1000) is None
 
 
 def test_a_marked_result_is_found_behind_a_long_line_also_where_it_is_masked() -> None:
@@ -179,6 +179,6 @@ def test_sealed_values_are_opened_by_their_key_only() -> None:
 
 def test_what_is_kept_with_a_job_reads_as_it_was_written() -> None:
     for kept in (Kept(2), Kept(1, "11,0,0"), Kept(3, "1,2,3", "a_key-=")):
-        assert Kept.of(str(kept)) == kept
-    assert Kept.of("4:1,2,3") == Kept(4, "1,2,3")
-    assert Kept.of(None) is None and Kept.of("") is None
+        assert Kept.parse(str(kept)) == kept
+    assert Kept.parse("4:1,2,3") == Kept(4, "1,2,3")
+    assert Kept.parse(None) is None and Kept.parse("") is None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_flux.environment import inheritable
-from airflow_provider_flux.names import job_keys, run_of
+from airflow_provider_flux.names import job_keys, make_run_id
 from executors import run_name
 
 _ID = st.text(min_size=1, max_size=30)
@@ -15,14 +15,14 @@ _ID = st.text(min_size=1, max_size=30)
 @given(_ID, _ID, _ID, _ID)
 def test_different_runs_have_different_ids(dag: str, run: str, other_dag: str, other_run: str) -> None:
     same = (dag, run) == (other_dag, other_run)
-    assert (run_of("prod", dag, run) == run_of("prod", other_dag, other_run)) is same
+    assert (make_run_id("prod", dag, run) == make_run_id("prod", other_dag, other_run)) is same
 
 
 def test_a_run_name_tells_deployment_and_dag() -> None:
-    name = run_name(run_of("1a2b3c4d", "variant_calling", "manual__2026-11-24T19:44:31+00:00"))
+    name = run_name(make_run_id("1a2b3c4d", "variant_calling", "manual__2026-11-24T19:44:31+00:00"))
     assert name.startswith("airflow-1a2b3c4d-variant-calling")
-    assert name != run_name(run_of("1a2b3c4d", "variant_calling", "manual__2026-11-24T19:44:31+00:00", "big"))
-    assert name != run_name(run_of("other", "variant_calling", "manual__2026-11-24T19:44:31+00:00"))
+    assert name != run_name(make_run_id("1a2b3c4d", "variant_calling", "manual__2026-11-24T19:44:31+00:00", "big"))
+    assert name != run_name(make_run_id("other", "variant_calling", "manual__2026-11-24T19:44:31+00:00"))
 
 
 def test_retries_share_a_key_and_clearing_makes_another() -> None:

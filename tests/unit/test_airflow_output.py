@@ -1,4 +1,4 @@
-"""A job's output on its way into a task's log: nothing lost, nothing twice, wherever it is cut and whoever reads on."""
+"""A job's output on its way into a task's log: nothing lost, nothing twice, wherever it is cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_flux.output import MAX_LOGGED, OutputError, OutputLog, Result, xcom_of
+from airflow_provider_flux.output import MAX_LOGGED, OutputError, OutputLog, Result, to_xcom
 
 _LINES = st.lists(
     st.sampled_from([b"", b"a", b"bc d", b"  ", "\u00fc\u00e9".encode(), b"\xff\xfe", b"42", b"M:7"]), max_size=12
@@ -76,19 +76,19 @@ def test_a_long_line_is_logged_in_pieces_and_told_as_too_long() -> None:
     assert log.result is not None
     assert log.result.length == size + 2
     with pytest.raises(OutputError, match="has 196615 bytes, more than the 100 of"):
-        xcom_of(log.result, "last_line", 100)
+        to_xcom(log.result, "last_line", 100)
 
 
 def test_what_a_task_gives() -> None:
     line = Result('{"a": [1]}', 10)
-    assert xcom_of(line, "json", 100) == {"a": [1]}
-    assert xcom_of(line, "last_line", 100) == '{"a": [1]}'
-    assert xcom_of(line, "none", 1) is None
-    assert xcom_of(None, "last_line", 100) is None
+    assert to_xcom(line, "json", 100) == {"a": [1]}
+    assert to_xcom(line, "last_line", 100) == '{"a": [1]}'
+    assert to_xcom(line, "none", 1) is None
+    assert to_xcom(None, "last_line", 100) is None
     with pytest.raises(OutputError, match="not JSON"):
-        xcom_of(Result("{", 1), "json", 100)
+        to_xcom(Result("{", 1), "json", 100)
     with pytest.raises(OutputError, match="no line to stdout"):
-        xcom_of(None, "json", 100)
+        to_xcom(None, "json", 100)
 
 
 def test_the_tail_is_short() -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from executors.provision.certificate import make_certificate
+from executors.provision.kubernetes.certificate import make_certificate
 
 _KEY = r'"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}"'
 
@@ -21,5 +21,5 @@ def test_a_certificate_is_a_key_pair_in_zpl_and_never_the_same_twice() -> None:
 
 
 def test_who_makes_no_minicluster_does_not_import_its_library() -> None:
-    program = "import sys, executors, executors.provision.certificate; sys.exit('zmq' in sys.modules)"
+    program = "import sys, executors, executors.provision.kubernetes.certificate; sys.exit('zmq' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -85,7 +85,7 @@ def test_render_says_what_direct_mode_cannot_do(file: str) -> None:
 def test_validate_says_that_a_file_is_valid_and_what_of_it_a_run_does_not_use(file: str) -> None:
     result = call("validate", file)
     assert (result.exit_code, result.stdout) == (0, "lammps.yaml: valid\n")
-    assert "not used by runs" in result.stderr and "minicluster.containers[0].command" in result.stderr
+    assert "not used by workflow runs" in result.stderr and "minicluster.containers[0].command" in result.stderr
 
 
 def test_validate_says_everything_that_is_wrong(file: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from executors import ConfigError, RunConfig, load_config
-from executors.config import JobDefaults, RunSection, describe, variable_of
+from executors.config import JobDefaults, RunSection, describe, variable_name
 
 HEAD = "apiVersion: flux-operator-executors/v1\nkind: FluxRun\n"
 
@@ -133,7 +133,7 @@ def test_the_environment_is_checked_like_a_file() -> None:
 
 
 def test_names_of_variables_follow_from_keys() -> None:
-    assert variable_of("jobDefaults.gpusPerTask") == "FLUX_OPERATOR_GPUS_PER_TASK"
+    assert variable_name("jobDefaults.gpusPerTask") == "FLUX_OPERATOR_GPUS_PER_TASK"
 
 
 YAML = st.recursive(

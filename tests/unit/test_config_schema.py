@@ -14,8 +14,10 @@ import yaml
 from executors.config import KEYS, JobDefaults, RunSection, load_config
 from executors.config_schema import config_schema, schema_text
 from executors.errors import ConfigError
+from executors.render import MiniCluster, render_direct
+from executors.spec import parse_spec
 from executors.validation import direct_problems
-from tests.unit.upstream import miniclusters
+from tests.support.upstream import miniclusters
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = jsonschema.Draft202012Validator(config_schema())
@@ -41,7 +43,8 @@ def is_taken(tmp_path: Path, document: Any) -> bool:
 
 def test_the_file_in_the_docs_is_what_is_made() -> None:
     jsonschema.Draft202012Validator.check_schema(config_schema())
-    assert (DOCS / "config.schema.json").read_text() == schema_text(), "run python -m executors.config_schema"
+    cure = "run python -m executors.config_schema > docs/config.schema.json"
+    assert (DOCS / "config.schema.json").read_text() == schema_text(), cure
 
 
 def test_the_pages_examples_are_valid_and_direct_mode_can_honour_them(tmp_path: Path) -> None:
@@ -58,7 +61,10 @@ def test_the_page_names_every_key_and_its_default() -> None:
     rows = re.findall(r"(?m)^\| `([\w.]+)` \| (.*?) ?\| ", (DOCS / "config.md").read_text())
     defaults = {"run": RunSection(), "jobDefaults": JobDefaults()}
     expected = [(key, getattr(defaults[key.split(".")[0]], KEYS[key].field)) for key in KEYS]
-    shown = [(key, "" if value in (None, {}) else f"{value:g}") for key, value in expected]
+    shown = [
+        (key, "" if value in (None, {}) else value if isinstance(value, str) else f"{value:g}")
+        for key, value in expected
+    ]
     assert rows[:-1] == shown
     assert rows[-1][0] == "minicluster"
 
@@ -92,6 +98,25 @@ def test_every_example_of_upstreams_that_its_own_crd_takes_is_taken(tmp_path: Pa
         unknown = "volumes" in document["spec"]
         assert SCHEMA.is_valid(document) is not unknown, name
         assert is_taken(tmp_path, document) is not unknown, name
+
+
+def test_defaults_of_the_schema_are_what_a_run_has() -> None:
+    def default(*names: str) -> Any:
+        inner: Any = config_schema()["$defs"]["spec"]
+        for name in names:
+            inner = inner[name]
+        return inner.get("default")
+
+    spec = parse_spec({"containers": [{}]})
+    [job] = [one for one in render_direct(MiniCluster("run", "ns", spec), None, "") if one["kind"] == "Job"]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    text = json.dumps(render_direct(MiniCluster("run", "ns", spec), None, ""))
+    flux = ("properties", "flux", "properties")
+    assert container["image"] == default("properties", "containers", "items", "properties", "image")
+    assert f"tbon.connect_timeout={default(*flux, 'connectTimeout')}" in text
+    assert default(*flux, "logLevel") is None and "log-stderr-level" not in text
+    assert job["spec"]["activeDeadlineSeconds"] == default("properties", "deadlineSeconds")
+    assert job["spec"]["completions"] == default("properties", "size")
 
 
 def test_the_schema_is_plain_json() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from executors.errors import SpecError
 from executors.render import MiniCluster, render_direct
-from executors.schema import SPEC, Type
-from executors.spec import parse_spec
+from executors.schema import Type
+from executors.spec import SPEC, parse_spec
 from executors.validation import NOT_IN_DIRECT_MODE, direct_problems
-from tests.unit.upstream import crd_spec, flat, miniclusters, rendered
+from tests.support.upstream import crd_spec, flat, miniclusters, rendered
 
 DIFFERENCES = Path(__file__).parents[2] / "docs" / "differences.md"
 _ABSENT = "-"

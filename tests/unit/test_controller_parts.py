@@ -19,7 +19,8 @@ from executors.controller.trimming import trimmed
 from executors.controller.work import WorkQueue
 from executors.kube import ConflictError
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, SECRETS, SERVICES
-from tests.unit.upstream import crd_spec, directory, miniclusters
+from executors.kube.objects import Condition
+from tests.support.upstream import crd_spec, directory, miniclusters
 
 # -- the queue
 
@@ -59,7 +60,7 @@ def test_what_is_due_later_comes_by_itself() -> None:
 # -- the caches
 
 
-def job(version: str, **more: Any) -> dict[str, Any]:
+def job(version: str, **more: Any) -> Any:
     metadata = {"name": "mc", "namespace": "ns", "uid": "j", "resourceVersion": version}
     return {"metadata": metadata, "spec": {}, "status": {}, **more}
 
@@ -106,20 +107,21 @@ def test_whose_an_object_is(kind: Any, thing: dict[str, Any]) -> None:
 
 
 def test_what_is_kept_of_pods_is_small_and_of_secrets_is_nothing() -> None:
-    pod = {
+    pod: Any = {
         "metadata": {"name": "p", "namespace": "ns", "uid": "u", "managedFields": ["long"], "annotations": {"x": "y"}},
         "spec": {"containers": [{"name": "c", "image": "i", "env": [{"name": "TOKEN", "value": "secret"}]}]},
         "status": {"phase": "Running", "hostIP": "1.2.3.4"},
     }
+    secret: Any = {"metadata": {"name": "s"}, "data": {"k": "v"}}
     assert json.dumps(trimmed(PODS, pod)).count("secret") == 0
     assert trimmed(PODS, pod)["metadata"].keys() == {"name", "namespace", "uid"}
     assert not any(one.kind is SECRETS for one in FOLLOWED)
-    assert "data" not in trimmed(SECRETS, {"metadata": {"name": "s"}, "data": {"k": "v"}})
+    assert "data" not in trimmed(SECRETS, secret)
 
 
 def test_what_is_in_the_way_is_known_until_it_is_looked_at_again() -> None:
     store, key = Store(), ("ns", "mc")
-    service = {"metadata": {"name": "web", "namespace": "ns", "uid": "s"}, "spec": {}}
+    service: Any = {"metadata": {"name": "web", "namespace": "ns", "uid": "s"}, "spec": {}}
     store.take_stranger(key, SERVICES, service)
     store.take_stranger(key, JOBS, job("1"))
     assert store.parts(key, {"Service": SERVICES}).keys() == {("Service", "web")}
@@ -133,7 +135,7 @@ def test_what_is_in_the_way_is_known_until_it_is_looked_at_again() -> None:
 
 
 def test_times_tell_when_a_condition_became_what_it_is_and_strangers_stay() -> None:
-    before: list[dict[str, Any]] = [
+    before: list[Condition] = [
         {"type": "Ready", "status": "True", "lastTransitionTime": "then"},
         {"type": "example.org/Seen", "status": "True"},
     ]
@@ -147,7 +149,7 @@ def test_times_tell_when_a_condition_became_what_it_is_and_strangers_stay() -> N
 # -- specs
 
 
-def minicluster(**spec: Any) -> dict[str, Any]:
+def minicluster(**spec: Any) -> Any:
     return {"metadata": {"name": "mc", "namespace": "ns"}, "spec": {"containers": [{"command": "x"}], **spec}}
 
 

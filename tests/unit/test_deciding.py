@@ -28,7 +28,7 @@ NOW = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T00:01:00Z"
 
 
-def resource(spec: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def resource(spec: dict[str, Any] | None = None, **more: Any) -> Any:
     """A MiniCluster of two."""
     container = {"image": "app", "command": "hostname"}
     metadata = {"name": "mc", "namespace": "ns", "uid": "u-1", "generation": 1, "resourceVersion": "1"}
@@ -39,7 +39,7 @@ def resource(spec: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     }
 
 
-def decided(one: dict[str, Any], now: str = NOW, **observed: Any) -> Decision:
+def decided(one: Any, now: str = NOW, **observed: Any) -> Decision:
     return decide(one, Observed(**observed), lambda name: f"certificate of {name}", now)
 
 
@@ -49,18 +49,20 @@ def owned(actions: Any) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["kind"], one["metadata"]["name"]): one for one in made if one["kind"] in ("Service", "Pod")}
 
 
-def the_job(actions: Any, **status: Any) -> dict[str, Any]:
+def the_job(actions: Any, **status: Any) -> Any:
     """As the watch would tell of it."""
+    made: Any
     [made] = [one.manifest for one in actions if isinstance(one, Create) and one.manifest["kind"] == "Job"]
     made = json.loads(json.dumps(made))
     made["metadata"] |= {"uid": "j-1", "resourceVersion": "2"}
-    return trimmed(JOBS, {**made, "status": status})
+    made["status"] = status
+    return trimmed(JOBS, made)
 
 
-def pod(index: int, state: dict[str, Any] | None = None, *, ready: bool = False, **more: Any) -> dict[str, Any]:
+def pod(index: int, state: dict[str, Any] | None = None, *, ready: bool = False, **more: Any) -> Any:
     """A broker's pod, which runs unless ``state`` says something else."""
     status = {"name": "mc", "image": "app", "ready": ready, "state": state or {"running": {}}}
-    made = {
+    made: Any = {
         "metadata": {
             "name": f"mc-{index}-abcde",
             "namespace": "ns",
@@ -82,7 +84,7 @@ def condition(decision: Decision, kind: str) -> dict[str, Any]:
 
 
 def true(decision: Decision) -> set[str]:
-    """The conditions of ours that hold."""
+    """Our conditions that hold."""
     assert decision.status is not None
     found = {one["type"] for one in decision.status["conditions"] if one["status"] == "True"}
     return {one for one in found if not one.startswith("Job")}
@@ -113,7 +115,7 @@ def test_everything_is_made_and_the_job_last() -> None:
 
 
 def test_a_wrong_spec_makes_nothing_and_all_problems_are_told_once() -> None:
-    wrong = resource({"size": 0, "maxSize": 0, "flux": {"logLevel": 99, "mungeSecret": "m"}})
+    wrong = resource({"size": 0, "maxSize": 0, "flux": {"logLevel": 99}})
     decision = decided(wrong)
     assert decision.actions == ()
     assert true(decision) == {"Stalled"}
@@ -170,7 +172,7 @@ def test_restricted_namespaces_get_pods_that_they_take() -> None:
     assert job.manifest["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
 
 
-def test_a_network_policy_is_made_for_whoever_asks_for_it() -> None:
+def test_a_network_policy_is_made_where_it_is_asked_for() -> None:
     asked = resource(metadata={"annotations": {"flux-operator-executors/network-policy": "true"}})
     [policy] = [
         one.manifest for one in decided(asked).actions if isinstance(one, Create) and "ingress" in str(one.manifest)
@@ -270,7 +272,7 @@ def shrinking(living: Living, lead: dict[str, Any], *others: dict[str, Any], siz
     return decided(known, now, job=job, owned=parts, pods=[lead, *others])
 
 
-def told(size: int, since: str = NOW) -> dict[str, Any]:
+def told(size: int, since: str = NOW) -> Any:
     """A lead that has been told a size."""
     lead = pod(0, ready=True)
     lead["metadata"]["annotations"] |= {

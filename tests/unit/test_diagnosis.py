@@ -6,27 +6,26 @@ from typing import Any
 
 import pytest
 
-from executors.provision.diagnosis import (
+from executors.kube.objects import Condition, Event, Job, ObjectReference
+from executors.provision.kubernetes.diagnosis import (
     Cause,
     Fatal,
     Pending,
     broker_end,
     held,
     is_running,
-    of_job,
-    of_pod,
+    judge_job,
+    judge_pod,
     started_pod,
 )
 
 
-def pod(
-    phase: str, *containers: dict[str, Any], init: tuple[dict[str, Any], ...] = (), **status: Any
-) -> dict[str, Any]:
+def pod(phase: str, *containers: dict[str, Any], init: tuple[dict[str, Any], ...] = (), **status: Any) -> Any:
     given = {"phase": phase, "containerStatuses": list(containers), "initContainerStatuses": list(init), **status}
     return {"metadata": {"name": "p"}, "status": given}
 
 
-def container(**state: Any) -> dict[str, Any]:
+def container(**state: Any) -> Any:
     return {"name": "c", "image": "i", "state": state}
 
 
@@ -55,8 +54,8 @@ RUNS = container(running={})
         (pod("Failed"), "it gives no reason"),
     ],
 )
-def test_what_time_does_not_cure_is_fatal(given: dict[str, Any], words: str) -> None:
-    found = of_pod(given, "c")
+def test_what_time_does_not_cure_is_fatal(given: Any, words: str) -> None:
+    found = judge_pod(given, "c")
     assert isinstance(found, Fatal) and words in found.reason and "pod p" in found.reason
 
 
@@ -84,8 +83,8 @@ def test_what_time_does_not_cure_is_fatal(given: dict[str, Any], words: str) -> 
         ),
     ],
 )
-def test_what_may_yet_come_is_pending(given: dict[str, Any], words: str) -> None:
-    found = of_pod(given, "c")
+def test_what_may_yet_come_is_pending(given: Any, words: str) -> None:
+    found = judge_pod(given, "c")
     assert isinstance(found, Pending) and words in found.reason
 
 
@@ -102,10 +101,10 @@ def test_what_may_yet_come_is_pending(given: dict[str, Any], words: str) -> None
 def test_only_our_own_configmap_and_secret_may_be_seen_late(message: str, expected: type) -> None:
     given = pod("Pending", container(waiting={"reason": "CreateContainerConfigError", "message": message}))
     given["metadata"]["labels"] = {"job-name": "run"}
-    assert isinstance(of_pod(given, "c"), expected)
+    assert isinstance(judge_pod(given, "c"), expected)
 
 
-def named(name: str, **state: Any) -> dict[str, Any]:
+def named(name: str, **state: Any) -> Any:
     return {**container(**state), "name": name}
 
 
@@ -128,8 +127,8 @@ def test_a_pod_is_up_with_its_broker_whatever_becomes_of_the_containers_beside(
 ) -> None:
     for order in ((RUNS, beside), (beside, RUNS)):
         given = pod(phase, *order)
-        assert is_running(given, "c") and of_pod(given, "c") is None and broker_end(given, "c") is None
-        assert of_pod(pod(phase, *order, init=(beside,)), "c") is None or beside["state"].get("waiting")
+        assert is_running(given, "c") and judge_pod(given, "c") is None and broker_end(given, "c") is None
+        assert judge_pod(pod(phase, *order, init=(beside,)), "c") is None or beside["state"].get("waiting")
 
 
 def test_a_pod_is_not_up_before_its_broker_nor_when_it_leaves() -> None:
@@ -146,7 +145,7 @@ def test_a_pod_is_not_up_before_its_broker_nor_when_it_leaves() -> None:
 def test_a_broker_that_has_ended_beside_an_endless_container_has_ended(code: int, reason: str, words: str) -> None:
     ended = container(terminated={"exitCode": code, "reason": reason})
     given = pod("Running", ended, named("mesh", running={}))
-    assert words in str(broker_end(given, "c")) and isinstance(of_pod(given, "c"), Fatal)
+    assert words in str(broker_end(given, "c")) and isinstance(judge_pod(given, "c"), Fatal)
 
 
 def test_a_broker_that_needed_too_much_memory_is_told_with_its_limit() -> None:
@@ -157,7 +156,7 @@ def test_a_broker_that_needed_too_much_memory_is_told_with_its_limit() -> None:
 
 def test_a_broker_that_had_served_nobody_is_made_anew() -> None:
     given = pod("Failed", container(terminated={"exitCode": 77, "reason": "Error"}))
-    assert broker_end(given, "c") is None and isinstance(of_pod(given, "c"), Pending)
+    assert broker_end(given, "c") is None and isinstance(judge_pod(given, "c"), Pending)
 
 
 def test_a_broker_that_its_kubelet_starts_again_has_not_ended() -> None:
@@ -171,19 +170,19 @@ def test_a_broker_that_its_kubelet_starts_again_has_not_ended() -> None:
 def test_a_sidecar_that_has_to_come_first_may_fail_for_a_while() -> None:
     """Service meshes' native sidecars do, until what they ask is there."""
     crashes = named("mesh", waiting={"reason": "CrashLoopBackOff", "message": "back-off"})
-    found = of_pod(pod("Pending", container(waiting={"reason": "PodInitializing"}), init=(crashes,)), "c")
+    found = judge_pod(pod("Pending", container(waiting={"reason": "PodInitializing"}), init=(crashes,)), "c")
     assert isinstance(found, Pending) and found.cause is Cause.BLOCKED and "mesh" in found.reason
 
 
 # -- who holds a Job
 
 
-def suspended(**metadata: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "j", "uid": "j1", **metadata}, "spec": {"suspend": True}}
+def suspended(by: bool = True, **metadata: Any) -> Any:
+    return {"metadata": {"name": "j", "uid": "j1", **metadata}, "spec": {"suspend": by}}
 
 
 def test_a_job_that_runs_is_held_by_nobody() -> None:
-    assert held({**suspended(), "spec": {"suspend": False}}, []) is None
+    assert held(suspended(False), []) is None
 
 
 def test_who_holds_a_job_is_who_wrote_it_last() -> None:
@@ -194,24 +193,24 @@ def test_who_holds_a_job_is_who_wrote_it_last() -> None:
         {"manager": "kube-controller-manager", "time": "2026-01-01T00:00:10Z", "fieldsV1": {"f:status": {}}},
     ]
     found = held(suspended(managedFields=entries), [])
-    assert found == Pending("job j is suspended: kubectl-patch keeps it so", Cause.HELD)
+    assert found == Pending("job j is suspended: kubectl-patch keeps it suspended", Cause.HELD)
     assert "somebody" in str(held(suspended(), []))
 
 
 def test_kueues_own_words_say_why_a_job_is_not_admitted() -> None:
     job = suspended(labels={"kueue.x-k8s.io/queue-name": "team-a"})
     assert held(job, []) == Pending("job j is suspended: Kueue has not admitted it (queue team-a)", Cause.HELD)
-    made = {
+    made: Any = {
         "involvedObject": {"kind": "Job", "name": "j", "uid": "j1"},
         "reason": "CreatedWorkload",
         "message": "Created Workload: ns/job-j-1a2b",
     }
-    why = {
+    why: Any = {
         "involvedObject": {"kind": "Workload", "name": "job-j-1a2b", "uid": "w1"},
         "reason": "Pending",
         "message": "insufficient unused quota for cpu",
     }
-    others = {**why, "involvedObject": {"kind": "Workload", "name": "job-k-1a2b"}, "message": "no"}
+    others: Any = {**why, "involvedObject": {"kind": "Workload", "name": "job-k-1a2b"}, "message": "no"}
     assert str(held(job, [made, why, others])).count("(queue team-a): insufficient unused quota for cpu") == 1
     assert "(queue team-a); `kubectl describe workload job-j-1a2b` tells why" in str(held(job, [made, others]))
 
@@ -220,22 +219,26 @@ def test_kueues_own_words_say_why_a_job_is_not_admitted() -> None:
     ("kind", "words"), [("Failed", "failed (BackoffLimit)"), ("SuccessCriteriaMet", "is complete (BackoffLimit)")]
 )
 def test_a_jobs_end_is_told_by_its_conditions(kind: str, words: str) -> None:
-    job = {
+    job: Job = {
         "metadata": {"name": "j"},
         "status": {"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimit"}]},
     }
-    found = of_job(job)
+    found = judge_job(job)
     assert isinstance(found, Fatal) and found.reason == f"job j {words}"
 
 
 def test_a_job_that_goes_on_has_no_end() -> None:
-    assert of_job({"metadata": {"name": "j"}}) is None
-    suspended = {"type": "Suspended", "status": "True"}
-    assert of_job({"metadata": {"name": "j"}, "status": {"conditions": [suspended]}}) is None
+    assert judge_job({"metadata": {"name": "j"}}) is None
+    suspended: Condition = {"type": "Suspended", "status": "True"}
+    assert judge_job({"metadata": {"name": "j"}, "status": {"conditions": [suspended]}}) is None
 
 
 def test_the_kubelets_event_tells_of_a_start_before_the_pods_state_does() -> None:
-    about = {"kind": "Pod", "name": "run-0", "uid": "u1", "fieldPath": "spec.containers{flux}"}
-    assert started_pod({"reason": "Started", "involvedObject": about}, "flux") == "u1"
-    assert started_pod({"reason": "Started", "involvedObject": about}, "sidecar") is None
-    assert started_pod({"reason": "Created", "involvedObject": about}, "flux") is None
+    about: ObjectReference = {
+        "kind": "Pod", "name": "run-0", "uid": "u1", "fieldPath": "spec.containers{flux}"
+    }  # fmt: skip
+    started: Event = {"metadata": {"name": "run-0.1"}, "reason": "Started", "involvedObject": about}
+    created: Event = {"metadata": {"name": "run-0.2"}, "reason": "Created", "involvedObject": about}
+    assert started_pod(started, "flux") == "u1"
+    assert started_pod(started, "sidecar") is None
+    assert started_pod(created, "flux") is None

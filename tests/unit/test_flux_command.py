@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import os
-import shutil
-import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executors.flux_command import ending, environment, holders, places, records, settings
+from executors import RunConfig, load_config
+from executors.flux_command import ending, environment, ingest, records, settings
 from executors.flux_command.ids import base58, task_id
 from executors.flux_command.placing import NeverFits, Node, cores_for, nodes_of
-from executors.flux_command.tasks import reason_of, sentence
-from executors.results import JobException, JobResult, Outcome, Times
+from executors.flux_command.settling import reason_of, sentence
+from executors.results import JobException, JobResult, NodeInfo, Outcome, Times
 
 # -- ids
 
@@ -114,6 +112,7 @@ def test_a_sentence_says_how_a_job_ended_where_its_wrapper_could_not() -> None:
     lost = JobResult(Outcome.LOST, node="n1", exception=JobException("exec", "lost contact"))
     assert sentence("f1", lost, None) == "job f1 was lost on n1: lost contact"
     assert "memory" in sentence("f1", JobResult(Outcome.SIGNALED, returncode=137, signal=9), None)
+    assert "memory" not in sentence("f1", JobResult(Outcome.LOST, returncode=137, signal=9), None)
     assert sentence("f1", JobResult(Outcome.COMPLETED, returncode=0), None) == ""
 
 
@@ -145,7 +144,7 @@ def test_what_no_node_has_is_refused(cores: int, gpus: int, memory: int | None, 
 
 
 def test_memory_that_is_not_known_does_not_count() -> None:
-    nodes = nodes_of({"nodes": [{"cores": 2, "gpus": 0, "memory": None}, {"cores": 0, "gpus": 0, "memory": None}]})
+    nodes = nodes_of([NodeInfo(rank, "a", cores, 0, None, up=True, drained=False) for rank, cores in ((0, 2), (1, 0))])
     assert cores_for(1, 0, 2**50, nodes) == 1
 
 
@@ -154,11 +153,17 @@ def test_memory_that_is_not_known_does_not_count() -> None:
 
 def test_nextflow_finds_our_command_first_and_its_tasks_do_not() -> None:
     environ = {"PATH": "/a:/b", "FLUX_URI": "x", "NXF_OPTS": "y", "HOME": "/h"}
-    inside = environment.of_nextflow(environ, "/s")
+    inside = environment.for_nextflow(environ, "/s")
     assert inside["PATH"] == "/s/bin:/a:/b" and inside["NXF_EXECUTOR"] == "flux" and inside["HOME"] == "/h"
-    assert environment.of_session(inside)["PATH"] == "/a:/b"
-    assert environment.of_nextflow(inside, "/t")["PATH"] == "/t/bin:/a:/b"
-    assert environment.of_tasks(environ, "run", remote=False) == {
+    assert environment.for_session(inside)["PATH"] == "/a:/b"
+    assert environment.for_nextflow(inside, "/t")["PATH"] == "/t/bin:/a:/b"
+    assert inside["NXF_EXECUTOR_QUEUESIZE"] == "1000"
+    assert inside["NXF_EXECUTOR_POLLINTERVAL"] == "1 sec"
+    said = {"NXF_EXECUTOR_QUEUESIZE": "5", "NXF_EXECUTOR_POLLINTERVAL": ""}
+    outside = environment.for_nextflow(said, "/t")
+    assert outside["NXF_EXECUTOR_QUEUESIZE"] == "5" and outside["NXF_EXECUTOR_POLLINTERVAL"] == "1 sec"
+    assert set(outside) == set(environment.CHANGED)
+    assert environment.for_tasks(environ, "run", remote=False) == {
         "FLUX_URI": None,
         "NXF_OPTS": None,
         environment.TASK: "run",
@@ -167,7 +172,7 @@ def test_nextflow_finds_our_command_first_and_its_tasks_do_not() -> None:
 
 def test_tasks_in_pods_have_what_is_allowed_only() -> None:
     environ = {"HOME": "/h", "NXF_DEBUG": "1", "NXF_TASK_X": "2", "TOKEN": "t"}
-    assert environment.of_tasks(environ, "run", remote=True) == {
+    assert environment.for_tasks(environ, "run", remote=True) == {
         "NXF_DEBUG": "1",
         "NXF_TASK_X": "2",
         environment.TASK: "run",
@@ -195,38 +200,6 @@ def test_our_configuration_comes_before_the_users() -> None:
 )
 def test_the_work_directory_of_a_command_line(argv: list[str], environ: str | None, work: str | None) -> None:
     assert settings.work_directory(argv, environ) == work
-
-
-# -- who a session lives for
-
-
-@pytest.mark.parametrize("pidfds", [True, False])
-def test_the_end_of_a_process_is_heard_of(pidfds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(_pid: int) -> int:
-        raise OSError(errno.ENOSYS, "none here")
-
-    process = subprocess.Popen(["sleep", "100"])
-
-    async def hear() -> list[int]:
-        ended: list[int] = []
-        over = asyncio.Event()
-
-        def on_end(pid: int) -> None:
-            ended.append(pid)
-            over.set()
-
-        held = holders.Holders(asyncio.get_running_loop(), on_end)
-        assert held.add(process.pid) and held.add(process.pid) and process.pid in held
-        process.kill()
-        process.wait()
-        await asyncio.wait_for(over.wait(), 30)
-        assert not held and not held.add(process.pid)
-        held.close()
-        return ended
-
-    if not pidfds:
-        monkeypatch.setattr(os, "pidfd_open", none)
-    assert len(asyncio.run(hear())) == 1
 
 
 # -- files
@@ -264,34 +237,35 @@ def test_results_and_sentences_are_whole_lines(tmp_path: Path) -> None:
     assert records.read_result(os.fsencode(tmp_path / "gone"), refresh=True) is None
 
 
-@pytest.mark.parametrize("perl", [True, False])
-def test_a_session_directory_holds_commands_that_run(tmp_path: Path, perl: bool) -> None:
-    real = tmp_path / "real" / "flux"
-    real.parent.mkdir()
-    real.write_text('#!/bin/sh\necho real "$@"\n')
-    real.chmod(0o755)
-    environ = {"PATH": f"{real.parent}:/usr/bin:/bin" if perl else str(real.parent)}
-    environ["FLUX_OPERATOR_RUNTIME_DIR"] = str(tmp_path)
-    directory = places.directory_of("run-0123456789", environ)
-    lock = places.make(directory, environ, {"end": ["true"]})
-    assert directory.alive()
-    os.close(lock)  # as if its process had been killed
-    inside = environment.of_nextflow(environ, str(directory.path))
+# -- how tasks are taken in
 
-    def flux(*words: str, **more: str) -> tuple[int, str]:
-        done = subprocess.run(
-            ["flux", *words], env={**inside, **more}, capture_output=True, text=True, check=False, cwd=tmp_path
-        )
-        return done.returncode, done.stdout + done.stderr
 
-    assert ("perl" in (directory.bin / "flux").read_text()) == (perl and shutil.which("perl") is not None)
-    assert flux("version") == (0, "real version\n")
-    assert flux("version", LC_ALL="no_SUCH", PERL5OPT="-Mnone") == (0, "real version\n")
-    assert flux("submit", "x", FLUXOP_NEXTFLOW_TASK="1") == (0, "real submit x\n")
-    # Nobody answers.
-    code, text = flux(*["submit", "--setattr=cwd=/w", '--job-name="x"', "/bin/bash", ".command.run"])
-    assert code == 1 and "-resume" in text
-    assert flux("jobs") == (0, "") and flux("job", "cancel", "f1") == (0, "")
-    real.unlink()
-    code, text = flux("run", "x")
-    assert code == 127 and "not installed" in text
+def config_with(broker_config: str, provisioner: str = "direct") -> RunConfig:
+    flux = {"brokerConfig": broker_config} if broker_config else {}
+    document = {
+        "apiVersion": "flux-operator-executors/v1", "kind": "FluxRun", "run": {"provisioner": provisioner},
+        "minicluster": {"size": 1, "flux": flux, "containers": [{"image": "image"}]},
+    }  # fmt: skip
+    return load_config(document, environ={})
+
+
+@pytest.mark.parametrize("given", ["", '[resource]\nexclude = "0"', "[[queues]]\na = 1\n"])
+def test_a_minicluster_of_ours_takes_each_task_in_at_once(given: str) -> None:
+    made = ingest.one_by_one(config_with(given)).minicluster
+    assert made is not None
+    read = tomllib.loads(made.flux.broker_config)
+    assert read.pop("ingest") == {"batch-count": 1} and read == tomllib.loads(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "provisioner"), [("[ingest]\nbatch-count = 5", "direct"), ("not TOML", "direct"), ("", "operator")]
+)
+def test_what_the_user_or_another_operator_configures_is_left_alone(given: str, provisioner: str) -> None:
+    config = config_with(given, provisioner)
+    assert ingest.one_by_one(config) is config
+
+
+def test_ids_of_pilots_are_ids_of_flux_by_their_form() -> None:
+    ids = [task_id(f"p{epoch}.{count}") for epoch in (1, 2) for count in (1, 2, 100_000)]
+    assert len({*ids, task_id("effff-1")}) == 7
+    assert all(task_id(one) == one for one in ids)

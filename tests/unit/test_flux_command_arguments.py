@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executors.flux_command.arguments import Cancel, Jobs, Other, Refused, Submit, gpus, read, seconds, size
+from executors.flux_command.arguments import read
+from executors.flux_command.asked import Cancel, Jobs, Other, Refused, Submit
+from executors.flux_command.values import gpus, seconds, size
 
 BEGIN = ["submit", "--setattr=cwd=/w", '--job-name="nf-A_(1)"', "--output=/w/.command.log"]
 END = ["/bin/bash", ".command.run"]
@@ -134,6 +136,7 @@ def test_a_name_carries_what_nextflow_does_not_pass_on() -> None:
     asked = submit("--time-limit=01", name="fxo:t90:m4096:g2 nf-A (x 'é' \"y\")")
     assert (asked.limit, asked.memory, asked.gpus) == (90.0, 4096 * MIB, 2)
     assert asked.name == "nf-A (x 'é' \"y\")"
+    assert submit(name="fxo:m1:i nf-A").ignored and not submit(name="fxo:m1 nf-A").ignored
     assert submit("--time-limit=00", name="fxo:t30 nf-A").notes == ()
 
 

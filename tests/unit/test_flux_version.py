@@ -18,7 +18,7 @@ def test_a_flux_that_is_new_enough_or_unknown_is_no_problem(version: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("version", "why"), [("0.83.0", "no backfill scheduler"), ("0.67.0", "cannot tell the agent of its jobs")]
+    ("version", "why"), [("0.83.0", "no backfill scheduler"), ("0.67.0", "cannot report its jobs to the agent")]
 )
 def test_a_flux_that_is_too_old_is_told_with_image_version_and_cure(version: str, why: str) -> None:
     said = problem(version, SPEC, "direct")

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executors import JobRequest, RequestError
-from executors.agent.embedded_plan import read_jobspec
-from executors.job import Defaults, Environments, Item, make_item
+from executors.agent.embedded.plan import read_jobspec
+from executors.job import Defaults, Environments, Submission, prepare_submission
 
 BASE = {"PATH": "/bin", "TOKEN": "inherited"}
 
 
-def item(request: JobRequest, defaults: Defaults | None = None) -> Item:
-    return make_item(request, defaults or Defaults(), Environments(BASE), "/work")
+def item(request: JobRequest, defaults: Defaults | None = None) -> Submission:
+    return prepare_submission(request, defaults or Defaults(), Environments(BASE), "/work")
 
 
 def system(request: JobRequest, defaults: Defaults | None = None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def test_a_secret_is_in_no_part_of_the_jobspec_nor_inherited() -> None:
     made = item(JobRequest(argv=["true"], secret_env={"TOKEN": "sesame"}))
     assert "sesame" not in json.dumps(made.jobspec) and "inherited" not in json.dumps(made.jobspec)
     assert "sesame" not in repr(made)
-    assert made.message()["secret_env"] == {"TOKEN": "sesame"}
+    assert made.to_wire()["secret_env"] == {"TOKEN": "sesame"}
 
 
 def test_output_files_and_other_attributes_find_their_places() -> None:
@@ -134,7 +134,9 @@ def test_everything_wrong_is_said_in_one_error_without_secrets() -> None:
 
 def test_the_digest_tells_work_apart_but_not_environments() -> None:
     digest = item(JobRequest(argv=["a"])).digest
-    assert digest == make_item(JobRequest(argv=["a"]), Defaults(), Environments({"OTHER": "1"}), "/work").digest
+    assert (
+        digest == prepare_submission(JobRequest(argv=["a"]), Defaults(), Environments({"OTHER": "1"}), "/work").digest
+    )
     assert digest != item(JobRequest(argv=["b"])).digest
     assert digest != item(JobRequest(argv=["a"], tasks=2)).digest
     assert item(JobRequest(argv=["a"], identity="i")).digest == item(JobRequest(argv=["b"], identity="i")).digest

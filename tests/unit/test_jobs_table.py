@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executors.agent import jobs
-from executors.agent.jobs import Job, JobTable, outcome_of
+from executors.agent.protocol import jobs
+from executors.agent.protocol.jobs import Job, JobTable, outcome_of
 from executors.agent.wire import Cursor
 
 #: What Flux was seen to report: (exception or None, wait status or None) -> outcome.
@@ -32,12 +32,12 @@ SEEN = [
 
 
 @pytest.mark.parametrize(("exception", "status", "outcome"), SEEN)
-def test_an_end_has_its_outcome(exception: dict[str, Any] | None, status: int | None, outcome: str) -> None:
+def test_an_end_has_its_outcome(exception: Any, status: int | None, outcome: str) -> None:
     assert outcome_of(status, exception) == outcome
 
 
 @given(st.none() | st.integers(0, 65535), st.none() | st.fixed_dictionaries({"type": st.text(), "note": st.text()}))
-def test_only_a_clean_exit_is_success(status: int | None, exception: dict[str, str] | None) -> None:
+def test_only_a_clean_exit_is_success(status: int | None, exception: Any) -> None:
     assert (outcome_of(status, exception) == "COMPLETED") == (status == 0 and exception is None)
 
 
@@ -59,7 +59,8 @@ def test_a_life_goes_through_its_states() -> None:
         states.append(job.state)
     assert list(dict.fromkeys(states)) == ["DEPEND", "PRIORITY", "SCHED", "RUN", "CLEANUP", "INACTIVE"]
     assert job.result is not None and job.result["outcome"] == "COMPLETED"
-    assert [event[2] for event in table.after(0, 100)] == ["submit", "alloc", "start", "finish", "clean"]
+    published = [event[2] for event in table.after(0, 100)]
+    assert published == ["submit", "depend", "priority", "alloc", "start", "finish", "clean"]
 
 
 def test_the_first_fatal_exception_counts_and_a_mild_one_does_not() -> None:
@@ -128,4 +129,4 @@ def test_a_clock_that_steps_back_loses_nothing() -> None:
     for index, name in enumerate(LIFE):
         table.apply("j", name, 1000.0 - index * 100, {"status": 0})
     assert job.result is not None and job.result["outcome"] == "COMPLETED"
-    assert [event[0] for event in table.after(2, 100)] == [3, 4, 5]
+    assert [event[0] for event in table.after(2, 100)] == [3, 4, 5, 6, 7]

@@ -12,8 +12,8 @@ import pytest
 
 from executors.config import load_config
 from executors.errors import ConfigError
-from executors.provision.base import make_provisioner
-from executors.provision.direct import DirectProvisioner
+from executors.provision import make_provisioner
+from executors.provision.kubernetes.recipe import minicluster_of, program_of
 from executors.render import MiniCluster, Program, pod_patch_problems, render_direct, spec_hash
 from executors.spec import parse_spec
 
@@ -142,7 +142,7 @@ def test_merging_is_kubernetes_own() -> None:
         ({"containers": [{"$patch": "replace"}]}, "run.podPatch.spec.containers[0].name: "),
         ({"containers": [{"name": "tools", "$patch": "delete"}]}, "run.podPatch.spec.containers[0].$patch: "),
         ({"containers": [{"name": "tools"}, {"name": "tools"}]}, "run.podPatch.spec.containers[1].name: "),
-        ({"containers": [{"name": "other", "image": "x"}]}, "which have tools"),
+        ({"containers": [{"name": "other", "image": "x"}]}, "they have tools"),
         ({"containers": [{"name": "beside"}]}, "is in initContainers of the pods"),
         ({"initContainers": [{"name": "tools"}]}, "is in containers of the pods"),
         ({"containers": [{"name": "tools", "command": ["x"]}]}, "minicluster.containers[].command"),
@@ -276,7 +276,9 @@ def test_jobs_do_not_inherit_what_a_patch_takes_from_secrets(tmp_path: Path) -> 
         },
         environ={},
     )
-    words = DirectProvisioner("run-1", config, "id")._program().arguments
+    assert config.minicluster is not None
+    patched = replace(config.minicluster, pod_patch=config.run.pod_patch)
+    words = program_of(config.run, minicluster_of("run-1", "", patched), "/agent").arguments
     hidden = [word for before, word in pairwise(words) if before == "--without-env"]
     assert hidden == ["FROM_FILE", "FROM_SECRET", "MADE_OF_IT", "OF_THE_SPECS", "TOKEN"]
 
@@ -290,5 +292,5 @@ def test_operator_mode_refuses_it_by_name(tmp_path: Path) -> None:
         },
         environ={},
     )
-    with pytest.raises(ConfigError, match=r"run\.podPatch: cannot be honoured by the provisioner operator"):
+    with pytest.raises(ConfigError, match=r"run\.podPatch: is not supported by the provisioner operator"):
         make_provisioner("run-1", config, {}).ensure()

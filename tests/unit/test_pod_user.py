@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from executors.provision.user import own_user, shares_files, user_of
+from executors.provision.kubernetes.user import own_user, shares_files, user_of
 from executors.render import MiniCluster, PodUser, Program, render_direct, spec_hash
 from executors.spec import MiniClusterSpec, parse_spec
-from snakemake_executor_flux.places import NotShared, Places, find_places
+from snakemake_executor_flux.places import NotShared, RemotePaths, find_places
 
 PROGRAM = Program(b"zip", (), max_lifetime=60, ttl=60)
 
@@ -94,7 +94,7 @@ def test_another_user_of_the_same_run_asks_for_the_same_spec() -> None:
 # -- what cannot be written to
 
 
-def places(work: Path, logs: Path, bad: Path | None, *, shared: bool = True) -> Places:
+def places(work: Path, logs: Path, bad: Path | None, *, shared: bool = True) -> RemotePaths:
     def unwritable(paths: Sequence[str]) -> list[str]:
         return [f"{path} belongs to user 5" for path in paths if path == str(bad)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import json
 import tomllib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from executors.render import (
 from executors.render.broker import broker_config, rank_resources
 from executors.render.command import command_words
 from executors.render.entry import ENTRY_SCRIPT, call
+from executors.render.objects import config_map
 from executors.render.places import MOUNTED, UNMOUNTED
 from executors.render.toml import toml_text
 from executors.spec import Container, Resources, parse_spec
@@ -259,6 +261,8 @@ def test_a_users_own_config_stays_but_for_what_only_we_know() -> None:
     assert config["resource"]["exclude"] == "0" and "path" not in config["resource"]
     assert config["modules"] == {"alternatives": {"sched": "sched-fifo"}}
     assert config["queues"] == [{"a": 1}] and "validator" in config["ingest"]
+    few = tomllib.loads(broker_config(cluster(flux={"brokerConfig": "ingest.batch-count = 1"}), None))
+    assert few["ingest"] == {"batch-count": 1, "validator": {"plugins": ["jobspec", "feasibility"]}}
     own = '[resource]\npath = "/data/R"\n'
     kept = tomllib.loads(broker_config(cluster(flux={"brokerConfig": own}), None))
     assert kept["resource"] == {"path": "/data/R"}
@@ -390,6 +394,7 @@ def test_pods_that_need_nothing_else_have_no_volume_and_get_our_files_as_variabl
         "FLUXOP_ENTRY": ENTRY_SCRIPT,
         "FLUXOP_BROKER": broker_config(cluster(**OWN_FLUX), PROGRAM),
         "FLUXOP_AGENT": base64.b64encode(PROGRAM.agent).decode(),
+        "FLUXOP_AGENT_REST": "",
         "FLUXOP_SHELL": PROGRAM.shell_text,
     }
     assert found["FLUXOP_CURVE"] == {"secretKeyRef": {"name": "mc-curve", "key": "curve.cert"}}
@@ -422,10 +427,13 @@ def test_pods_that_need_a_volume_or_may_not_write_get_our_files_by_volumes(
     assert made["ConfigMap"]["data"]["shell.lua"] == PROGRAM.shell_text
 
 
-def test_each_of_our_files_fits_into_a_variable() -> None:
+def test_each_of_our_files_fits_into_a_variable_and_the_agent_into_two() -> None:
     """Linux takes 128 KiB as one, with its name; some room is left for what they grow by."""
-    for text in (ENTRY_SCRIPT, base64.b64encode(agent_archive()).decode(), shell_text()):
+    program = dataclasses.replace(PROGRAM, agent=agent_archive())
+    data = config_map(cluster(**OWN_FLUX), program)["data"]
+    for text in (ENTRY_SCRIPT, data["agent.base64"], data["agent.base64.rest"], shell_text()):
         assert len(text) < 110 * 1024
+    assert base64.b64decode(data["agent.base64"] + data["agent.base64.rest"]) == program.agent
 
 
 def test_every_source_of_a_volume_is_rendered() -> None:

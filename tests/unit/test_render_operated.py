@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from executors.render import MiniCluster, Profile, render_operated
 from executors.render.entry import ENTRY_SCRIPT
+from executors.render.places import CARRIED
 from executors.spec import parse_spec
 from executors.validation import NOT_BY_OUR_OPERATOR, resource_problems
-from tests.unit.upstream import miniclusters, rendered
+from tests.support.upstream import miniclusters, rendered
 
 RESOURCE = Profile(of_resource=True, restricted=False)
 
@@ -50,7 +52,101 @@ def test_the_job_comes_last_and_everything_has_the_resource_as_its_controller() 
     [(4, 1, "run -n 1 "), (2, 2, "run -N 2 -n 2 "), (2, 5, "run -N 2 -n 5 "), (3, 0, "run -N 3 -o ")],
 )
 def test_tasks_are_upstreams_tasks(size: int, tasks: int, words: str) -> None:
-    assert submitted(size=size, tasks=tasks).startswith(words)
+    options = {"optionFlags": "-o verbose=1"} if tasks else {}
+    assert submitted(size=size, tasks=tasks, flux=options).startswith(words)
+
+
+_ON_NODES = ["node", "slot", "core"]
+
+
+@pytest.mark.parametrize(
+    ("size", "tasks", "when", "kinds"),
+    [
+        (4, 1, "held", ["slot", "core"]),
+        (2, 2, "now", ["node", "slot", "core"]),
+        (2, 5, "now", ["node", "slot", "core"]),
+    ],
+)
+def test_a_job_of_all_pods_waits_in_fluxs_queue_and_another_is_held(
+    size: int, tasks: int, when: str, kinds: list[str]
+) -> None:
+    container = main(made(document(size=size, tasks=tasks, flux={"container": {"disable": True}})))
+    assert container["command"][-3:] == [CARRIED.entry, "job", when]
+    [text] = [one["value"] for one in container["env"] if one["name"] == "FLUXOP_JOB"]
+    resource, found = json.loads(text)["resources"][0], []
+    while True:
+        found.append(resource["type"])
+        if "with" not in resource:
+            break
+        [resource] = resource["with"]
+    assert found == kinds
+    # The broker waits for itself only; that the instance runs is said when all are there.
+    assert "-Sbroker.quorum=1" in container["command"]
+    assert {"name": "FLUXOP_QUORUM", "value": str(size)} in container["env"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"container": {"launcher": True}},
+        {"container": {"command": ""}},
+        {"container": {"batch": True}},
+        {"container": {"batch": True, "batchRaw": True}},
+        {"interactive": True},
+        {"archive": {"path": "/data/state"}},
+        {"flux": {"submitCommand": "flux submit"}},
+        {"flux": {"optionFlags": "-o exit-timeout=none"}},
+        {"tasks": 0},
+    ],
+    ids=lambda more: "-".join(f"{key}-{value}" for key, value in more.items()),
+)
+def test_whatever_else_the_lead_runs_begins_with_its_quorum(more: dict[str, Any]) -> None:
+    container = main(made(document(more.pop("container", {}), **more)))
+    assert "-Sbroker.quorum=2" in container["command"]
+    assert "FLUXOP_QUORUM" not in [one["name"] for one in container["env"]]
+
+
+def test_kubernetes_replaces_nothing_in_a_commands_job() -> None:
+    [text] = [one["value"] for one in main(made(document({"command": "echo $$ $(hostname)"})))["env"]
+              if one["name"] == "FLUXOP_JOB"]  # fmt: skip
+    assert "$" not in text.replace("$$", ""), "$$ is what it makes a $ of"
+    assert json.loads(text.replace("$$", "$"))["tasks"][0]["command"] == ["sh", "-c", "echo $$ $(hostname)"]
+    long = main(made(document({"command": "echo " + "x" * 30_000})))
+    assert "FLUXOP_JOB" not in [one["name"] for one in long["env"]], "a variable has its limits"
+
+
+def test_a_start_asks_the_api_server_for_no_volume() -> None:
+    objects = made(document({"volumes": {"out": {"hostPath": "/x", "path": "/out"}}},
+                            flux={"container": {"disable": True}}))  # fmt: skip
+    pod = objects["Job"]["spec"]["template"]["spec"]
+    assert not [one for one in pod["volumes"] if "secret" in one or "configMap" in one]
+    sources = {one["name"]: one["valueFrom"] for one in main(objects)["env"] if "valueFrom" in one}
+    assert sources["FLUXOP_CURVE"] == {"secretKeyRef": {"name": "mc-curve", "key": "curve.cert"}}
+    assert not {"FLUXOP_AGENT", "FLUXOP_SHELL"} & set(sources)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"commands": {"pre": "x=1"}},
+        {"commands": {"script": "true"}},
+        {"lifeCycle": {"postStartExec": "true"}},
+        {"batch": True},
+    ],
+)
+def test_what_reads_files_of_ours_or_starts_before_them_has_them_mounted(container: dict[str, Any]) -> None:
+    objects = made(document(container, flux={"container": {"disable": True}}))
+    pod = objects["Job"]["spec"]["template"]["spec"]
+    assert [one for one in pod["volumes"] if "secret" in one], "nobody else sees the certificate's variable"
+    assert "FLUXOP_CURVE" not in [one["name"] for one in main(objects)["env"]]
+
+
+def test_the_scheduler_is_fluxs_own_choice_as_with_upstream() -> None:
+    def modules(**flux: Any) -> Any:
+        return tomllib.loads(made(document(flux=flux))["ConfigMap"]["data"]["broker.toml"]).get("modules")
+
+    assert modules() is None
+    assert modules(scheduler={"simple": True}) == {"alternatives": {"sched": "sched-simple"}}
 
 
 def test_a_rank_has_the_cores_that_the_tasks_need_where_the_container_asks_for_none() -> None:
@@ -131,7 +227,6 @@ def test_the_default_of_the_crd_is_nobodys_choice() -> None:
 def test_what_is_not_honoured_is_refused_by_name() -> None:
     given: dict[tuple[str, ...], Any] = {
         ("flux", "bursting", "leadBroker"): {"address": "a", "name": "n", "size": 1},
-        ("flux", "mungeSecret"): "munge",
         ("pod", "resources"): {"cpu": "1"},
     }
     assert set(given) == set(NOT_BY_OUR_OPERATOR)
@@ -142,6 +237,14 @@ def test_what_is_not_honoured_is_refused_by_name() -> None:
         assert problem.startswith(f"spec.{'.'.join(field)}: ")
     honoured = {"arch": "arm", "completeWorkers": True, "disableSocket": True}
     assert resource_problems(parse_spec(document(flux=honoured))) == []
+
+
+def test_a_munge_key_is_where_munged_looks_for_it() -> None:
+    for container in ({}, {"commands": {"pre": "munged"}}):
+        objects = made(document(container, flux={"mungeSecret": "key", "container": {"disable": True}}))
+        volumes = {one["name"]: one for one in objects["Job"]["spec"]["template"]["spec"]["volumes"]}
+        [mount] = [one for one in main(objects)["volumeMounts"] if one["mountPath"] == "/etc/munge"]
+        assert volumes[mount["name"]]["secret"]["secretName"] == "key" and mount["readOnly"]
 
 
 def test_every_example_that_upstream_makes_a_job_of_is_made_here() -> None:

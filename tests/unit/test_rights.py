@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from executors.provision.rights import RIGHTS, Right, rights_for
+from executors.provision.kubernetes.rights import RIGHTS, Right, rights_for
 from executors.spec import default_document, parse_spec
 
 SERVICE = {"image": "registry:2", "name": "registry"}

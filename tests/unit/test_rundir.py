@@ -16,8 +16,8 @@ import pytest
 
 from executors import ProvisionError
 from executors.names import PLACE_VARIABLE
-from executors.provision import rundir
-from executors.provision.rundir import RunDirectory, base_directory, find_place, prune
+from executors.provision.local import rundir
+from executors.provision.local.rundir import RunDirectory, base_directory, find_place, prune
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_lock_that_cannot_be_looked_at_is_not_free(
         return real(path, *args)
 
     monkeypatch.setattr(os, "open", failing)
-    with pytest.raises(ProvisionError, match="cannot be told"):
+    with pytest.raises(ProvisionError, match="cannot tell whether"):
         living.alive()
     prune(living.base)
     living.remove()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-import queue
 import shlex
 import shutil
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,13 +21,15 @@ from snakemake.io import IOFile, ancient
 from snakemake_executor_flux import leftovers
 from snakemake_executor_flux.executor import Executor
 from snakemake_executor_flux.identity import _content, changed_input, stable_text
-from snakemake_executor_flux.namespaces import names_of, shell_text
+from snakemake_executor_flux.namespaces import rule_globals, shell_text
+from snakemake_executor_flux.preparation import JobPreparation
 from snakemake_executor_flux.runfile import RunFile
-from snakemake_executor_flux.settings import ExecutorSettings
+from snakemake_executor_flux.settings import ExecutorSettings, UserError
 from snakemake_executor_flux.steps.base import StepCommand, changed_since
-from snakemake_executor_flux.steps.choice import Choice
+from snakemake_executor_flux.steps.choice import StepChoice
 from snakemake_executor_flux.steps.nested import decode_target_jobs, encode_target_jobs, format_value
 from snakemake_executor_flux.steps.pending import Unresolved, check_text, check_values
+from snakemake_executor_flux.steps.snakemake import Program
 
 Spec = namedtuple("Spec", "rulename wildcards_dict")
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -80,7 +82,7 @@ def test_a_run_file_that_was_cut_off_is_none(tmp_path: Path) -> None:
 
 def test_scripts_are_told_by_run_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert leftovers.of_job("ab.1.cd") == ()
+    assert leftovers.paths_of_job("ab.1.cd") == ()
     directory = tmp_path / ".snakemake" / "scripts"
     directory.mkdir(parents=True)
     mine = directory / f"tmpx_1.{leftovers.owner('12ab', 'ab.1.cd')}.plot.py"
@@ -96,7 +98,7 @@ def test_scripts_are_told_by_run_and_key(tmp_path: Path, monkeypatch: pytest.Mon
         (long / "script.sh").touch()
     for path in (mine, other, old, foreign):
         path.touch()
-    assert set(leftovers.of_job("ab.1.cd")) == {mine, old, mine_long, old_long}
+    assert set(leftovers.paths_of_job("ab.1.cd")) == {mine, old, mine_long, old_long}
     leftovers.remove_of_other_runs("12ab")
     assert set(directory.iterdir()) == {mine, other, foreign}
     assert set(directory.parent.iterdir()) == {directory, mine_long, other_long, foreign_long}
@@ -113,6 +115,14 @@ def test_paths_of_options_are_relative_to_where_they_were_typed(
     monkeypatch.chdir("/")
     assert (settings.config, settings.logdir) == (tmp_path / "run.yaml", tmp_path / "logs")
     assert ExecutorSettings().config is None
+
+
+def test_pilots_are_an_option_whose_value_is_checked() -> None:
+    ExecutorSettings(pilot="auto").check()
+    assert ExecutorSettings(pilot="auto").config_options()["run.pilot"] == "auto"
+    assert ExecutorSettings().config_options()["run.pilot"] is None
+    with pytest.raises(UserError, match=r"--flux-operator-pilot: 'maybe' is not one of auto, on, off"):
+        ExecutorSettings(pilot="maybe").check()
 
 
 class _Values(dict):  # type: ignore[type-arg]  # as Snakemake's, which iterate over their values
@@ -147,7 +157,7 @@ def test_the_entry_of_nested_jobs_imports_nothing_of_ours() -> None:
     from snakemake_executor_flux.steps import nested
     from snakemake_executor_flux.steps.snakemake import python_program
 
-    [python, option, text] = shlex.split(python_program("/opt/a b/python3", package=False))
+    [python, option, text] = shlex.split(python_program("/opt/a b/python3", package=False).words)
     assert (python, option) == ("/opt/a b/python3", "-c")
     assert text == Path(nested.__file__).read_text()
     assert "import snakemake_executor_flux" not in text and "from snakemake_executor_flux" not in text
@@ -188,7 +198,7 @@ def test_a_command_is_taken_in_its_thread_only_and_an_environment_is_asked_once(
     [directory] = capture.scratch
     assert f'"{directory}/script.sh"' in capture.command
     assert os.access(directory / "script.sh", os.X_OK)
-    assert directory in leftovers.of_job("ab.1.cd")
+    assert directory in leftovers.paths_of_job("ab.1.cd")
     assert [path.name for path in directory.parent.glob("shell_tmp.*")] == [directory.name]
 
 
@@ -201,7 +211,7 @@ def test_a_command_is_made_of_the_names_that_its_rule_sees() -> None:
     job.input = job.output = job.params = job.wildcards = job.resources = job.log = {}
     rule.shellcmd = "{config[word]} {only} {name} {rule} {threads} {more}"
     assert shell_text(job, more=3) == "module here global part_a 2 3"
-    assert names_of(rule)["config"] == {"word": "module"}
+    assert rule_globals(rule)["config"] == {"word": "module"}
     rule.shellcmd = "{word}"
     with pytest.raises(RuleException, match="The name 'word' is unknown"):
         shell_text(job)
@@ -218,19 +228,22 @@ def test_any_config_has_a_text_of_its_own() -> None:
     assert stable_text(config) == stable_text(config)
 
 
-@pytest.mark.parametrize("where", ["_choose", "_prepare_or_raise"])
+@pytest.mark.parametrize("where", ["choose_step", "prepare"])
 def test_whatever_goes_wrong_with_one_job_is_that_jobs(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def raising(*_: object) -> None:
         raise TypeError("'<' not supported")
 
+    refused: list[object] = []
     executor = Executor.__new__(Executor)
-    executor._inbox = queue.SimpleQueue()
     executor.logger = logging.getLogger("test")
-    monkeypatch.setattr(executor, "_choose", lambda _: Choice("shell"))
-    monkeypatch.setattr(executor, where, raising)
+    run: Any = SimpleNamespace(
+        reporter=SimpleNamespace(refuse=lambda *said: refused.append(said)),
+        preparation=SimpleNamespace(choose_step=lambda _: StepChoice("shell")),
+    )
+    monkeypatch.setattr(run.preparation, where, raising, raising=False)
     job = SimpleNamespace(jobid=1, name="a")
-    assert executor._prepare(job, announced=True) is None
-    assert executor._inbox.get_nowait() == ("refused", job, "TypeError: '<' not supported")
+    assert executor._prepare(run, job, announced=True) is None
+    assert refused == [(job, "TypeError: '<' not supported")]
 
 
 def test_an_input_that_changed_since_makes_a_job_outdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,8 +292,9 @@ def test_a_change_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("step", ["shell", "script"])
+@pytest.mark.parametrize("no_server", ["", "it is away"])
 def test_a_job_that_only_a_nested_snakemake_can_tell_is_prepared_there_only(
-    step: str, monkeypatch: pytest.MonkeyPatch
+    step: str, no_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = _job({"a": "<TBD>"}, {})
     job.rule = SimpleNamespace(name="a", shellcmd="echo {params}", run_func=None, workflow=SimpleNamespace(globals={}))
@@ -288,10 +302,16 @@ def test_a_job_that_only_a_nested_snakemake_can_tell_is_prepared_there_only(
     job.threads = job.jobid = 1
     job.name = "a"
     job.prepare = lambda: pytest.fail("it is prepared here, too")
-    executor = Executor.__new__(Executor)
-    executor.logger = logging.getLogger("test")
-    executor.workflow = SimpleNamespace(workdir_init="/")
-    executor._instance = SimpleNamespace(run=SimpleNamespace(id="12ab"))  # type: ignore[assignment]  # a part of it
+    executor = SimpleNamespace(
+        logger=logging.getLogger("test"), workflow=SimpleNamespace(workdir_init="/"), envvars=dict
+    )
+    warm = SimpleNamespace(against=lambda _: no_server, program=lambda *_: Program("client"))
+    places = SimpleNamespace(python="python", package=True)
+    instance: Any = SimpleNamespace(
+        run=SimpleNamespace(id="12ab"), survivors=None, warm=warm, places=places, inherited=None
+    )  # a part of it
     nested = StepCommand(["nested"])
-    monkeypatch.setattr("snakemake_executor_flux.executor.snakemake_command", lambda *_: nested)
-    assert executor._command(job, step, "ab.1.cd", Path("record")) == ("snakemake", nested)
+    monkeypatch.setattr("snakemake_executor_flux.preparation.snakemake_command", lambda *_: nested)
+    preparation = JobPreparation(executor, ExecutorSettings(), instance)
+    expected = "snakemake" if no_server else "warm"
+    assert preparation._command(job, step, "ab.1.cd", Path("record")) == (expected, nested)

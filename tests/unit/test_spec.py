@@ -1,8 +1,10 @@
-"""MiniCluster specs: every problem at once, nothing lost, and one table for validation and JSON Schema."""
+"""MiniCluster specs: every problem at once, nothing lost, and one description for validation and JSON Schema."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import is_dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -11,14 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executors.described import described
 from executors.errors import SpecError
-from executors.schema import SPEC, json_schema, quantity, shape_problems
-from executors.spec import DEFAULT_IMAGE, default_document, parse_spec
-from executors.validation import problems_of
+from executors.schema import Type, json_schema, quantity, shape_problems
+from executors.spec import DEFAULT_IMAGE, SPEC, default_document, parse_spec
 from tests.unit.documents import ANYTHING, DOCUMENTS, paths, with_value
 
 #: Compiled once: building it costs more than using it.
-SCHEMA = jsonschema.Draft202012Validator(json_schema())
+SCHEMA = jsonschema.Draft202012Validator(json_schema(SPEC))
+
+
+def problems_of(document: dict[str, Any]) -> list[str]:
+    try:
+        parse_spec(document)
+    except SpecError as err:
+        return list(err.problems)
+    return []
 
 
 def test_every_problem_is_said_at_once_with_field_value_and_what_is_allowed() -> None:
@@ -98,7 +108,7 @@ def test_the_default_spec_is_valid_and_has_flux() -> None:
 
 @given(DOCUMENTS)
 def test_what_the_table_allows_has_no_problem_of_shape_and_is_kept_word_for_word(document: dict[str, Any]) -> None:
-    assert shape_problems(document, "spec") == []
+    assert shape_problems(document, "spec", SPEC) == []
     before = copy.deepcopy(document)
     try:
         spec = parse_spec(document)
@@ -113,7 +123,7 @@ def test_what_the_table_allows_has_no_problem_of_shape_and_is_kept_word_for_word
 @settings(max_examples=300)
 def test_json_schema_and_validation_agree(document: Any, other: Any, data: st.DataObject) -> None:
     changed = with_value(document, data.draw(st.sampled_from(paths(document))), other)
-    found = shape_problems(changed, "spec")
+    found = shape_problems(changed, "spec", SPEC)
     assert all(isinstance(problem, str) and problem.startswith("spec") for problem in found)
     assert (found == []) == SCHEMA.is_valid(changed)
 
@@ -132,3 +142,79 @@ def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         quantity(text)
     assert shape_problems(text, "cpu", SPEC.fields["pod"].fields["resources"].item or SPEC)
+
+
+# -- the typed spec
+
+
+def _typed(part: Any, kind: Type, path: str = "") -> Iterator[tuple[str, Any, Type | None]]:
+    """Every field of a typed part: its path, its value, and the spec's type for it."""
+    for one in described(type(part)):
+        inner: Type | None = kind
+        for name in one.path:
+            inner = inner.fields.get(name) if inner is not None else None
+        place = ".".join(one.path)
+        default = getattr(part, one.name)
+        yield f"{path}{place}", default, inner
+        if is_dataclass(default) and inner is not None:
+            yield from _typed(default, inner, f"{path}{place}.")
+
+
+def test_every_field_of_the_typed_spec_stands_in_its_type_with_its_default() -> None:
+    spec = parse_spec({"containers": [{}]})
+    container = SPEC.fields["containers"].item
+    assert container is not None
+    typed = [*_typed(spec, SPEC), *_typed(spec.containers[0], container, "containers.")]
+    assert [path for path, _, kind in typed if kind is None] == []
+    # What is not given is empty in the typed spec, where the default is not the document's but who renders it.
+    different = {
+        path: (default, kind.run_default)
+        for path, default, kind in typed
+        if kind is not None and default not in ("", None, (), {}) and kind.run_default is not None
+        if default != kind.run_default
+    }
+    assert different == {}
+
+
+def test_what_is_given_arrives_in_the_typed_spec_wherever_it_stands() -> None:
+    document = {
+        "archive": {"path": "/a"},
+        "network": {"headlessName": "net", "disableAffinity": True},
+        "flux": {
+            "bursting": {"hostlist": "b[0-1]", "clusters": [{"name": "b", "size": 2}]},
+            "scheduler": {"queuePolicy": "fcfs", "simple": True},
+            "container": {"mountPath": "/view"},
+        },
+        "pod": {"hostIPC": True, "hostPID": True, "tolerations": [{"key": "k"}]},
+        "containers": [
+            {
+                "lifeCycle": {"postStartExec": "up", "preStopExec": "down"},
+                "batchRaw": True,
+                "ports": [80],
+                "secrets": {"A": {"name": "s", "key": "k"}},
+                "volumes": {"data": {"claimName": "c", "path": "/data"}},
+                "commands": {"workerPre": "w"},
+                "resources": {"limits": {"cpu": 2}},
+            }
+        ],
+    }
+    spec = parse_spec(document)
+    [container] = spec.containers
+    assert (spec.archive_path, spec.headless_name, spec.disable_affinity) == ("/a", "net", True)
+    assert (spec.flux.burst_hostlist, spec.flux.burst_clusters[0].size) == ("b[0-1]", 2)
+    flux = spec.flux
+    assert (flux.queue_policy, flux.simple_scheduler, flux.container.mount_path) == (
+        "fcfs",
+        True,
+        "/view",
+    )
+    assert (spec.pod.host_ipc, spec.pod.host_pid, spec.pod.tolerations) == (True, True, ({"key": "k"},))
+    assert (container.post_start, container.pre_stop, container.batch, container.batch_raw) == (
+        "up",
+        "down",
+        True,
+        True,
+    )
+    assert (container.ports, container.secrets) == ((80,), {"A": ("s", "k")})
+    assert (container.volumes[0].name, container.volumes[0].claim_name) == ("data", "c")
+    assert (container.commands.worker_pre, container.resources.limits) == ("w", {"cpu": 2})

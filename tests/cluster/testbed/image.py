@@ -146,7 +146,7 @@ def _make(
 ) -> None:
     """``packages``: more of Debian's. ``then`` is called with the image's root before it is packed, and a directory."""
     root, layer = directory / "root", directory / "layer.tar"
-    # An address of a mirror is for whoever needs one: debootstrap knows its own.
+    # An address of a mirror is for those that need one: debootstrap knows its own.
     mirror = os.environ.get("FLUXOP_TEST_MIRROR")
     include = ",".join([*PACKAGES, *packages])
     output_of(

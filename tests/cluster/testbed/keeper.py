@@ -1,9 +1,9 @@
-"""Ends a bed with whoever wanted it, however that one ends: ``python -m tests.cluster.testbed.keeper DIRECTORY``.
+"""Ends a bed with the process that wanted it: ``python -m tests.cluster.testbed.keeper DIRECTORY``.
 
 The keeper's input is a pipe from the process that wants the bed. When it closes, or on SIGTERM, every process of the
 bed is killed, and what the kernel keeps for it (control groups, the network link) and its directory are removed. It
-holds the bed's lock. If it is killed itself, its namespaces' processes end by the kernel's hand, and whoever gets the
-lock next removes the rest.
+holds the bed's lock. If it is killed itself, its namespaces' processes end by the kernel's hand, and the process that
+gets the lock next removes the rest.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def enter_namespaces(directory: Path) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Removes all that the bed of ``directory`` may have left; whoever calls it holds the bed's lock."""
+    """Removes all that the bed of ``directory`` may have left; the caller holds the bed's lock."""
     for process in marked(directory):
         with suppress(psutil.NoSuchProcess):
             process.kill()

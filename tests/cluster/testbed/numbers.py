@@ -89,7 +89,7 @@ def take(*, with_network: bool) -> tuple[Number, int]:
 
 
 def staying() -> list[Number]:
-    """Those of the beds that outlive whoever started them."""
+    """Those of the beds that outlive the process that started them."""
     return [Number(int(path.parent.name)) for path in sorted(beds_directory().glob("*/stays"))]
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.cluster.testbed.api import Api, ApiError
 from tests.cluster.testbed.kubeconfig import write_kubeconfig
@@ -18,10 +21,20 @@ from tests.cluster.testbed.waiting import wait_until
 
 LIMIT = 60.0
 RESTRICTED: Mapping[str, str] = {"pod-security.kubernetes.io/enforce": "restricted"}
+#: Where the API has what is not Kubernetes' core.
+_GROUPS = {
+    "jobs": "/apis/batch/v1",
+    "miniclusters": "/apis/flux-framework.org/v1alpha2",
+    "workloads": "/apis/kueue.x-k8s.io/v1beta2",
+}
 
 
 class KubectlError(Exception):
     """kubectl's exit code is not 0; the text is what it wrote."""
+
+    def __init__(self, message: str, code: int) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class Objects:
@@ -48,8 +61,48 @@ class Objects:
             env={**os.environ, "KUBECACHEDIR": str(self.directory / "kubectl-cache"), "NO_PROXY": "*"},
         )
         if done.returncode:
-            raise KubectlError(f"kubectl {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()}")
+            message = f"kubectl {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()}"
+            raise KubectlError(message, done.returncode)
         return done.stdout
+
+    def objects(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """Those of a kind (as kubectl calls it: ``pods``), by a label selector if given.
+
+        For what is asked again and again: a kubectl each would cost a tenth of a second of a core.
+        """
+        query = f"?{urlencode({'labelSelector': selector})}" if selector else ""
+        return list(self.api.get(_path(kind, namespace) + query)["items"])
+
+    def object(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
+        """One of them. Raises ApiError."""
+        return dict(self.api.get(f"{_path(kind, namespace)}/{name}"))
+
+    def left_in(self, namespace: str, *kinds: str) -> list[str]:
+        """What a namespace has of some kinds beside what each has, as in ``pod/mine``.
+
+        What goes within a second is not left: Kubernetes removes what belongs to a removed object a moment later.
+        """
+        end = time.monotonic() + 1.0
+        while True:
+            found = [(kind, one) for kind in kinds for one in self.objects(kind, namespace)]
+            names = [f"{kind.removesuffix('s')}/{one['metadata']['name']}" for kind, one in found]
+            left = [name for name in names if name != "configmap/kube-root-ca.crt"]
+            if not left or time.monotonic() > end:
+                return left
+            time.sleep(0.05)
+
+    def kill_in_pod(self, processes: str, pod: str, namespace: str, *, container: str | None = None) -> None:
+        """SIGKILL to what ``pgrep`` finds first in a pod by these arguments.
+
+        The container may end by that, and the shell that sends the signal with it, before it can say so.
+        """
+        chosen = [f"--container={container}"] if container else []
+        command = f'pid=$(pgrep {processes} | head -1); [ -n "$pid" ] || exit 1; kill -9 $pid'
+        try:
+            self.kubectl("exec", pod, f"--namespace={namespace}", *chosen, "--", "sh", "-c", command)
+        except KubectlError as error:
+            if error.code != 128 + signal.SIGKILL:
+                raise
 
     def create_namespace(self, prefix: str = "test", *, labels: Mapping[str, str] = RESTRICTED) -> str:
         """The name of a new namespace in which pods can be made; restricted unless other labels are given."""
@@ -116,3 +169,7 @@ class Objects:
         if self.audit_log.exists():
             with self.audit_log.open() as log:
                 yield from (json.loads(line) for line in log if line.endswith("\n"))
+
+
+def _path(kind: str, namespace: str) -> str:
+    return f"{_GROUPS.get(kind, '/api/v1')}/namespaces/{namespace}/{kind}"

@@ -19,7 +19,7 @@ class Place:
     """A directory and an address for a bed; with namespaces of its own if ``isolated``, which needs root.
 
     It goes, with all in it, when ``close`` is called or this process ends in whatever way; one that ``stays`` goes when
-    ``numbers.end`` is called. Raises Missing when there is none to be had.
+    ``numbers.end`` is called. Raises Missing when there is none.
     """
 
     def __init__(self, *, isolated: bool, stays: bool = False) -> None:

@@ -57,7 +57,7 @@ class Runtime:
                 target.mkdir()
             else:
                 target.touch()
-            # In the bed's own mounts: whoever removes its directory from outside does not see what is in them.
+            # In the bed's own mounts: a process that removes its directory from outside does not see what is in them.
             self._place.run("mount", "--bind", "-o", "ro", str(path), str(target))
 
     def _answers(self) -> bool:
@@ -79,7 +79,7 @@ state = "/run/containerd"
   sandbox_image = "{_PAUSE}"
   # Where we may not lower the value, runc must not be asked to.
   restrict_oom_score_adj = {"false" if _may_lower_oom_score() else "true"}
-  # In the bed's own mounts, and gone with them.
+  # In the bed's own mounts, and removed with them.
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"

@@ -1,0 +1,95 @@
+"""A holder: the job in Flux that holds one core for the pilot of its node.
+
+It tells the pilot which CPUs Flux has bound it to, and hands over its own stdout: Flux does not take a job for ended
+before that is closed, so that even a holder that is killed keeps its core until the pilot has ended what runs there.
+If the pilot dies, its holders end the tasks that it leaves, by their mark, and then themselves.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import List, Optional
+
+#: Seconds for the pilot of this node to start.
+_PATIENCE = 60.0
+#: Seconds in which what a dead pilot has left is killed again and again.
+_SWEEP_LIMIT = 30.0
+
+
+def hold(suffix: str) -> int:
+    """Hold a core until the pilot lets it go; 0 then. ``suffix``: see `socket_path`."""
+    path = socket_path(os.environ["FLUX_URI"], suffix)
+    streams: List[socket.socket] = []
+
+    def told_to_end(_signum: int, _frame: object) -> None:
+        if not streams:
+            os._exit(1)  # no task has had this core
+        try:
+            streams[0].send(b"end\n")
+        except OSError:
+            pass  # the pilot is gone, which ends the wait below
+
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, told_to_end)
+    stream = _connect(path)
+    if stream is None:
+        print("no pilot answers at %s" % path, file=sys.stderr)
+        return 1
+    streams.append(stream)
+    about = {"job": os.environ.get("FLUX_JOB_ID", ""), "cpus": sorted(os.sched_getaffinity(0))}
+    try:
+        stream.sendmsg(
+            [json.dumps(about).encode("ascii") + b"\n"],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [1]))],
+        )
+        said = b""
+        while True:
+            data = stream.recv(4096)
+            if not data:
+                break
+            said += data
+            if said.endswith(b"\ngo\n"):
+                return 0
+    except OSError as err:
+        print("the pilot: %s" % err, file=sys.stderr)
+    _sweep(said.partition(b"\n")[0].decode("ascii"))
+    return 1
+
+
+def socket_path(uri: str, suffix: str) -> str:
+    """Where a pilot listens for its holders: beside the socket of its broker, whose URI is given."""
+    return "%s.%s" % (uri.partition("://")[2], suffix)
+
+
+def _connect(path: str) -> Optional[socket.socket]:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        stream = socket.socket(socket.AF_UNIX)
+        try:
+            stream.connect(path)
+            return stream
+        except (FileNotFoundError, ConnectionRefusedError):
+            stream.close()
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.01)  # the agent starts the pilot when the first holder of a node has its core
+
+
+def _sweep(mark: str) -> None:
+    """Kill all that carries a mark."""
+    from .. import process_tree
+
+    deadline = time.monotonic() + _SWEEP_LIMIT
+    empty = 0
+    # Twice: what the pilot was starting when it died has its mark a moment later.
+    while mark and empty < 2 and time.monotonic() < deadline:
+        left = process_tree.processes_of_epoch(mark)
+        empty = 0 if left else empty + 1
+        process_tree.send(left, signal.SIGKILL)
+        time.sleep(0.02)  # they are nobody's children here, so that nothing tells of their end

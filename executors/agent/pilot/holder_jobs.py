@@ -1,0 +1,74 @@
+"""Has Flux hold cores for pilots: submits holders, and cancels those that wait."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from typing import Any, Callable, Dict, List
+
+import flux
+import flux.job
+
+from ..flux.reactor import Reactor
+from .instance import TAG
+
+
+class HolderJobs:
+    """``suffix`` names this run's pilots; ``in_pod``: holders are not bound to their cores there."""
+
+    def __init__(self, reactor: Reactor, suffix: str, in_pod: bool) -> None:
+        self._reactor = reactor
+        self._suffix = suffix
+        self._in_pod = in_pod
+
+    def ask(self, named: int, count: int, failed: Callable[[str], None]) -> None:
+        """Submit holders. ``named``: the rank that they are wanted on, -1 for any. ``failed`` is called on the loop for
+        each that is refused, with the reason.
+        """
+        command = [sys.executable, "-IS", os.path.abspath(sys.argv[0]), "hold", self._suffix]
+        text = json.dumps(_jobspec(self._suffix, named, command, is_bound=not self._in_pod))
+
+        def done(future: Any) -> None:
+            try:
+                future.get_id()
+            except OSError as err:
+                reason = future.error_string() or os.strerror(err.errno or errno.EIO)
+                self._reactor.to_loop(lambda: failed(reason))
+
+        def call(handle: flux.Flux) -> None:
+            for _ in range(count):
+                flux.job.submit_async(handle, text).then(done)
+
+        self._reactor.call(call)
+
+    def withdraw(self, jobs: List[int]) -> None:
+        """Cancel holders that wait."""
+
+        def call(handle: flux.Flux) -> None:
+            for job in jobs:
+                flux.job.cancel_async(handle, job, "not needed").then(_ignore_end)
+
+        self._reactor.call(call)
+
+
+def _jobspec(suffix: str, named: int, command: List[str], is_bound: bool) -> Dict[str, Any]:
+    """The jobspec of a holder. ``named``: the rank that it is wanted on, -1 for any; ``is_bound``: to its core."""
+    system: Dict[str, Any] = {"duration": 0, "cwd": "/", "environment": {}, "job": {"name": "pilot-holder"}}
+    system["shell"] = {"options": {"pmi": "off", **({} if is_bound else {"cpu-affinity": "off"})}}
+    if named >= 0:
+        system["constraints"] = {"ranks": [str(named)]}
+    return {
+        "version": 1,
+        "resources": [{"type": "slot", "count": 1, "label": "task", "with": [{"type": "core", "count": 1}]}],
+        "tasks": [{"command": command, "slot": "task", "count": {"per_slot": 1}}],
+        "attributes": {"system": system, "user": {TAG: {"suffix": suffix, "named": named}}},
+    }
+
+
+def _ignore_end(future: Any) -> None:
+    try:
+        future.get()
+    except OSError:
+        pass  # it has ended meanwhile, or has got its core: then the pilot lets it go

@@ -1,0 +1,99 @@
+"""Reads Flux's two journals, of jobs and of resources, into an `Instance`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, List, NamedTuple, Protocol, Tuple, Union
+
+import flux
+import flux.idset
+from flux.resource.journal import ResourceJournalConsumer
+
+from ..flux.batches import Batches
+from ..flux.reactor import Reactor
+from ..flux.resources import node_lines
+from .instance import JOB_EVENTS, Change, Event, Instance
+
+
+class _ResourceEvent(NamedTuple):
+    name: str
+    context: Any
+    #: (rank, cores) where it defines them.
+    nodes: List[Tuple[int, int]]
+
+
+class _EndOfHistory:
+    """What comes after it in a journal is new."""
+
+
+class JournalReader(Protocol):
+    """Called on the loop."""
+
+    def holder_changed(self, change: Change) -> None:
+        """One of this run's, now or in what is read of the past; see `Journals.known`."""
+
+    def changed(self) -> None:
+        """The instance is not as it was."""
+
+
+class Journals:
+    """``known`` is done when all that was before is in ``instance``; the reader is told of changes after that."""
+
+    def __init__(self, reactor: Reactor, instance: Instance, reader: JournalReader) -> None:
+        self._reactor = reactor
+        self._instance = instance
+        self._reader = reader
+        self.known: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+        #: Journals whose past is not known yet.
+        self._unknown = 2
+        self._events: Batches[Union[Event, _ResourceEvent, _EndOfHistory]] = Batches(reactor.to_loop, self._deliver)
+
+    def watch(self) -> None:
+        """Begin with the journal of resources; that of jobs is the engine's, see `on_job`."""
+
+        def on_resource(event: Any) -> None:
+            if event is None:
+                return  # the end of the stream, of which the reactor hears too
+            if event.is_empty():
+                self._events.put(_EndOfHistory())
+            else:
+                nodes = [(rank, cores) for rank, _, cores, _ in node_lines(event.R)] if event.R else []
+                self._events.put(_ResourceEvent(event.name, event.context, nodes))
+
+        def begin(handle: flux.Flux) -> None:
+            self._consumer = ResourceJournalConsumer(handle, include_sentinel=True)
+            self._consumer.start()
+            self._consumer.set_callback(on_resource)
+
+        self._reactor.call(begin)
+
+    def on_job(self, event: Any) -> None:
+        """In the reactor's thread: an event of the job manager's journal."""
+        if event is None:
+            return
+        if event.is_empty():
+            self._events.put(_EndOfHistory())
+        elif event.name in JOB_EVENTS:
+            ranks = tuple(line[0] for line in node_lines(event.R)) if event.name == "alloc" else ()
+            jobspec = event.jobspec if event.name == "submit" else None
+            self._events.put(Event(int(event.jobid), event.name, event.timestamp, event.context, jobspec, ranks))
+
+    def _deliver(self, events: List[Union[Event, _ResourceEvent, _EndOfHistory]]) -> None:
+        for event in events:
+            if isinstance(event, Event):
+                change = self._instance.job_event(event)
+                if change is not None:
+                    self._reader.holder_changed(change)
+            elif isinstance(event, _ResourceEvent):
+                self._instance.resource_event(event.name, event.context, event.nodes, _ranks_of)
+            else:
+                self._unknown -= 1
+                if self._unknown == 0:
+                    self.known.set_result(None)
+        if self.known.done():
+            self._reader.changed()
+
+
+def _ranks_of(idset: str) -> Any:
+    """The ranks of an idset (RFC 22)."""
+    return {int(rank) for rank in flux.idset.IDset(idset)}

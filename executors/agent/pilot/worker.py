@@ -1,0 +1,126 @@
+"""The embedded engine as a pilot uses it: cores come and go, tasks are bound to theirs, and have a directory each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from typing import Callable, Dict, List, Optional, Sequence, Set
+
+from ..embedded.engine import EmbeddedEngine
+from ..embedded.job import ENDED, PENDING, LocalJob
+from ..embedded.plan import Plan
+from ..engine import Submission
+
+log = logging.getLogger("agent")
+
+#: Seconds for tasks to end whose core is taken away, before they are killed: less than Flux gives the core's holder.
+CORE_GRACE = 1.0
+
+
+class Worker(EmbeddedEngine):
+    """``directory``: private, for the tasks' own; ``uri``: of the node's broker, for tasks that call Flux."""
+
+    def __init__(self, *, spool: str, directory: str, uri: str, left: Callable[[int], None]) -> None:
+        """``left`` is called with a core that was withdrawn, when no task has it any more."""
+        super().__init__(spool=spool, cores=1)
+        self._queue.withdraw_core(0)  # it has those only that holders bring
+        self._directory = directory
+        self._uri = uri
+        self._on_left = left
+        self._cpus: Dict[int, Set[int]] = {}
+        self._unbound: Set[str] = set()
+
+    @property
+    def mark(self) -> str:
+        """What the processes of its tasks carry in their environment (see `process_tree`)."""
+        return self._epoch
+
+    def take(self, job_id: str, submission: Submission) -> None:
+        """Run a job under an id that is given. Raises EngineError."""
+        self._take(submission, job_id)
+        options = submission.jobspec["attributes"]["system"].get("shell", {}).get("options", {})
+        if options.get("cpu-affinity") == "off":
+            self._unbound.add(job_id)
+
+    def add_core(self, core: int, cpus: Sequence[int]) -> None:
+        """One core more; ``cpus``: the CPUs that Flux has bound it to."""
+        self._cpus[core] = set(cpus)
+        self._queue.add_core(core)
+        self._admit_soon()
+
+    def release(self, count: int) -> int:
+        """Let so many cores go, those first that are free first; `left` is called with each. Returns how many go."""
+        before = self._queue.leaving
+        left = self._queue.withdraw_any(count)
+        self._left(left)
+        return len(left) + self._queue.leaving - before
+
+    @property
+    def leaving(self) -> int:
+        """Cores that are to go, and have not."""
+        return self._queue.leaving
+
+    def take_away(self, core: int, note: str, grace: float) -> bool:
+        """Let this core go, and end what runs there: nobody has asked for that, so it is lost. ``grace`` in seconds.
+
+        Returns whether one core more is to go than before.
+        """
+        more = not self._queue.excuse_one()
+        users = [job for job in self._jobs.values() if core in job.cores]
+        if self._queue.withdraw_core(core):
+            self._left([core])
+        for job in users:
+            self._raise(job, "lost", note)
+        self._loop.call_later(grace, self._killer.hurry, [job.id for job in users])
+        return more
+
+    def give_back(self) -> List[str]:
+        """Forget the tasks that have not begun. Returns their ids."""
+        waiting = [job for job in self._jobs.values() if job.state == PENDING]
+        for job in waiting:
+            job.state = ENDED
+            del self._jobs[job.id]
+            self._active -= 1
+            self._unbound.discard(job.id)
+        return [job.id for job in waiting]
+
+    # -- what the engine asks for
+
+    def _why_never(self, plan: Plan) -> Optional[str]:
+        return None  # the agent has looked
+
+    def _prepare(self, job: LocalJob, env: Dict[str, str]) -> Optional[Set[int]]:
+        path = self._own_directory(job.id)
+        os.mkdir(path, 0o700)
+        env["FLUX_JOB_TMPDIR"] = path
+        env["FLUX_URI"] = self._uri
+        if job.id in self._unbound:
+            return None
+        return set().union(*(self._cpus[core] for core in job.cores))
+
+    def _tidy(self, job: LocalJob) -> None:
+        self._unbound.discard(job.id)
+        path = self._own_directory(job.id)
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass  # it could not be made, or the task has removed it
+        except OSError:  # it is not empty, and may hold much
+            asyncio.ensure_future(self._loop.run_in_executor(None, _remove_tree, path))
+
+    def _left(self, cores: List[int]) -> None:
+        for core in cores:
+            del self._cpus[core]
+            self._on_left(core)
+
+    def _own_directory(self, job_id: str) -> str:
+        return os.path.join(self._directory, "task-" + job_id)
+
+
+def _remove_tree(path: str) -> None:
+    def failed(_function: object, name: str, error: object) -> None:
+        log.warning("%s of a task that has ended cannot be removed: %s", name, error)
+
+    shutil.rmtree(path, onerror=failed)

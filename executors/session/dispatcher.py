@@ -1,0 +1,54 @@
+"""The thread on which all that arrives is applied in order, and callbacks run."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[], None]
+
+
+class Dispatcher:
+    """Runs what is posted, one after the other, until `stop`. Thread-safe."""
+
+    def __init__(self, failed: Callable[[str], None]) -> None:
+        """``failed`` is called on the thread, with the reason, when a piece of work raised what it must not raise."""
+        self._failed = failed
+        self._inbox: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="session-dispatcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def post(self, work: Work) -> None:
+        self._inbox.put(work)
+
+    def stop(self) -> None:
+        """Let it end after all that was posted."""
+        self._inbox.put(None)
+
+    def join(self) -> None:
+        """After `stop`: wait for its end, unless this is its own thread."""
+        if not self.is_current:
+            self._thread.join()
+
+    @property
+    def is_current(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (work := self._inbox.get()) is not None:
+            try:
+                work()
+            except BaseException as err:  # a defect; those that wait for the other jobs must not wait for ever
+                log.exception("the session cannot go on")
+                reason = f"the session cannot go on: {err!r}"
+                self._inbox.put(lambda reason=reason: self._failed(reason))  # type: ignore[misc]

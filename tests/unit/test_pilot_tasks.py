@@ -1,0 +1,230 @@
+"""The way of a task between the line, pilots and its end; and what is known of a pilot. No process, no Flux."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executors.agent.engine import Entry, SharedEnvironment, Submission
+from executors.agent.pilot.ledger import Ledger
+from executors.agent.pilot.line import crowded
+from executors.agent.pilot.remote_pilot import RemotePilot
+from executors.agent.pilot.reports import Reports
+from executors.agent.pilot.task import Task
+from executors.agent.pilot.tasks import Tasks
+from executors.agent.pilot.wakeup import Wakeup
+
+
+def submission(cores: int = 1, **fields: Any) -> Submission:
+    slot = {"type": "slot", "count": 1, "with": [{"type": "core", "count": cores}]}
+    return Submission({"resources": [slot]}, **fields)
+
+
+def pilot(cores: int = 1, rank: int = 0) -> RemotePilot:
+    one = RemotePilot(rank)
+    held = [(core, str(100 * rank + core)) for core in range(cores)]
+    one.hear({"complete": True, "mark": f"mark-{rank}", "holders": held, "to_leave": 0}, int)
+    return one
+
+
+def names(one: RemotePilot) -> list[str]:
+    return [operation[0] for operation in one.take_operations()]
+
+
+class Agent:
+    def __init__(self, directory: Path) -> None:
+        self.entries: list[Entry] = []
+        self.reports = Reports()
+        self.reports.begin(self.entries.extend, lambda _job: None)
+        self.tasks = Tasks(Ledger(str(directory)), self.reports)
+
+    def take(self, *submissions: Submission) -> list[Task]:
+        known = [self.tasks.get(one) for one in self.tasks.take(1, list(submissions))]
+        return [one for one in known if one is not None]
+
+    def told(self, task: Task) -> list[tuple[str, Any]]:
+        """What is told of a task after the events of the line: names, and the type of an exception."""
+        self.reports.flush()
+        of_it = [(name, context.get("type")) for one, name, _, context in self.entries if one == task.id]
+        return of_it[3:]
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Callable[[Callable[[Agent], None]], None]:
+    """Runs a function of an agent's tasks on a loop."""
+
+    def run(body: Callable[[Agent], None]) -> None:
+        async def on_loop() -> None:
+            body(Agent(tmp_path))
+
+        asyncio.run(on_loop())
+
+    return run
+
+
+Run = Callable[[Callable[[Agent], None]], None]
+
+
+def test_a_task_is_sent_once_and_its_end_frees_its_place(agent: Run) -> None:
+    def body(one: Agent) -> None:
+        there = pilot()
+        first, second, third = one.take(*[submission() for _ in range(3)])
+        assert one.tasks.send([there])
+        assert (there.tasks, there.load, one.tasks.line.cores) == ({first.id, second.id}, 2, 1)
+        assert names(there) == ["run", "run"]
+        one.tasks.apply(there, [[first.id, "start", 1.0, {}], [first.id, "clean", 2.0, {}]])
+        one.tasks.apply(there, [[first.id, "clean", 3.0, {}]])
+        assert one.told(first) == [("start", None), ("clean", None)]
+        assert one.tasks.send([there])
+        assert (there.tasks, one.tasks.line.cores) == ({second.id, third.id}, 0)
+
+    agent(body)
+
+
+def test_what_a_pilot_gives_back_goes_first_and_what_was_cancelled_ends_then(agent: Run) -> None:
+    def body(one: Agent) -> None:
+        there = pilot(2)
+        first, second, third = one.take(*[submission() for _ in range(3)])
+        one.tasks.send([there])
+        later = one.take(submission())[0]
+        one.tasks.withdraw(second, there, "not wanted")
+        one.tasks.given_back(there, [second.id, third.id])
+        assert [task.id for task in one.tasks.line.all()] == [third.id, later.id]
+        assert one.told(second) == [("exception", "cancel"), ("clean", None)]
+        assert (there.tasks, there.load, one.tasks.line.cores) == ({first.id}, 1, 2)
+
+    agent(body)
+
+
+def test_what_was_on_a_pilot_that_is_gone_is_lost_and_what_waits_stays(agent: Run) -> None:
+    def body(one: Agent) -> None:
+        there = pilot()
+        first, second, third = one.take(*[submission() for _ in range(3)])
+        one.tasks.send([there])
+        one.tasks.lost_with(there, "it is gone")
+        assert one.told(first) == one.told(second) == [("exception", "lost"), ("clean", None)]
+        assert one.tasks.line.all() == [third]
+        one.tasks.end_waiting("alloc", "no pilots")
+        assert one.told(third) == [("exception", "alloc"), ("clean", None)]
+        assert one.tasks.line.cores == 0
+
+    agent(body)
+
+
+def test_nothing_is_sent_before_it_is_on_disk(agent: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(one: Agent) -> None:
+        def full(_fd: int, _data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        there = pilot()
+        [task] = one.take(submission())
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            assert not one.tasks.send([there])
+        assert (names(there), there.load, one.tasks.line.all()) == ([], 0, [task])
+        assert one.tasks.send([there])
+        assert names(there) == ["run"]
+
+    agent(body)
+
+
+def test_a_secret_is_on_disk_until_its_task_has_begun(agent: Run, tmp_path: Path) -> None:
+    def body(one: Agent) -> None:
+        there = pilot()
+        begun, cancelled = one.take(*[submission(secret_env={"TOKEN": "x"}) for _ in range(2)])
+        assert len([*tmp_path.glob("pilot-secret.*")]) == 2
+        one.tasks.end(cancelled, "cancel", "")
+        one.tasks.send([there])
+        assert [path.name for path in tmp_path.glob("pilot-secret.*")] == [f"pilot-secret.{begun.id}"]
+        one.tasks.apply(there, [[begun.id, "start", 1.0, {}]])
+        assert not [*tmp_path.glob("pilot-secret.*")]
+
+    agent(body)
+
+
+def test_an_environment_is_sent_once_to_each_pilot(agent: Run) -> None:
+    def body(one: Agent) -> None:
+        there = pilot(2)
+        shared = SharedEnvironment({"A": "1"})
+        one.take(*[submission(environment=shared) for _ in range(2)], submission(environment=SharedEnvironment({})))
+        one.tasks.send([there])
+        assert names(there) == ["environment", "run", "run", "environment", "run"]
+
+    agent(body)
+
+
+def test_tasks_that_wait_in_one_pilot_come_back_when_another_has_a_free_core(agent: Run) -> None:
+    def body(one: Agent) -> None:
+        full = pilot(1)
+        one.take(submission(), submission())
+        one.tasks.send([full])
+        names(full)
+        one.tasks.send([full])
+        assert names(full) == []
+        one.tasks.send([full, pilot(1, rank=1)])
+        one.tasks.send([full, pilot(1, rank=1)])
+        assert names(full) == ["give_back"], "it is asked once"
+        full.hear({"back": []}, int)
+        assert crowded([full, pilot(1, rank=1)]) == [full]
+
+    agent(body)
+
+
+def test_cores_of_a_pilot_come_and_go() -> None:
+    one = RemotePilot(3)
+    one.hear({"held": [(1, "11")]}, int)
+    assert one.cores == 0, "it has not told all that it has"
+    one.hear({"complete": True, "mark": "m", "holders": [(1, "11"), (2, "12")], "to_leave": 1}, int)
+    assert (one.is_ready, one.mark, one.cores, one.holders) == (True, "m", 1, {11, 12})
+    one.hear({"held": [(3, "13")], "leaving": [1]}, int)
+    assert one.cores == 1
+    one.hear({"left": [1, 2]}, int)
+    assert (one.cores, one.holders) == (1, {13})
+    one.release(2)
+    one.hear({"stay": [1]}, int)
+    assert (one.cores, names(one)) == (0, ["release"])
+
+
+def test_a_core_is_fresh_until_so_many_tasks_have_ended_since_it_came() -> None:
+    one = pilot(2)
+    assert one.fresh == 2
+    task = Task("x", None, "", "")
+    one.given(task)
+    one.has_run(task)
+    one.taken_from(task)
+    assert (one.fresh, one.load) == (0, 0)
+    one.hear({"held": [(7, "7")]}, int)
+    assert one.fresh == 1
+
+
+def test_a_pilot_without_cores_gives_back_what_waits_there() -> None:
+    one = pilot(1)
+    one.given(Task("x", None, "", ""))
+    one.release(1)
+    assert names(one) == ["release", "give_back"]
+    another = pilot(1)
+    another.given(Task("x", None, "", ""))
+    another.hear({"leaving": [0]}, int)
+    assert names(another) == ["give_back"]
+
+
+def test_a_function_is_called_once_for_all_who_want_it_soon() -> None:
+    async def body() -> None:
+        calls: list[int] = []
+        wakeup = Wakeup(lambda: calls.append(1))
+        wakeup.soon()
+        wakeup.soon()
+        wakeup.after(3600.0)
+        wakeup.after(0.0)
+        wakeup.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert calls == [1]
+
+    asyncio.run(body())
