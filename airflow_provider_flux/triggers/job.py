@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_flux.cluster_reference import DEFAULT_CONNECTION
@@ -28,15 +29,18 @@ _REACH_LIMIT = 120.0
 _CANCEL_LIMIT = 30.0
 #: Seconds for the last lines of an ended job.
 _READ_GRACE = 2.0
+#: Seconds for Airflow's scheduler to hear that the worker of a deferred task has ended, once the worker has noticed it.
+_SCHEDULER_GRACE = 2.0
 
 
 class FluxJobTrigger(BaseTrigger):
     """Waits for a job of a run's instance. All triggers of a process share one stream per instance.
 
-    Yields one event: {"job_id", "run_name", "options", "flux_conn_id", "links" (as given), "result" (see
-    `executors.JobResult`), "timed_out", "read" (whether all output that is wanted was read and logged), "place" (how
-    far it was), "result_line" ([text, bytes, masked] or None) and "tail", which are complete if all was read, "sealed"
-    (as given)}. It is stored in Airflow's database: nothing of it is secret.
+    Yields one event, `shortest_deferral` after its start at the earliest:
+    {"job_id", "run_name", "options", "flux_conn_id", "links" (as given), "result" (see `executors.JobResult`),
+    "timed_out", "read" (whether all output that is wanted was read and logged), "place" (how far it was),
+    "result_line" ([text, bytes, masked] or None) and "tail", which are complete if all was read, "sealed" (as given)}.
+    It is stored in Airflow's database: nothing of it is secret.
 
     :param run_name: of the instance. :param options: by which it is found (`hook.reconnect_options`).
     :param attempt: number of the try, whose log the output goes to.
@@ -91,6 +95,7 @@ class FluxJobTrigger(BaseTrigger):
         from executors import ExecutorsError, JobResult, Outcome, Reason
 
         timed_out, read = False, True
+        earliest = time.monotonic() + shortest_deferral()
         output = OutputLog(self.limit, self.marker)
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -121,6 +126,7 @@ class FluxJobTrigger(BaseTrigger):
         except ExecutorsError as err:
             result = JobResult.without_run(Outcome.UNKNOWN, Reason.AGENT_LOST, str(err))
         line = output.result
+        await asyncio.sleep(max(0.0, earliest - time.monotonic()))
         yield TriggerEvent(
             {
                 "job_id": self.job_id,
@@ -211,6 +217,16 @@ class FluxJobTrigger(BaseTrigger):
     def _mark(self, watch: SessionWatch, output: OutputLog) -> None:
         if watch.session.lost is None:
             watch.session.save_bookmark(self.job_id, str(Kept(self.attempt, output.place, self._key)))
+
+
+def shortest_deferral() -> float:
+    """Seconds for which a task is deferred at least.
+
+    Airflow 3.3 fails a task that goes on before the scheduler knows that its deferring worker has ended ("finished with
+    state success, but the task instance's state attribute is running", SchedulerJobRunner.process_executor_events). The
+    worker's supervisor may notice that end a whole heartbeat late (ActivitySubprocess._monitor_subprocess).
+    """
+    return conf.getint("workers", "min_heartbeat_interval", fallback=5) + _SCHEDULER_GRACE
 
 
 def _unknown(why: str) -> JobResult:

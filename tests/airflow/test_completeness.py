@@ -142,6 +142,39 @@ print(json.dumps(found))
     assert keyed == [False, ["it was ***", "the end"], ["the end", 7, False], "the end", ["it was ***", "the end"]]
 
 
+def test_a_task_stays_deferred_until_the_scheduler_knows_that_its_worker_has_ended(python: Python) -> None:
+    """Otherwise Airflow 3.3 takes the worker's end for the end of the task that goes on, and fails it."""
+    pauses, earliest = python(
+        HEAD
+        + """
+import asyncio
+from airflow_provider_flux.triggers import job as module
+pauses = []
+pause = asyncio.sleep
+async def sleep(seconds):
+    pauses.append(seconds)
+    await pause(0)
+asyncio.sleep = sleep
+async def event_of(trigger):
+    async for event in trigger.run():
+        return event.payload
+config = load_config(options={"run.provisioner": "local", "run.engine": "embedded"})
+with open_session(RunId("airflow", "short"), config, auto_acknowledge=False) as session:
+    [handle] = session.submit([JobRequest(argv=["true"])])
+    handle.result(60)
+    earliest = module.shortest_deferral()
+    module.shortest_deferral = lambda: 1000.0
+    trigger = module.FluxJobTrigger(run_name=session.run_name, options={"run.provisioner": "local"}, job_id=handle.id)
+    assert asyncio.run(event_of(trigger))["result"]["outcome"] == "COMPLETED"
+print(json.dumps([pauses, earliest]))
+"""
+    )
+    # What it has waited for anyway counts.
+    assert 800 < max(pauses) < 1000
+    # The tests' heartbeat is a second; Airflow's own is five.
+    assert earliest == 3
+
+
 def test_what_an_earlier_trys_trigger_saw_is_not_taken_for_this_trys(python: Python) -> None:
     """Airflow gives numbers of triggers again in SQLite: a task that was cleared as it deferred was told that."""
     found = python(
