@@ -158,6 +158,20 @@ def test_a_pilot_that_is_killed_loses_its_tasks_and_leaves_none_running(pilots: 
     assert pids(session, "pilot") != [pilot]
 
 
+def test_a_pilot_that_is_terminated_gives_back_what_it_has_not_begun(pilots: Opener, tmp_path: Path) -> None:
+    """While its task takes its time to end, no other is lost."""
+    session = pilots("terminated")
+    started = [stays(session, tmp_path / str(number)) for number in range(cores(session))]
+    waiting = session.submit([JobRequest(argv=["true"]) for _ in range(20)])
+    waiting[-1].wait_submitted(LIMIT)
+    [pilot] = pids(session, "pilot")
+    os.kill(pilot, signal.SIGTERM)
+    later = [session.submit_one(JobRequest(argv=["true"])) for _ in range(20)]
+    assert [handle.result(LIMIT).outcome for _, handle in started] == [Outcome.LOST] * len(started)  # type: ignore[attr-defined]
+    assert {handle.result(LIMIT).outcome for handle in (*waiting, *later)} == {Outcome.COMPLETED}
+    assert not any(alive(pid) for pids, _ in started for pid in pids)
+
+
 def test_a_task_survives_the_agent_and_one_that_waits_runs_once(pilots: Opener, tmp_path: Path) -> None:
     session = pilots("restart")
     count = cores(session)

@@ -197,7 +197,23 @@ def test_a_pilot_that_is_lost_loses_its_tasks_and_is_replaced_where_a_holder_wai
         assert one.way.started == [0, 0] and not one.crew.usable()
         assert one.changes > before
         one.way.lost[0]("this one is starting")
-        assert not one.crew.pilots
+        assert not one.crew.usable()
+
+    agent(body)
+
+
+def test_a_start_that_fails_where_a_core_is_held_is_tried_again(agent: Run) -> None:
+    """Nothing else would start a pilot there, and what waits would wait for ever."""
+
+    async def body(one: Agent) -> None:
+        one.crew.open()
+        one.holder(0)
+        one.crew.start(0)
+        for left in (2, 1, 0):
+            assert (one.off, list(one.crew.pilots)) == ("", [0])
+            one.way.failed[0]("there is one on this node")
+            assert bool(one.off) == (left == 0)
+        assert (one.way.started, list(one.crew.pilots)) == ([0, 0, 0], [])
 
     agent(body)
 

@@ -130,7 +130,9 @@ class Crew:
         log.warning("no pilot on rank %d: %s", pilot.rank, reason)
         self._failures += 1
         self._owner.changed()
-        if self._failures >= _STARTS and not any(one.is_ready for one in self._pilots.values()):
+        if self._failures < _STARTS:
+            self._start_where_held(pilot.rank)
+        elif not any(one.is_ready for one in self._pilots.values()):
             self._owner.turn_off("none could be started, at last on rank %d: %s" % (pilot.rank, reason))
 
     # -- what they say
@@ -156,10 +158,13 @@ class Crew:
         del self._pilots[pilot.rank]
         log.warning("the pilot on rank %d is gone: %s", pilot.rank, reason)
         self._tasks.lost_with(pilot, "the pilot on rank %d, which had it, is gone: %s" % (pilot.rank, reason))
-        # A holder that waits for its pilot gets another one.
-        if self._instance.has_holder_on(pilot.rank) and self._instance.is_usable(pilot.rank) and not self._is_ending:
-            self.start(pilot.rank)
+        self._start_where_held(pilot.rank)
         self._owner.changed()
+
+    def _start_where_held(self, rank: int) -> None:
+        """A holder that waits for its pilot gets another one."""
+        if self._instance.has_holder_on(rank) and self._instance.is_usable(rank) and not self._is_ending:
+            self.start(rank)
 
     # -- what they are told
 

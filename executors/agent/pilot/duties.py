@@ -38,6 +38,10 @@ class Duties:
         name, *arguments = operation
         self._operations[name](*arguments)
 
+    def not_begun(self, operations: List[List[Any]]) -> List[str]:
+        """The tasks that operations would have begun, had they been done."""
+        return [operation[1] for operation in operations if operation[0] == "run" and operation[1] not in self._events]
+
     # -- operations
 
     def _environment(self, reference: str, values: Dict[str, str]) -> None:

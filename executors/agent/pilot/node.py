@@ -57,8 +57,6 @@ class Node:
 
     async def run(self) -> int:
         """Until the agent, or the end of the broker, ends it; the exit code."""
-        for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            self._loop.add_signal_handler(signum, self._end_soon, EndReason.SIGNAL)
         self._service.start()
         try:
             uri = await self._ready
@@ -76,6 +74,8 @@ class Node:
         await self._worker.start(self._duties.happened, lambda _job: None)
         self._holders = Holders(path, self._worker.mark, self._came, self._told_to_end, self._died)
         self._holders.listen()
+        for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            self._loop.add_signal_handler(signum, self._end_by_signal)
         self._watch()
         self._service.open()
         await self._done.wait()
@@ -104,11 +104,20 @@ class Node:
             "attach": self._attach, "call": self._call, "read": self._read,
         }  # fmt: skip
         if self._ending:
-            request.respond({"error": "it is ending"})
+            self._refuse(request)
         elif request.payload["epoch"] < self._epoch:
             request.respond({"error": "a later agent has taken over"})
         else:
             answers[request.name](request)
+
+    def _refuse(self, request: Request) -> None:
+        """This pilot is ending."""
+        if request.name == "attach":
+            request.refuse()  # who waits for the next pilot of this node goes on waiting
+            return
+        if request.name == "call":
+            self._telling.tell("back", self._duties.not_begun(request.payload["do"]))
+        request.respond({"error": "it is ending"})
 
     def _attach(self, request: Request) -> None:
         self._epoch = request.payload["epoch"]
@@ -184,6 +193,14 @@ class Node:
         if not self._telling.has_agent:
             self._unwatched = self._loop.call_later(UNWATCHED, self._end_soon, EndReason.SIGNAL)
 
+    def _end_by_signal(self) -> None:
+        """Not the agent ends it: what has not begun goes back to it, and it is to send no more."""
+        if not self._ending:
+            self._duties.do(["give_back"])
+            staying = len(self._holders.by_core) - self._worker.leaving
+            self._telling.tell("leaving", list(self._holders.by_core)[:staying])
+            self._end_soon(EndReason.SIGNAL)
+
     def _end_soon(self, reason: EndReason) -> None:
         if not self._ending:
             self._ending = True
@@ -194,6 +211,8 @@ class Node:
         await self._worker.stop(reason)
         self._telling.flush()
         self._holders.close()
+        # The next pilot is started when it is told that this one has ended.
+        self._service.close()
         self._telling.end()
         await self._service.stop()
         shutil.rmtree(self._directory, ignore_errors=True)

@@ -34,6 +34,13 @@ class Request:
         text = json.dumps(payload, separators=(",", ":"))
         self._reactor.call(lambda handle: handle.respond(self._message, text) and None)
 
+    def refuse(self) -> None:
+        """Answer as the broker does where there is no such service."""
+        self._reactor.call(self._refuse)
+
+    def _refuse(self, handle: flux.Flux) -> None:
+        raw.flux_respond_error(handle.handle, self._message.handle, errno.ENOSYS, None)
+
     def is_ended_by(self, disconnect: Any) -> bool:
         """Whether a message says that the sender of this is gone."""
         return bool(raw.flux_disconnect_match(disconnect.handle, self._message.handle))
@@ -70,6 +77,10 @@ class Service:
     def open(self) -> None:
         """Deliver requests from now on, those first that have waited."""
         self._requests.open()
+
+    def close(self) -> None:
+        """Another one may serve under this name, once what was told and answered so far is sent."""
+        self._reactor.call(lambda handle: handle.service_unregister(self._suffix).get() and None)
 
     async def stop(self) -> None:
         """What was answered is sent before."""
