@@ -318,6 +318,21 @@ def test_a_node_that_is_lost_loses_its_tasks_and_no_others(pilots: Opener, tmp_p
     assert all(result.ok for result in results), [result.describe() for result in results if not result.ok]
 
 
+def test_a_run_ends_though_its_pilot_is_stopped(pilots: Opener, tmp_path: Path) -> None:
+    session = pilots("stopped")
+    started, handle = stays(session, tmp_path / "a")
+    [pilot] = pids(session, "pilot")
+    os.kill(pilot, signal.SIGSTOP)
+    try:
+        session.close()
+        assert handle.result(LIMIT).outcome is Outcome.LOST  # type: ignore[attr-defined]
+        assert not any(map(alive, [pilot, *started]))
+        wait_for(lambda: not [*of_run(session.run_name)], "all processes are gone")
+    finally:
+        for left in filter(alive, [pilot]):
+            os.kill(left, signal.SIGKILL)
+
+
 def test_nothing_is_left_behind(pilots: Opener, tmp_path: Path) -> None:
     session = pilots("left")
     started, _ = stays(session, tmp_path / "a")

@@ -19,7 +19,7 @@ from executors.agent.pilot.task import Task
 from executors.agent.pilot.tasks import Tasks
 
 JOBSPEC = {"resources": [{"type": "slot", "count": 1, "with": [{"type": "core", "count": 1}]}]}
-COMPLETE: Told = {"complete": True, "mark": "m", "holders": [(1, "7")], "to_leave": 0}
+COMPLETE: Told = {"complete": True, "mark": "m", "holders": [(1, "7")], "pid": 8, "to_leave": 0}
 
 
 class Way:
@@ -30,6 +30,7 @@ class Way:
         self.told: dict[int, Callable[[Told], None]] = {}
         self.lost: dict[int, Callable[[str], None]] = {}
         self.started: list[int] = []
+        self.killed: list[tuple[int, int]] = []
         self.calls: list[tuple[int, list[Any], Callable[[Answer], None], Callable[[str], None]]] = []
 
     def start(self, rank: int, failed: Callable[[str], None]) -> None:
@@ -43,6 +44,9 @@ class Way:
         self, rank: int, operations: list[Any], answered: Callable[[Answer], None], lost: Callable[[str], None]
     ) -> None:
         self.calls.append((rank, operations, answered, lost))
+
+    def end_by_force(self, rank: int, pid: int) -> None:
+        self.killed.append((rank, pid))
 
     def number_of(self, job_id: str) -> int:
         return int(job_id)
@@ -257,6 +261,21 @@ def test_a_pilot_that_ends_before_it_could_be_listened_to_is_not_waited_for(agen
         answered({})
         assert (one.way.started, [*one.crew.pilots]) == ([0], [])
         assert one.changes > before
+
+    agent(body)
+
+
+def test_a_pilot_that_does_not_end_is_killed(agent: Run) -> None:
+    async def body(one: Agent) -> None:
+        one.open()
+        one.open(1)
+        one.crew.start_no_more()
+        one.crew.end(EndReason.SIGNAL)
+        one.way.told[0]({"ended": True})
+        one.crew.end_by_force()
+        assert one.way.killed == [(1, 8)]
+        one.way.lost[1]("No route to host")
+        assert not one.crew.pilots
 
     agent(body)
 

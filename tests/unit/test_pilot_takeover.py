@@ -26,7 +26,7 @@ RAN = [START, ["finish", 2.0, {"status": 0}], ["clean", 3.0, {}]]
 def pilot(mark: str, **events: Any) -> RemotePilot:
     one = RemotePilot(1)
     one.hear({"inventory": list(events.items())}, int)
-    one.hear({"complete": True, "mark": mark, "holders": [(1, "7")], "to_leave": 0}, int)
+    one.hear({"complete": True, "mark": mark, "holders": [(1, "7")], "pid": 8, "to_leave": 0}, int)
     return one
 
 
@@ -131,7 +131,7 @@ def test_each_task_is_told_of_and_what_waits_is_in_the_line(tmp_path: Path) -> N
         taken = first.tasks.take(1, [Submission(JOBSPEC, 16, name=str(number)) for number in range(4)])
         assert taken == ["p1.1", "p1.2", "p1.3", "p1.4"]
         living, gone = pilot("m"), RemotePilot(2)
-        gone.hear({"complete": True, "mark": "n", "holders": [(1, "8")], "to_leave": 0}, int)
+        gone.hear({"complete": True, "mark": "n", "holders": [(1, "8")], "pid": 8, "to_leave": 0}, int)
         living.hear({"held": [(2, "9")]}, int)
         assert first.tasks.send([living, gone])
         assert {task_id: one.tasks for one in (living, gone) for task_id in one.tasks}.keys() == {*taken}

@@ -29,7 +29,7 @@ def submission(cores: int = 1, **fields: Any) -> Submission:
 def pilot(cores: int = 1, rank: int = 0) -> RemotePilot:
     one = RemotePilot(rank)
     held = [(core, str(100 * rank + core)) for core in range(cores)]
-    one.hear({"complete": True, "mark": f"mark-{rank}", "holders": held, "to_leave": 0}, int)
+    one.hear({"complete": True, "mark": f"mark-{rank}", "holders": held, "pid": 8, "to_leave": 0}, int)
     return one
 
 
@@ -180,7 +180,7 @@ def test_cores_of_a_pilot_come_and_go() -> None:
     one = RemotePilot(3)
     one.hear({"held": [(1, "11")]}, int)
     assert one.cores == 0, "it has not told all that it has"
-    one.hear({"complete": True, "mark": "m", "holders": [(1, "11"), (2, "12")], "to_leave": 1}, int)
+    one.hear({"complete": True, "mark": "m", "holders": [(1, "11"), (2, "12")], "pid": 8, "to_leave": 1}, int)
     assert (one.is_ready, one.mark, one.cores, one.holders) == (True, "m", 1, {11, 12})
     one.hear({"held": [(3, "13")], "leaving": [1]}, int)
     assert one.cores == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import signal
 import sys
 from typing import Any, Callable, Dict, List, Optional
 
@@ -15,6 +17,8 @@ import flux.job
 from ..engine import OutputPosition
 from ..flux.reactor import Reactor
 from .messages import Answer, Told, topic
+
+log = logging.getLogger("agent")
 
 #: Seconds between two tries to reach a pilot that is starting, and tries.
 _AGAIN = 0.03
@@ -103,6 +107,18 @@ class Contact:
 
         name = topic(self._suffix, request)
         self._reactor.call(lambda handle: handle.rpc(name, payload, rank).then(done))
+
+    def end_by_force(self, rank: int, pid: int) -> None:
+        """Kill the process of a pilot; that it is gone is told to who has attached."""
+
+        def done(future: Any) -> None:
+            try:
+                future.get()
+            except OSError as err:
+                log.warning("the pilot on rank %d cannot be killed: %s", rank, future.error_string() or err.strerror)
+
+        payload = {"pid": pid, "signum": int(signal.SIGKILL)}
+        self._reactor.call(lambda handle: handle.rpc("rexec.kill", payload, nodeid=rank).then(done))
 
     @staticmethod
     def number_of(job_id: str) -> Optional[int]:

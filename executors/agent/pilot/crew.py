@@ -34,6 +34,9 @@ class WayToPilots(Protocol):
     ) -> None:
         """Have a pilot do operations, see `messages`."""
 
+    def end_by_force(self, rank: int, pid: int) -> None:
+        """Kill the process of a pilot; that it is gone is told as always."""
+
     def number_of(self, job_id: str) -> Optional[int]:
         """The number of a job id of Flux in any of its forms; None where it is none."""
 
@@ -225,6 +228,13 @@ class Crew:
         for pilot in self._pilots.values():
             pilot.end(reason.value)
             self._call(pilot, functools.partial(self._hears_of_end, pilot))
+
+    def end_by_force(self) -> None:
+        """Kill those that have not ended: their holders see to their tasks, and end."""
+        for pilot in self._pilots.values():
+            log.warning("the pilot on rank %d does not end, and is killed", pilot.rank)
+            if pilot.is_ready:
+                self._way.end_by_force(pilot.rank, pilot.pid)
 
     def _hears_of_end(self, pilot: RemotePilot, answer: Answer) -> None:
         _warn_of_refusal(answer)

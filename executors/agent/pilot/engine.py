@@ -49,8 +49,9 @@ from .wakeup import Wakeup
 
 log = logging.getLogger("agent")
 
-#: Seconds for pilots to end their tasks, and for holders to be gone, at the agent's end.
-_END_LIMIT = 60.0
+#: Seconds for pilots to end their tasks at the agent's end, and seconds for holders to be gone then.
+_PILOTS_LIMIT = 15.0
+_HOLDERS_LIMIT = 45.0
 #: Seconds until a full disk is tried again.
 _DISK_AGAIN = 1.0
 
@@ -294,7 +295,9 @@ class PilotEngine(Engine):
             # Those that their pilot has not heard of yet would wait for it.
             self._holder_jobs.withdraw([job for job in self._instance.holders if job not in held])
             self._crew.end(reason)
-            gone = await self._all_gone()
+            if not await self._until(lambda: not self._crew.pilots, _PILOTS_LIMIT):
+                self._crew.end_by_force()
+            gone = await self._until(self._all_gone, _HOLDERS_LIMIT)
         self._write()
         self._ledger.close()
         self._reports.flush()
@@ -302,10 +305,13 @@ class PilotEngine(Engine):
         self._reports.flush()
         return ended and gone
 
-    async def _all_gone(self) -> bool:
-        """Wait for pilots and holders to end."""
-        deadline = self._loop.time() + _END_LIMIT
-        while self._crew.pilots or self._instance.holders or self._sharing.is_asking:
+    def _all_gone(self) -> bool:
+        return not (self._crew.pilots or self._instance.holders or self._sharing.is_asking)
+
+    async def _until(self, condition: Callable[[], bool], limit: float) -> bool:
+        """Wait ``limit`` seconds at most for what changes with pilots and holders; whether it came so far."""
+        deadline = self._loop.time() + limit
+        while not condition():
             left = deadline - self._loop.time()
             if left <= 0 or not self._flux.reactor.is_alive:
                 return False

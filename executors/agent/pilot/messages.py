@@ -27,6 +27,8 @@ class Told(TypedDict, total=False):
     complete: bool
     #: What the processes of its tasks carry; it tells this pilot from one before and after it on the same node.
     mark: str
+    #: The number of its process on its node.
+    pid: int
     #: (number of the core, id of the holder), of all that are here; and so many of them are to go.
     holders: List[Tuple[int, str]]
     to_leave: int

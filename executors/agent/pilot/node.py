@@ -130,7 +130,8 @@ class Node:
         parts: List[Told] = [{"inventory": tasks[start : start + _PART]} for start in range(0, len(tasks), _PART)]
         held = [(one.core, one.job) for one in self._holders.by_core.values() if one.job]
         leaving = self._worker.leaving
-        return [*parts, {"complete": True, "mark": self._worker.mark, "holders": held, "to_leave": leaving}]
+        mark = self._worker.mark
+        return [*parts, {"complete": True, "mark": mark, "pid": os.getpid(), "holders": held, "to_leave": leaving}]
 
     def _call(self, request: Request) -> None:
         errors: Dict[str, List[str]] = {}

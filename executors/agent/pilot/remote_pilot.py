@@ -17,6 +17,7 @@ class RemotePilot:
         self.is_ready = False
         #: What the processes of its tasks carry, see `messages.Told`.
         self.mark = ""
+        self.pid = 0
         #: All events of each task that it had when this agent came, until the agent has taken that over.
         self.inventory: Dict[str, List[TaskEvent]] = {}
         #: Ids of the tasks that it was sent and that have not ended; their cores.
@@ -55,6 +56,7 @@ class RemotePilot:
         self.inventory.update(told.get("inventory", ()))
         if "complete" in told:
             self.mark = told["mark"]
+            self.pid = told["pid"]
             self.is_ready = True
             self._came(told["holders"], number_of)
             self._leaving = told["to_leave"]
