@@ -44,9 +44,9 @@ NEXTFLOW ?= nextflow
 demo-nextflow: $(STAMP)
 	@NEXTFLOW='$(NEXTFLOW)' $(BIN)/python examples/nextflow/demo.py
 
-# Half of the time, tests wait for Flux, Airflow or a kubelet. With three at a time on two cores, Airflow's own time-outs
-# end tasks. To run one at a time: make test WORKERS=0
-WORKERS ?= 2
+# A third of the time, tests wait for Flux, Airflow or a kubelet: three at a time are as much as two cores bear. To run
+# one at a time: make test WORKERS=0
+WORKERS ?= 3
 test: $(STAMP)
 	@$(COMPILE)
 	$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder

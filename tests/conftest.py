@@ -42,7 +42,7 @@ def pytest_configure() -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run in several processes, those of a file stay together, for its fixtures; and so do those that share
-    a Kubernetes node or an Airflow. Two such groups at a time are as much as two cores bear."""
+    a Kubernetes node or an Airflow. Two such groups, and others beside them, are as much as two cores bear."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -180,6 +180,24 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.fixture
+def many_lines() -> int:
+    """Flux keeps each line of a job in pods as an entry of its database, a quarter of a millisecond each."""
+    return 20_000
+
+
+@pytest.fixture
+def moments_of_submitting() -> list[float]:
+    """Each is a MiniCluster's start and end."""
+    return [0.0, 0.002, 0.005, 0.011]
+
+
+@pytest.fixture
+def moments_of_ending() -> list[float]:
+    """A MiniCluster takes a second or two to end."""
+    return [0.0, 0.1, 0.4, 1.0]
+
+
 def test_what_is_left_out_is_there() -> None:
     """A test that was renamed is not left out by its old name."""
     assert set(LEFT_OUT) <= {name for module in MODULES for name in vars(module)}

@@ -89,3 +89,21 @@ def is_alive() -> Callable[[int], bool]:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
+
+
+@pytest.fixture
+def many_lines() -> int:
+    """So many lines of output are much."""
+    return 200_000
+
+
+@pytest.fixture
+def moments_of_submitting() -> list[float]:
+    """Seconds after a submission that span the time in which it is answered."""
+    return [index * 0.001 for index in range(12)]
+
+
+@pytest.fixture
+def moments_of_ending() -> list[float]:
+    """Seconds after the beginning of an instance's end that span it."""
+    return [index * 0.03 for index in range(8)]

@@ -98,11 +98,13 @@ def test_a_key_that_belongs_to_other_work_is_refused(opener: Opener) -> None:
 
 
 @pytest.mark.parametrize("release", [False, True])
-def test_every_handle_ends_whenever_a_session_is_closed(opener: Opener, release: bool) -> None:
-    for index in range(12):
+def test_every_handle_ends_whenever_a_session_is_closed(
+    opener: Opener, release: bool, moments_of_submitting: list[float]
+) -> None:
+    for moment in moments_of_submitting:
         session = opener(f"closing-{release}")
         handles = session.submit([JobRequest(argv=["true"]) for _ in range(150)])
-        time.sleep(index / 1000)
+        time.sleep(moment)
         session.release() if release else session.leave()
         for handle in handles:
             handle.result(0)
@@ -112,12 +114,12 @@ def test_every_handle_ends_whenever_a_session_is_closed(opener: Opener, release:
     opener(f"closing-{release}").close()
 
 
-def test_a_run_that_is_opened_while_it_ends_begins_anew(opener: Opener) -> None:
-    for index in range(8):
+def test_a_run_that_is_opened_while_it_ends_begins_anew(opener: Opener, moments_of_ending: list[float]) -> None:
+    for moment in moments_of_ending:
         first = opener("revolving")
         closing = threading.Thread(target=first.close)
         closing.start()
-        time.sleep(index * 0.03)
+        time.sleep(moment)
         second = opener("revolving")
         [job] = second.submit([JobRequest(argv=["true"])])
         assert job.result(LIMIT).ok

@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
 
 
-def test_every_folder_of_tests_is_run_and_the_quick_ones_come_first() -> None:
+def test_every_folder_of_tests_is_run_and_the_quick_ones_come_first_then_the_longest() -> None:
     there = {f"tests/{one.parent.name}" for one in (ROOT / "tests").glob("*/test_*.py")}
     assert there == set(OPTIONS["testpaths"])
-    assert OPTIONS["testpaths"][:3] == ["tests/unit", "tests/component", "tests/contract"]
+    assert OPTIONS["testpaths"][:4] == ["tests/unit", "tests/component", "tests/cluster", "tests/airflow"]
 
 
 def test_no_unit_test_asks_a_server() -> None:
