@@ -59,8 +59,10 @@ def airflow_environment(home: Path, dags_folder: Path, extra: Mapping[str, str])
         # How long a worker waits for children of a killed task that hold its output open.
         "AIRFLOW__WORKERS__SOCKET_CLEANUP_TIMEOUT": "2",
         # When a worker, triggerer or scheduler without heartbeats is given up: far more than a pause of a busy machine.
+        # (A scheduler that misses two of them, of five seconds each by default, takes all its tasks for lost.)
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "1",

@@ -126,7 +126,8 @@ def opener(contract_runs: Runs, volume: tuple[str, Path]) -> Iterator[Opener]:
         resources = {"requests": {"cpu": cpu}, "limits": {"cpu": "2"}}
         minicluster = spec(contract_runs.image, container={"resources": resources, **mounted(volume[1])})
         config = contract_runs.config(minicluster, **settings)
-        session = open_session(RunId("test", run or uuid.uuid4().hex[:8]), config, environ={}, **keywords)  # type: ignore[arg-type]
+        # Not "test": the same runs may be on this machine itself now.
+        session = open_session(RunId("pods", run or uuid.uuid4().hex[:8]), config, environ={}, **keywords)  # type: ignore[arg-type]
         opened.append(session)
         return session
 
