@@ -22,9 +22,11 @@ from bench import (
     operator_hostname,
     operator_scale,
     pilot,
+    pods,
     render,
     rules,
     short_tasks,
+    wrappers,
 )
 from bench.common import ROOT, NotHere, Row
 
@@ -41,8 +43,11 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "pilot-start": pilot.measure_start,
     "pilot-rules": pilot.measure_rules,
     "pilot-memory": pilot.measure_memory,
+    "pilot-pods": pods.measure_pilot_pods,
     "scripts": rules.measure_scripts,
     "warm": rules.measure_warm,
+    "s3": pods.measure_s3,
+    "wrappers": wrappers.measure_wrappers,
     "end": rules.measure_end,
     "kubernetes": kubernetes.measure_kubernetes,
     "kubernetes-rules": kubernetes.measure_kubernetes_rules,

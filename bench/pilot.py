@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from bench.common import Row, environment, need_flux, percentile, rss, snakemake_seconds
+from bench.instant import write_instant
 from executors import JobHandle, JobRequest, RunId, Session, load_config, open_session
 from tests.processes import of_run
 from tests.support.environment import engine_options
@@ -109,6 +110,10 @@ def measure_start(repeats: int = 5, tasks: int = 50) -> list[Row]:
 
 
 def snakemake_rate(engine: str, few: int, many: int) -> float:
+    if engine == "instant":
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            words, found_by = write_instant(Path(directory))
+            return _marginal(words, environment(**found_by), few, many)
     if engine == "local":
         words, env = ["--cores", "2"], environment()
     else:
@@ -117,20 +122,27 @@ def snakemake_rate(engine: str, few: int, many: int) -> float:
             FLUX_OPERATOR_ENGINE="flux" if engine == "pilot" else engine,
             FLUX_OPERATOR_PILOT="on" if engine == "pilot" else "off",
         )
+    return _marginal(words, env, few, many)
+
+
+def _marginal(words: list[str], env: dict[str, str], few: int, many: int) -> float:
     return (many - few) / (snakemake_seconds(many, *words, env=env) - snakemake_seconds(few, *words, env=env))
 
 
 def measure_rules(repeats: int = 3, few: int = 20, many: int = 320) -> list[Row]:
     need_flux()
-    found: dict[str, list[float]] = {"pilot": [], "embedded": [], "local": []}
+    found: dict[str, list[float]] = {"pilot": [], "embedded": [], "local": [], "instant": []}
     for _ in range(repeats):
         for engine, values in found.items():
             values.append(snakemake_rate(engine, few, many))
     mid = {engine: statistics.median(values) for engine, values in found.items()}
     rows = []
-    for other, share in (("embedded", 0.9), ("local", 2.0)):
+    for other, share, peer in (
+        ("embedded", 0.9, "the embedded engine"),
+        ("local", 2.0, "Snakemake's local executor"),
+        ("instant", 0.4, "an executor that only makes the outputs"),
+    ):
         part = statistics.median(ours / theirs for ours, theirs in zip(found["pilot"], found[other], strict=True))
-        peer = "the embedded engine" if other == "embedded" else "Snakemake's local executor"
         measured = f"{mid['pilot']:.0f} against {mid[other]:.0f} jobs/s: {part:.2f}x"
         row = Row(f"trivial shell rules with pilots, marginal rate, against {peer}", measured, f">= {share:g}x",
                   part >= share)  # fmt: skip
@@ -138,8 +150,10 @@ def measure_rules(repeats: int = 3, few: int = 20, many: int = 320) -> list[Row]
     return rows
 
 
-def measure_memory(tasks: int = 20_000) -> list[Row]:
+def measure_memory(tasks: int = 100_000, in_flight: int = 10_000) -> list[Row]:
+    """``in_flight``: submitted and not ended, at most; each is a request and a handle of the client's."""
     need_flux()
+    free = threading.Semaphore(in_flight // 1000)
     done = threading.Event()
     ended: list[float] = []
     failed: list[str] = []
@@ -148,6 +162,8 @@ def measure_memory(tasks: int = 20_000) -> list[Row]:
         ended.append(time.monotonic())
         if not handle.result(0).ok:
             failed.append(handle.result(0).describe())
+        if len(ended) % 1000 == 0:
+            free.release()
         if len(ended) == tasks:
             done.set()
 
@@ -162,6 +178,7 @@ def measure_memory(tasks: int = 20_000) -> list[Row]:
         before = {name: rss(pid) for name, pid in pids.items()}
         begin = time.monotonic()
         for start in range(0, tasks, 1000):
+            free.acquire()
             requests = [JobRequest(argv=["true"], key=f"m-{start + index}") for index in range(1000)]
             for handle in session.submit(requests):
                 handle.add_done_callback(count)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.common import ROOT, NotHere, Row, environment, marginal, need_flux, run, snakemake_seconds
+from tests.support.environment import engine_environment
 
 PEER = ROOT / ".venv-peer"
 
@@ -166,6 +167,7 @@ NESTED = (*OURS, "--flux-operator-job-step", "snakemake")
 LOCAL = ("--executor", "local", "--cores", "all")
 NAMES = {
     "flux": "under Flux",
+    "pilot": "under Flux with pilots",
     "embedded": "on the embedded engine",
     "local": "Snakemake's local executor",
     "nested": "the same by a nested Snakemake",
@@ -173,14 +175,19 @@ NAMES = {
 
 
 def seconds_per_job(
-    snakefile: str, ways: Mapping[str, tuple[str, tuple[str, ...]]], repeats: int, few: int = 4, many: int = 24
+    snakefile: str,
+    ways: Mapping[str, tuple[str, tuple[str, ...]]],
+    repeats: int,
+    few: int = 4,
+    many: int = 24,
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """For each way (engine, arguments): ways alternate in one run, each job by the difference of two sizes."""
     times: dict[tuple[str, int], list[float]] = {}
-    here = {way: words for way, words in ways.items() if words[0] != "flux" or shutil.which("flux") is not None}
+    here = {way: words for way, words in ways.items() if words[0] == "embedded" or shutil.which("flux") is not None}
     for _ in range(repeats):
         for way, (engine, arguments) in here.items():
-            env = environment(FLUX_OPERATOR_ENGINE=engine, FLUX_OPERATOR_PROVISIONER="local")
+            env = {**environment(), **engine_environment(engine), **(variables or {})}
             env.pop("FLUX_URI", None)
             for jobs in (few, many):
                 times.setdefault((way, jobs), []).append(rule_seconds(snakefile, jobs, *arguments, env=env))
@@ -207,10 +214,12 @@ def measure_scripts(repeats: int = 3) -> list[Row]:
     """Seconds per job of a script rule."""
     ways = {
         "local": ("embedded", LOCAL), "embedded": ("embedded", OURS), "nested": ("embedded", NESTED),
-        "flux": ("flux", OURS),
+        "flux": ("flux", OURS), "pilot": ("pilot", OURS),
     }  # fmt: skip
     each = seconds_per_job(SCRIPTS, ways, repeats)
-    marks = [("embedded", "local", 1.25), ("flux", "local", 2.0), ("embedded", "nested", 0.25)]
+    marks = [
+        ("embedded", "local", 1.15), ("pilot", "local", 1.15), ("flux", "local", 1.5), ("embedded", "nested", 0.15),
+    ]  # fmt: skip
     return _rows("a job of a script rule", each, marks)
 
 
