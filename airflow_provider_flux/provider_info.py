@@ -77,6 +77,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "65536",
                     },
+                    "defer_after": {
+                        "description": "Seconds for which a deferrable task waits in its worker: a job that ends so "
+                        "soon needs no second process of Airflow, and the task ends at once.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "2.0",
+                    },
                     "listener": {
                         "description": "Let the scheduler end the MiniCluster of a DAG run when the run has ended. The "
                         "scheduler then needs permission to do so. Otherwise, a MiniCluster that no teardown task has "

@@ -76,7 +76,8 @@ class FluxOperator(BaseOperator):
     :param result: what becomes the XCom: ``last_line`` of stdout that is not blank; ``json``: that line, parsed;
         ``none``.
     :param skip_on_exit_code: exit codes that mark the task skipped.
-    :param deferrable: wait in the triggerer, not in a worker.
+    :param deferrable: wait in the triggerer, not in a worker, for a job that has not ended after ``[flux] defer_after``
+        seconds (2).
     :param durable: a retry takes over the job of a try whose worker was lost. False: each try has a job of its own.
     :param get_logs: write the job's output into the task's log as it comes. False: only the last lines of a failure.
     :param wait: False ends the task once the job is submitted; its XCom is for `FluxJobSensor`.
@@ -169,7 +170,7 @@ class FluxOperator(BaseOperator):
             self.flux_links = push_links(
                 ti, hook.settings(), name=session.run_name, instance=session.hello.instance, job=str(handle.id)
             )
-            if self.wait and not self.deferrable:
+            if self.wait and (not self.deferrable or self._ends_soon(handle)):
                 masker = Masker(request.secret_env.values())
                 output = OutputLog(self._limit(), self._marker(), masker=masker)
                 cut = self._follow(session, handle, output)
@@ -347,6 +348,14 @@ class FluxOperator(BaseOperator):
         if self._killed:
             handle.cancel("the Airflow task was killed")
         return handle
+
+    def _ends_soon(self, handle: JobHandle) -> bool:
+        """Whether a job has ended before it is worth the while to defer: Airflow starts a second process for that."""
+        try:
+            handle.result(conf.getfloat("flux", "defer_after", fallback=2.0))
+        except TimeoutError:
+            return False
+        return True
 
     def _follow(self, session: Session, handle: JobHandle, output: OutputLog) -> str | None:
         """Log the job's output from where ``output`` stands until its end. Returns why stdout, which has the result in

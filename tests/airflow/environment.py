@@ -42,6 +42,8 @@ def airflow_environment(home: Path, dags_folder: Path, extra: Mapping[str, str])
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        # Short jobs are deferred too.
+        "AIRFLOW__FLUX__DEFER_AFTER": "0",
         # Airflow starts all workers at once: each is a process.
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.airflow.conftest import Python
 
 HEAD = """
@@ -173,6 +175,32 @@ print(json.dumps([pauses, earliest]))
     assert 800 < max(pauses) < 1000
     # The tests' heartbeat is a second; Airflow's own is five.
     assert earliest == 3
+
+
+def test_only_a_job_that_takes_its_time_is_deferred(python: Python) -> None:
+    found = python(
+        HEAD
+        + """
+from types import SimpleNamespace
+from airflow.sdk.exceptions import TaskDeferred
+from airflow_provider_flux.hooks.flux import FluxHook
+def outcome(command, number):
+    task = FluxOperator(task_id=f"a{number}", command=command, deferrable=True)
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id=task.task_id, map_index=-1, try_number=1, max_tries=0)
+    try:
+        return task.execute({"ti": ti})
+    except TaskDeferred as err:
+        return ["deferred", err.method_name]
+with FluxHook().open_session(FluxOperator(task_id="a", command="true")._minicluster(), "d", "r", ".", print) as session:
+    found = [outcome("sleep 0.3; echo short", 1), outcome("sleep 600", 2)]
+    session.release()
+print(json.dumps(found))
+""",
+        AIRFLOW__FLUX__DEFER_AFTER="5",
+        AIRFLOW_CONN_FLUX_DEFAULT=json.dumps({"conn_type": "flux", "extra": {"provisioner": "local"}}),
+        FLUX_OPERATOR_ENGINE="embedded",
+    )
+    assert found == ["short", ["deferred", "execute_complete"]]
 
 
 def test_what_an_earlier_trys_trigger_saw_is_not_taken_for_this_trys(python: Python) -> None:
