@@ -25,4 +25,4 @@ def test_a_run_over_its_time_leaves_nothing(airflow_database: Path, tmp_path: Pa
 
 def _instances() -> set[Path]:
     """The directories of those of this DAG's runs. (The command line takes too long to look at one that will end.)"""
-    return set(base_directory(dict(os.environ)).glob("airflow-*-run-limited-*"))
+    return {path for path in base_directory(dict(os.environ)).glob("airflow-*-run-limited-*") if path.is_dir()}
