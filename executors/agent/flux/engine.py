@@ -43,7 +43,7 @@ from .helpers import Helpers
 from .jobspecs import JobspecWriter, NodeFiles, sentinel
 from .journal import Journal, Report
 from .output import OutputFollower
-from .reactor import Reactor, reject, resolve
+from .reactor import Reactor, reject, resolve, then
 from .resources import nodes
 from .submitting import Submitter, plain_id, remove
 
@@ -145,10 +145,10 @@ class FluxEngine(Engine):
                 self._late = handle.timer_watcher_create(_SENTINEL_WAIT, consume)
                 self._late.start()
                 return
-            flux.job.cancel_async(handle, number, "sentinel").then(_ignore_result)
+            then(flux.job.cancel_async(handle, number, "sentinel"), _ignore_result)
             consume()
 
-        flux.job.submit_async(handle, sentinel(), urgency=0).then(submitted)
+        then(flux.job.submit_async(handle, sentinel(), urgency=0), submitted)
 
     def _consume(self, handle: flux.Flux, instance: str) -> None:
         consumer = JournalConsumer(handle, include_sentinel=True)

@@ -14,6 +14,8 @@ import flux
 import flux.constants
 import flux.idset
 
+from .reactor import then_each
+
 log = logging.getLogger("agent")
 
 _STREAMING = flux.constants.FLUX_RPC_STREAMING
@@ -38,39 +40,39 @@ class Helpers:
         self._wanted[name] = {"cmdline": [*_QUIET, *command], "cwd": "/", "env": env, "opts": {}, "channels": []}
         if self._watch is None:
             self._watch = handle.rpc("groups.get", {"name": "broker.online"}, 0, _STREAMING)
-            self._watch.then(self._brokers_changed, handle)
+            then_each(self._watch, self._brokers_changed, handle)
         for rank in self._online:
             self._start(handle, name, rank)
 
-    def _brokers_changed(self, future: Any, handle: flux.Flux) -> None:
+    def _brokers_changed(self, future: Any, handle: flux.Flux) -> bool:
         try:
             online = set(flux.idset.decode(future.get()["members"]))
         except OSError as err:  # at the instance's end
             log.info("helpers: nothing tells which brokers are there: %s", err)
             self._watch = None
-            return
-        future.reset()
+            return False
         for rank in online - self._online:
             for name in self._wanted:
                 self._start(handle, name, rank)
         self._online = online
+        return True
 
     def _start(self, handle: flux.Flux, name: str, rank: int) -> None:
         if (name, rank) in self._running:
             return
         self._running.add((name, rank))
         request = handle.rpc("rexec.exec", {"cmd": self._wanted[name], "flags": _SEND_STDERR}, rank, _STREAMING)
-        request.then(self._heard, name, rank)
+        then_each(request, self._heard, name, rank)
 
-    def _heard(self, future: Any, name: str, rank: int) -> None:
+    def _heard(self, future: Any, name: str, rank: int) -> bool:
         try:
             said = future.get()
         except OSError as err:  # its end, too: the stream of answers is over
             self._running.discard((name, rank))
             if err.errno != errno.ENODATA:
                 log.info("helpers: %s on rank %d: %s", name, rank, future.error_string() or err)
-            return
-        future.reset()
+            return False
         if said.get("type") == "output":
             for line in str(said["io"].get("data", "")).splitlines():
                 log.info("helpers: %s on rank %d: %s", name, rank, line)
+        return True

@@ -1,9 +1,16 @@
-"""The thread that talks to Flux: it runs Flux's reactor on one handle, which no other thread may use."""
+"""The thread that talks to Flux: it runs Flux's reactor on one handle, which no other thread may use.
+
+Nor may another thread free what belongs to the handle. In Flux's bindings a future with a callback refers to itself, so
+that only Python's search for cycles frees it, in whatever thread that runs. (What came of it: two requests with one
+number, of which the second failed with EEXIST.) So futures are taken up by `then` and `then_each`, which free them when
+they have been heard; and for all others, cycles are searched for in this thread only.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import threading
 from collections import deque
@@ -13,6 +20,9 @@ import flux
 import flux.constants
 
 from ..engine import EngineError
+
+#: Seconds until garbage is looked for where nothing else wakes the thread.
+_GARBAGE_SECONDS = 5.0
 
 
 class Reactor:
@@ -75,7 +85,7 @@ class Reactor:
 
         def call(handle: flux.Flux) -> None:
             try:
-                start(handle).then(done)
+                then(start(handle), done)
             except (OSError, ValueError, TypeError) as err:
                 error = EngineError(str(err))
                 self.to_loop(lambda: reject(result, error))
@@ -91,6 +101,9 @@ class Reactor:
             handle = _connect()
             watcher = handle.fd_watcher_create(self._wake_r, self._on_wake, flux.constants.FLUX_POLLIN)
             watcher.start()
+            gc.disable()  # see the module
+            timer = handle.timer_watcher_create(_GARBAGE_SECONDS, lambda *_: _collect(), repeat=_GARBAGE_SECONDS)
+            timer.start()
             _stop_with_broker(handle)
             self._begin(handle)
             has_begun = True
@@ -103,12 +116,50 @@ class Reactor:
             error = EngineError("the Flux engine failed: %r" % err)
         else:
             error = EngineError("the connection to the Flux instance was lost")
+        gc.enable()
         self.to_loop(lambda: self._on_end(error, refused))
 
     def _on_wake(self, handle: flux.Flux, _watcher: Any, fd: int, _events: int, _args: Any) -> None:
         os.read(fd, 65536)
         while self._calls:
             self._calls.popleft()(handle)
+        _collect()
+
+
+def then(future: Any, callback: Callable[..., None], *args: Any) -> None:
+    """Call ``callback`` with a future of one answer, and ``args``, when that has come; it is free after that."""
+
+    def answered(future: Any, *args: Any) -> None:
+        try:
+            callback(future, *args)
+        finally:
+            future.cb_handle = None
+
+    future.then(answered, *args)
+
+
+def then_each(future: Any, callback: Callable[..., bool], *args: Any) -> None:
+    """The same for a stream of answers, for each of them until ``callback`` returns False."""
+
+    def answered(future: Any, *args: Any) -> None:
+        goes_on = False
+        try:
+            goes_on = callback(future, *args)
+        finally:
+            if goes_on:
+                future.reset()
+            else:
+                future.cb_handle = None
+
+    future.then(answered, *args)
+
+
+def _collect() -> None:
+    """What Python does itself, when it does."""
+    for generation, (count, threshold) in reversed(list(enumerate(zip(gc.get_count(), gc.get_threshold())))):
+        if count > threshold:
+            gc.collect(generation)
+            break
 
 
 def resolve(future: Optional[asyncio.Future[Any]], value: Any) -> None:
@@ -135,13 +186,13 @@ def _stop_with_broker(handle: flux.Flux) -> None:
     """End the reactor with the broker. The journal's consumer does not report its end, and without an open request
     Flux does not even read from the connection."""
 
-    def changed(future: Any) -> None:
+    def changed(future: Any) -> bool:
         try:
             future.get()  # some other state of the broker; its last one is the end of the stream, an error
         except OSError:
             handle.reactor_stop()
-        else:
-            future.reset()
+            return False
+        return True
 
     flags = flux.constants.FLUX_RPC_STREAMING
-    handle.rpc("state-machine.monitor", {}, flux.constants.FLUX_NODEID_ANY, flags).then(changed)
+    then_each(handle.rpc("state-machine.monitor", {}, flux.constants.FLUX_NODEID_ANY, flags), changed)

@@ -12,7 +12,7 @@ import flux.job
 
 from ..engine import EngineError, Submission
 from .batches import Batches
-from .reactor import Reactor, reject, resolve
+from .reactor import Reactor, reject, resolve, then
 
 #: Submissions of one job, should Flux refuse it with EEXIST.
 _TRIES = 3
@@ -67,7 +67,8 @@ class Submitter:
 
     def _send(self, handle: flux.Flux, attempt: _Attempt) -> None:
         attempt.tries += 1
-        flux.job.submit_async(handle, attempt.text, urgency=attempt.urgency).then(self._answered, handle, attempt)
+        future = flux.job.submit_async(handle, attempt.text, urgency=attempt.urgency)
+        then(future, self._answered, handle, attempt)
 
     def _answered(self, future: Any, handle: flux.Flux, attempt: _Attempt) -> None:
         try:

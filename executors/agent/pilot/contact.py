@@ -15,7 +15,7 @@ import flux.constants
 import flux.job
 
 from ..engine import OutputPosition
-from ..flux.reactor import Reactor
+from ..flux.reactor import Reactor, then, then_each
 from .messages import Answer, Told, topic
 
 log = logging.getLogger("agent")
@@ -53,7 +53,7 @@ class Contact:
                 reason = future.error_string() or os.strerror(err.errno or errno.EIO)
                 self._reactor.to_loop(lambda: failed(reason))
 
-        self._reactor.call(lambda handle: handle.rpc("rexec.exec", {"cmd": cmd, "flags": 0}, nodeid=rank).then(done))
+        self._reactor.call(lambda handle: then(handle.rpc("rexec.exec", {"cmd": cmd, "flags": 0}, nodeid=rank), done))
 
     def attach(self, rank: int, is_starting: bool, told: Callable[[Told], None], lost: Lost) -> None:
         """Take over the pilot of a node; one that is starting is waited for."""
@@ -61,7 +61,7 @@ class Contact:
         self._reactor.call(lambda handle: self._attach(handle, rank, tries, told, lost))
 
     def _attach(self, handle: flux.Flux, rank: int, tries: int, told: Callable[[Told], None], lost: Lost) -> None:
-        def answered(future: Any) -> None:
+        def answered(future: Any) -> bool:
             try:
                 message = future.get()
             except OSError as err:
@@ -70,16 +70,15 @@ class Contact:
                         _AGAIN, lambda *_: self._attach(handle, rank, tries - 1, told, lost)
                     )
                     again.start()
-                    return
+                    return False
                 reason = os.strerror(err.errno or errno.EIO)
                 self._reactor.to_loop(lambda: lost(reason))
-                return
+                return False
             self._reactor.to_loop(lambda: told(message))
-            if "error" not in message and "ended" not in message:
-                future.reset()
+            return "error" not in message and "ended" not in message
 
         flags = flux.constants.FLUX_RPC_STREAMING
-        handle.rpc(topic(self._suffix, "attach"), {"epoch": self.epoch}, rank, flags).then(answered)
+        then_each(handle.rpc(topic(self._suffix, "attach"), {"epoch": self.epoch}, rank, flags), answered)
 
     def call(self, rank: int, operations: List[Any], answered: Callable[[Answer], None], lost: Lost) -> None:
         """Have a pilot do a list of operations (see `messages`)."""
@@ -106,7 +105,7 @@ class Contact:
                 self._reactor.to_loop(lambda: answered(answer))
 
         name = topic(self._suffix, request)
-        self._reactor.call(lambda handle: handle.rpc(name, payload, rank).then(done))
+        self._reactor.call(lambda handle: then(handle.rpc(name, payload, rank), done))
 
     def end_by_force(self, rank: int, pid: int) -> None:
         """Kill the process of a pilot; that it is gone is told to who has attached."""
@@ -118,7 +117,7 @@ class Contact:
                 log.warning("the pilot on rank %d cannot be killed: %s", rank, future.error_string() or err.strerror)
 
         payload = {"pid": pid, "signum": int(signal.SIGKILL)}
-        self._reactor.call(lambda handle: handle.rpc("rexec.kill", payload, nodeid=rank).then(done))
+        self._reactor.call(lambda handle: then(handle.rpc("rexec.kill", payload, nodeid=rank), done))
 
     @staticmethod
     def number_of(job_id: str) -> Optional[int]:

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List
 import flux
 import flux.job
 
-from ..flux.reactor import Reactor
+from ..flux.reactor import Reactor, then
 from .instance import TAG
 
 
@@ -39,7 +39,7 @@ class HolderJobs:
 
         def call(handle: flux.Flux) -> None:
             for _ in range(count):
-                flux.job.submit_async(handle, text).then(done)
+                then(flux.job.submit_async(handle, text), done)
 
         self._reactor.call(call)
 
@@ -48,7 +48,7 @@ class HolderJobs:
 
         def call(handle: flux.Flux) -> None:
             for job in jobs:
-                flux.job.cancel_async(handle, job, "not needed").then(_ignore_end)
+                then(flux.job.cancel_async(handle, job, "not needed"), _ignore_end)
 
         self._reactor.call(call)
 
