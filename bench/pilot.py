@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from bench.common import Row, environment, need_flux, percentile, rss, snakemake_seconds
+from bench.common import Row, environment, marginal, need_flux, percentile, rss, snakemake_seconds
 from bench.instant import write_instant
 from executors import JobHandle, JobRequest, RunId, Session, load_config, open_session
 from tests.processes import of_run
@@ -110,23 +110,24 @@ def measure_start(repeats: int = 5, tasks: int = 50) -> list[Row]:
 
 
 def snakemake_rate(engine: str, few: int, many: int) -> float:
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        words, env = _way(engine, Path(directory))
+        return marginal(lambda jobs: snakemake_seconds(jobs, *words, env=env), few, many, repeats=1)
+
+
+def _way(engine: str, directory: Path) -> tuple[list[str], dict[str, str]]:
+    """The words and the environment of a Snakemake; what it needs besides is written into ``directory``."""
     if engine == "instant":
-        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            words, found_by = write_instant(Path(directory))
-            return _marginal(words, environment(**found_by), few, many)
+        words, found_by = write_instant(directory)
+        return words, environment(**found_by)
     if engine == "local":
-        words, env = ["--cores", "2"], environment()
-    else:
-        words = ["--executor", "flux-operator", "--jobs", "1000", "--flux-operator-provisioner", "local"]
-        env = environment(
-            FLUX_OPERATOR_ENGINE="flux" if engine == "pilot" else engine,
-            FLUX_OPERATOR_PILOT="on" if engine == "pilot" else "off",
-        )
-    return _marginal(words, env, few, many)
-
-
-def _marginal(words: list[str], env: dict[str, str], few: int, many: int) -> float:
-    return (many - few) / (snakemake_seconds(many, *words, env=env) - snakemake_seconds(few, *words, env=env))
+        return ["--cores", "2"], environment()
+    words = ["--executor", "flux-operator", "--jobs", "1000", "--flux-operator-provisioner", "local"]
+    env = environment(
+        FLUX_OPERATOR_ENGINE="flux" if engine == "pilot" else engine,
+        FLUX_OPERATOR_PILOT="on" if engine == "pilot" else "off",
+    )
+    return words, env
 
 
 def measure_rules(repeats: int = 3, few: int = 20, many: int = 320) -> list[Row]:
