@@ -217,13 +217,12 @@ rule c:
 """
 
 
-@pytest.mark.parametrize("way", ["local", *WAYS])
-def test_failures_leave_the_same_behind(engine: str, tmp_path: Path, way: str) -> None:
+def assert_failed(parent: Path, engine: str, way: str) -> Run:
     arguments = ["--keep-going", "--cores", "2", "--latency-wait", "1"]
     if way != "local":
         arguments += ["--flux-operator-job-step", way]
     run = run_snakemake(
-        tmp_path / "work",
+        parent / "work",
         FAILING,
         *arguments,
         engine=engine,
@@ -235,6 +234,15 @@ def test_failures_leave_the_same_behind(engine: str, tmp_path: Path, way: str) -
     assert run.read("a.log") == "why\n"
     assert not list((run.directory / ".snakemake" / "incomplete").rglob("*"))
     assert "MissingOutputException" in run.output or "missing" in run.output.lower()
-    if way != "local":
-        assert ("failed on" in run.output and "exit code 3" in run.output) or way in ("warm", "snakemake")
-        assert "the reason" in run.output
+    return run
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_failures_leave_the_same_behind(engine: str, tmp_path: Path, way: str) -> None:
+    run = assert_failed(tmp_path, engine, way)
+    assert ("failed on" in run.output and "exit code 3" in run.output) or way in ("warm", "snakemake")
+    assert "the reason" in run.output
+
+
+def test_failures_of_the_local_executor_leave_that_behind(tmp_path: Path) -> None:
+    assert_failed(tmp_path, "embedded", "local")

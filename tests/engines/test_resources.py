@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ rule one:
     resources: {resources}
     shell: '''{command}'''
 """
+CORES = len(os.sched_getaffinity(0))
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
 #: What Flux (or the embedded engine) gave to the job, from inside it.
 SEES = "flux job info --original $FLUX_JOB_ID jobspec > {output}"
 
@@ -27,23 +30,56 @@ def one(snakemake: Snakemake, resources: str, command: str, *arguments: str, thr
     return snakemake(RULE.format(threads=threads, resources=resources or "x=1", command=command), *arguments)
 
 
-def jobspec(tmp_path: Path, need: Callable[[str], None], resources: str, *arguments: str, threads: int = 1) -> dict:  # type: ignore[type-arg]  # JSON
+#: Rules whose jobspecs are looked at, all in one run: threads, resources and more.
+ASKED = {
+    "threads": (2, "x=1", ""),
+    "runtime": (1, "runtime=3", ""),
+    "tasks": (1, "tasks=2, cpus_per_task=1", ""),
+    "memory": (1, f"mem_mb={int(MEMORY / CORES * 1.5)}", ""),
+    "options": (1, 'flux_options="cpu-affinity=off,verbose=2"', ""),
+    "storage": (1, "x=1", 'test -z "${{SNAKEMAKE_STORAGE_S3_REGION:-}}"; '),
+}
+
+
+@pytest.fixture(scope="module")
+def jobspecs(need: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The jobspec of each of them, as its job sees it."""
     need("flux")
-    text = RULE.format(threads=threads, resources=resources or "x=1", command=SEES)
+    rules = [
+        f"""
+rule {name}:
+    output: "{name}.txt"
+    threads: {threads}
+    resources: {resources}
+    shell: '''{before}{SEES}'''
+"""
+        for name, (threads, resources, before) in ASKED.items()
+    ]
+    outputs = ", ".join(f'"{name}.txt"' for name in ASKED)
+    text = f"rule all:\n    input: {outputs}\n" + "".join(rules)
+    run = run_snakemake(tmp_path_factory.mktemp("jobspecs"), text, "--cores", "2", engine="flux")
+    assert run.returncode == 0, run.output
+    return {name: json.loads(run.read(f"{name}.txt")) for name in ASKED}
+
+
+def jobspec(tmp_path: Path, need: Callable[[str], None], resources: str, *arguments: str) -> dict[str, Any]:
+    """Of one rule, in a run of its own, which arguments are for."""
+    need("flux")
+    text = RULE.format(threads=1, resources=resources, command=SEES)
     run = run_snakemake(tmp_path, text, *arguments, engine="flux")
     assert run.returncode == 0, run.output
-    found: dict = json.loads(run.read("out.txt"))  # type: ignore[type-arg]  # JSON
+    found: dict[str, Any] = json.loads(run.read("out.txt"))
     return found
 
 
-def slot(spec: dict) -> dict[str, int]:  # type: ignore[type-arg]  # JSON
+def slot(spec: dict[str, Any]) -> dict[str, int]:
     [top] = spec["resources"]
     inner = top["with"][0] if top["type"] == "node" else top
     return {"slots": inner["count"], **{part["type"]: part["count"] for part in inner["with"]}}
 
 
-def test_threads_are_cores(tmp_path: Path, need: Callable[[str], None]) -> None:
-    assert slot(jobspec(tmp_path, need, "", threads=2)) == {"slots": 1, "core": 2}
+def test_threads_are_cores(jobspecs: dict[str, Any]) -> None:
+    assert slot(jobspecs["threads"]) == {"slots": 1, "core": 2}
 
 
 def test_threads_are_limited_to_what_a_node_has(snakemake: Snakemake) -> None:
@@ -52,8 +88,8 @@ def test_threads_are_limited_to_what_a_node_has(snakemake: Snakemake) -> None:
     assert int(run.read("out.txt")) == len(os.sched_getaffinity(0))
 
 
-def test_runtime_is_minutes_in_snakemake_and_seconds_in_flux(tmp_path: Path, need: Callable[[str], None]) -> None:
-    assert jobspec(tmp_path, need, "runtime=3")["attributes"]["system"]["duration"] == 180.0
+def test_runtime_is_minutes_in_snakemake_and_seconds_in_flux(jobspecs: dict[str, Any]) -> None:
+    assert jobspecs["runtime"]["attributes"]["system"]["duration"] == 180.0
 
 
 def test_a_job_over_its_time_limit_is_ended_and_says_so(snakemake: Snakemake, tmp_path: Path) -> None:
@@ -66,9 +102,9 @@ def test_a_job_over_its_time_limit_is_ended_and_says_so(snakemake: Snakemake, tm
     assert run.efficiency()[0]["outcome"] == "TIMEOUT"
 
 
-def test_tasks_and_cpus_per_task_multiply(tmp_path: Path, need: Callable[[str], None]) -> None:
+def test_tasks_and_cpus_per_task_multiply(jobspecs: dict[str, Any]) -> None:
     # One command, no launcher: one slot on one node holds it all.
-    assert slot(jobspec(tmp_path, need, "tasks=2, cpus_per_task=1")) == {"slots": 1, "core": 2}
+    assert slot(jobspecs["tasks"]) == {"slots": 1, "core": 2}
 
 
 def test_nodes_ask_for_nodes_and_a_nested_instance(tmp_path: Path, need: Callable[[str], None]) -> None:
@@ -103,11 +139,8 @@ def test_gpus_that_nobody_has_are_refused_in_one_clear_message(snakemake: Snakem
     assert run.output.count("unsatisfiable") == 1
 
 
-def test_memory_counts_as_cores(tmp_path: Path, need: Callable[[str], None]) -> None:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
-    cores = len(os.sched_getaffinity(0))
-    mem_mb = int(total / cores * 1.5)
-    assert slot(jobspec(tmp_path, need, f"mem_mb={mem_mb}"))["core"] == 2
+def test_memory_counts_as_cores(jobspecs: dict[str, Any]) -> None:
+    assert slot(jobspecs["memory"])["core"] == 2
 
 
 def test_memory_can_be_ignored(tmp_path: Path, need: Callable[[str], None]) -> None:
@@ -147,29 +180,35 @@ def test_a_constraint_that_no_node_meets_is_refused(snakemake: Snakemake) -> Non
     assert "was refused" in run.output
 
 
-def test_flux_options_are_shell_options(tmp_path: Path, need: Callable[[str], None]) -> None:
-    spec = jobspec(tmp_path, need, 'flux_options="cpu-affinity=off,verbose=2"')
-    options = spec["attributes"]["system"]["shell"]["options"]
+def test_flux_options_are_shell_options(jobspecs: dict[str, Any]) -> None:
+    options = jobspecs["options"]["attributes"]["system"]["shell"]["options"]
     assert (options["cpu-affinity"], options["verbose"]) == ("off", 2)
 
 
-@pytest.mark.parametrize(
-    ("resource", "words"),
-    [
-        ("nodes=0", "nodes=0 is not a whole number >= 1"),
-        ("nodes=2, tasks=1", "at least one task per node"),
-        ("flux_urgency=99", "flux_urgency=99 is not a whole number from 0 to 31"),
-        ('flux_constraint="a | b"', "flux_constraint="),
-        ('flux_options="=x"', "is not name or name=value"),
-        ("runtime=-1", "is not a number of minutes >= 0"),
-    ],
-)
-def test_a_resource_that_makes_no_sense_is_named_with_its_value(
-    snakemake: Snakemake, resource: str, words: str
-) -> None:
-    run = one(snakemake, resource, "touch {output}")
+WRONG = {
+    "nodes=0": "nodes=0 is not a whole number >= 1",
+    "nodes=2, tasks=1": "at least one task per node",
+    "flux_urgency=99": "flux_urgency=99 is not a whole number from 0 to 31",
+    'flux_constraint="a | b"': "flux_constraint=",
+    'flux_options="=x"': "is not name or name=value",
+    "runtime=-1": "is not a number of minutes >= 0",
+}
+
+
+def test_a_resource_that_makes_no_sense_is_named_with_its_value(snakemake: Snakemake) -> None:
+    inputs = ", ".join(f'"{number}"' for number in range(len(WRONG)))
+    text = f"rule all:\n    input: {inputs}\n"
+    for number, resources in enumerate(WRONG):
+        text += (
+            f'rule wrong{number}:\n    output: "{number}"\n    resources: {resources}\n    shell: "touch {{output}}"\n'
+        )
+    run = snakemake(text, "--keep-going")
     assert run.returncode == 1
-    assert words in run.output
+    for number, words in enumerate(WRONG.values()):
+        said_of = rf"Error in rule wrong{number}:\n +message: The job could not be submitted: (.*)"
+        [said] = re.findall(said_of, run.output)
+        assert words in said
+        assert not (run.directory / str(number)).exists()
 
 
 def test_the_environment_of_a_job_is_in_its_jobspec_without_declared_secrets(
@@ -185,17 +224,10 @@ def test_the_environment_of_a_job_is_in_its_jobspec_without_declared_secrets(
     assert json.loads(run.read("out.txt"))["attributes"]["system"]["environment"]["PATH"]
 
 
-def test_settings_of_storage_plugins_are_not_given_to_a_plain_command(
-    tmp_path: Path, need: Callable[[str], None]
-) -> None:
+def test_settings_of_storage_plugins_are_not_given_to_a_plain_command(jobspecs: dict[str, Any]) -> None:
     """Each would cost the job a secret environment, and plugins have settings by default."""
-    need("flux")
     pytest.importorskip("snakemake_storage_plugin_s3")
-    command = 'test -z "${{SNAKEMAKE_STORAGE_S3_REGION:-}}"; ' + SEES
-    text = RULE.format(threads=1, resources="x=1", command=command)
-    run = run_snakemake(tmp_path, text, engine="flux")
-    assert run.returncode == 0, run.output
-    assert "secret" not in json.loads(run.read("out.txt"))["attributes"]["user"]["fxo"]
+    assert "secret" not in jobspecs["storage"]["attributes"]["user"]["fxo"]
 
 
 GROUPS = """

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.engines.conftest import LIMIT, Snakemake, command, environment, run_snakemake
+from tests.engines.conftest import LIMIT, Run, Snakemake, command, environment, run_snakemake
 from tests.processes import kill_agent, of_run
 
 #: The tests set the engine; without Flux's there is nothing to attach to.
@@ -371,6 +371,13 @@ def test_logs_go_where_asked(snakemake: Snakemake, tmp_path: Path) -> None:
     assert (tmp_path / "mylogs" / "efficiency.tsv").exists()
 
 
+def assert_named_before_anything_runs(run: Run, words: str) -> None:
+    assert run.returncode != 0
+    assert words in run.output
+    assert "Traceback" not in run.output
+    assert not (run.directory / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -378,17 +385,16 @@ def test_logs_go_where_asked(snakemake: Snakemake, tmp_path: Path) -> None:
         (["--flux-operator-job-step", "fast"], "'fast'"),
         (["--flux-operator-idle-timeout", "-5"], "idleTimeout"),
         (["--flux-operator-config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--flux-operator-provisioner", "attach"], ATTACH_REFUSED),
     ],
 )
-def test_a_wrong_option_is_named_before_anything_runs(
-    engine: str, snakemake: Snakemake, arguments: list[str], words: str | dict[str, str]
-) -> None:
-    run = snakemake('rule a:\n    output: "a"\n    shell: "touch {output}"\n', *arguments)
-    assert run.returncode != 0
-    assert (words if isinstance(words, str) else words[engine]) in run.output
-    assert "Traceback" not in run.output
-    assert not (run.directory / "a").exists()
+def test_a_wrong_option_is_named_before_anything_runs(tmp_path: Path, arguments: list[str], words: str) -> None:
+    text = 'rule a:\n    output: "a"\n    shell: "touch {output}"\n'
+    assert_named_before_anything_runs(run_snakemake(tmp_path, text, *arguments, engine="embedded"), words)
+
+
+def test_attaching_to_nothing_is_named_before_anything_runs(engine: str, snakemake: Snakemake) -> None:
+    run = snakemake('rule a:\n    output: "a"\n    shell: "touch {output}"\n', "--flux-operator-provisioner", "attach")
+    assert_named_before_anything_runs(run, ATTACH_REFUSED[engine])
 
 
 def test_verbose_says_where_each_setting_came_from(snakemake: Snakemake, tmp_path: Path) -> None:
