@@ -103,6 +103,28 @@ def test_a_task_has_its_core_and_a_directory_that_goes_with_it(pilots: Opener, t
     assert (tmp_path / "nproc").read_text() == f"{cores(session)}\n"
 
 
+def test_a_task_finds_what_flux_gives_its_own_jobs(pilots: Opener, tmp_path: Path) -> None:
+    """GPUs that it was not given above all: those of its node may be others'."""
+    session = pilots("variables")
+    env = {"TMPDIR": f"{tmp_path}/made", "CUDA_VISIBLE_DEVICES": "0,1"}
+    requests = [
+        JobRequest(argv=["cat", "/proc/self/environ"], env=env),
+        JobRequest(argv=["cat", "/proc/self/environ"], env=env, nodes=1, tasks=1),
+        JobRequest(argv=["sh", "-c", "echo $TMPDIR"], env={"TMPDIR": "/proc/cannot/be"}),
+    ]
+    handles = session.submit(requests)
+    assert all(handle.result(LIMIT).ok for handle in handles)
+    task, job, last = (b"".join(handle.output()).decode() for handle in handles)
+    ours, flux_own = (dict(one.split("=", 1) for one in text.split("\0") if one) for text in (task, job))
+    # The first three are the job's in Flux's store; PMI and its like are for jobs of several tasks.
+    only_flux = {"FLUX_JOB_ID_PATH", "FLUX_KVS_NAMESPACE", "FLUX_TERMINUS_SESSION"}
+    assert {name for name in flux_own.keys() - ours.keys() if not name.startswith("PMI_")} == only_flux
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "TMPDIR", "FLUX_URI", "FLUX_JOB_NNODES"):
+        assert ours[name] == flux_own[name], name
+    assert ours["CUDA_VISIBLE_DEVICES"] == "-1" and (tmp_path / "made").is_dir()
+    assert last == "/tmp\n"
+
+
 def test_with_auto_short_jobs_go_to_pilots_once_there_are_many(pilots: Opener) -> None:
     session = pilots("auto", pilot="auto")
     first = [session.submit_one(JobRequest(argv=["true"])) for _ in range(MANY)]

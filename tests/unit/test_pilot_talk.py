@@ -17,9 +17,11 @@ from executors.agent.pilot.telling import Telling
 class Attached:
     def __init__(self) -> None:
         self.said: list[Any] = []
+        self.spoke = asyncio.Event()
 
     def respond(self, payload: Any) -> None:
         self.said.append(payload)
+        self.spoke.set()
 
     def is_ended_by(self, disconnect: Any) -> bool:
         return disconnect is self
@@ -40,6 +42,28 @@ def test_an_agent_is_told_in_order_and_the_one_before_it_no_more() -> None:
         told = {"held": [[2, "f2"]], "left": [1], "events": [["x", "start", 1.0, {}]]}
         assert first.said == [{"complete": True}, told, {"error": "a later agent has taken over"}]
         assert second.said == [{"inventory": []}, {"complete": True}, {"stay": [1]}, {"ended": True}]
+
+    asyncio.run(body())
+
+
+def test_what_can_wait_goes_with_the_next_message_and_comes_without_one_too() -> None:
+    async def body() -> None:
+        telling, agent = Telling(), Attached()
+        telling.begin(agent, [])
+        telling.tell_within(600, "events", [["x", "start", 1.0, {}]])
+        telling.tell_within(600, "events", [["y", "start", 1.0, {}]])
+        await asyncio.sleep(0)
+        assert agent.said == []
+        telling.tell_now("events", [["x", "finish", 2.0, {}]])
+        names = [["x", "start"], ["y", "start"], ["x", "finish"]]
+        assert [event[:2] for event in agent.said.pop()["events"]] == names
+        agent.spoke.clear()
+        telling.tell_within(0.001, "events", [["z", "start", 3.0, {}]])
+        await asyncio.wait_for(agent.spoke.wait(), 60)
+        assert agent.said == [{"events": [["z", "start", 3.0, {}]]}]
+        telling.tell_within(600, "events", [["z", "alloc", 3.0, {}]])
+        telling.end()
+        assert agent.said[1:] == [{"events": [["z", "alloc", 3.0, {}]]}, {"ended": True}]
 
     asyncio.run(body())
 

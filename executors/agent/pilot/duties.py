@@ -12,6 +12,9 @@ from .worker import Worker
 
 #: Events of a task that its agent writes itself, since it has the line of those that wait.
 _OF_THE_LINE = frozenset(["submit", "depend", "priority"])
+#: Events that nobody acts on: they may go with the next one, so many seconds later at most.
+_CAN_WAIT = frozenset(["alloc", "start"])
+_WAITS = 0.02
 
 
 class Duties:
@@ -98,8 +101,10 @@ class Duties:
             if name not in _OF_THE_LINE and task in self._events:
                 self._events[task].append([name, timestamp, context])
                 told.append([task, name, timestamp, context])
-        if told:
+        if any(event[1] not in _CAN_WAIT for event in told):
             self._telling.tell_now("events", told)
+        elif told:
+            self._telling.tell_within(_WAITS, "events", told)
 
     def progress(self, task: str) -> str:
         """How far a task is, see `Progress`."""

@@ -25,6 +25,8 @@ class Telling:
         self._loop = asyncio.get_event_loop()
         self._agent: Optional[Agent] = None
         self._unsent: Dict[str, List[Any]] = {}
+        #: When what can wait is sent at the latest; None: nothing waits, or it is sent soon.
+        self._due: Optional[asyncio.TimerHandle] = None
 
     @property
     def has_agent(self) -> bool:
@@ -53,7 +55,16 @@ class Telling:
         self._unsent.setdefault(kind, []).extend(items)
         self.flush()
 
+    def tell_within(self, seconds: float, kind: str, items: List[Any]) -> None:
+        """With the next message, if one is sent so soon: half of the messages of short tasks are saved."""
+        self._unsent.setdefault(kind, []).extend(items)
+        if self._due is None:
+            self._due = self._loop.call_later(seconds, self.flush)
+
     def flush(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         unsent, self._unsent = self._unsent, {}
         if unsent and self._agent is not None:
             self._agent.respond(unsent)  # type: ignore[arg-type]  # its fields are told one by one

@@ -94,8 +94,8 @@ class Worker(EmbeddedEngine):
     def _prepare(self, job: LocalJob, env: Dict[str, str]) -> Optional[Set[int]]:
         path = self._own_directory(job.id)
         os.mkdir(path, 0o700)
-        env["FLUX_JOB_TMPDIR"] = path
         env["FLUX_URI"] = self._uri
+        _add_what_a_shell_sets(env, path)
         if job.id in self._unbound:
             return None
         return set().union(*(self._cpus[core] for core in job.cores))
@@ -117,6 +117,20 @@ class Worker(EmbeddedEngine):
 
     def _own_directory(self, job_id: str) -> str:
         return os.path.join(self._directory, "task-" + job_id)
+
+
+def _add_what_a_shell_sets(env: Dict[str, str], directory: str) -> None:
+    """What Flux's shell gives a task that has no GPU. (Its names of the job's own guest and KVS there are none.)"""
+    env["FLUX_JOB_TMPDIR"] = env["OMPI_MCA_btl_vader_backing_directory"] = directory
+    # Those of this node may be others'.
+    env["CUDA_VISIBLE_DEVICES"] = "-1"
+    env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    wanted = env.get("TMPDIR")
+    if wanted:
+        try:
+            os.makedirs(wanted, exist_ok=True)
+        except OSError:
+            env["TMPDIR"] = "/tmp"
 
 
 def _remove_tree(path: str) -> None:
