@@ -29,6 +29,11 @@ _OF_PILOTS = (
     "engines_agree",
     "nodes_and_files",
     "release",
+    "callbacks",
+    "cuts",
+    "faults",
+    "joining",
+    "cli",
 )
 
 
