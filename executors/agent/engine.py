@@ -14,6 +14,11 @@ Entry = Tuple[str, str, float, Dict[str, Any]]
 #: Called on the server's loop with entries in order.
 Emit = Callable[[List[Entry]], None]
 
+#: Events that somebody may wait for. Others may be told with the next one, so many seconds later at most: that saves
+#: half of the messages of short jobs.
+WAITED_FOR = frozenset(["exception", "finish", "clean"])
+MAY_WAIT = 0.02
+
 #: How far a job is, for readers of its output: it may write yet; it has run; it ended without, or by an exception.
 ACTIVE, RAN, FAILED_TO_RUN = "active", "ran", "failed-to-run"
 #: Asked on the server's loop: which of the three it is now.

@@ -29,6 +29,9 @@ from executors.session.registry import Accepted, Answers, Effects, JobRegistry
 
 log = logging.getLogger(__name__)
 
+#: Seconds for which acknowledgements wait for more of them.
+_ACKS_WAIT = 0.02
+
 
 class JobControl:
     """Thread-safe. The `Owner` of the session's handles, and the `Handler` of its client."""
@@ -180,7 +183,7 @@ class JobControl:
         with self._changed:
             self._registry.forget(ids)
         if self._acks.add(ids):
-            self._dispatcher.post(self._acks.flush)
+            self._dispatcher.post_within(_ACKS_WAIT, self._acks.flush)
 
     def cancel_jobs(self, jobs: Iterable[Job], note: str) -> None:
         with self._changed:

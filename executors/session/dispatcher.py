@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ class Dispatcher:
         """``failed`` is called on the thread, with the reason, when a piece of work raised what it must not raise."""
         self._failed = failed
         self._inbox: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        #: What can wait, with the moment until which it can. Of the thread.
+        self._later: deque[tuple[float, Work]] = deque()
         self._thread = threading.Thread(target=self._run, name="session-dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -26,6 +30,11 @@ class Dispatcher:
 
     def post(self, work: Work) -> None:
         self._inbox.put(work)
+
+    def post_within(self, seconds: float, work: Work) -> None:
+        """Run it so much later, so that others can join it."""
+        due = time.monotonic() + seconds
+        self._inbox.put(lambda: self._later.append((due, work)))
 
     def stop(self) -> None:
         """Let it end after all that was posted."""
@@ -45,10 +54,27 @@ class Dispatcher:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while (work := self._inbox.get()) is not None:
+        while (work := self._next()) is not None:
             try:
                 work()
             except BaseException as err:  # a defect; those that wait for the other jobs must not wait for ever
                 log.exception("the session cannot go on")
                 reason = f"the session cannot go on: {err!r}"
                 self._inbox.put(lambda reason=reason: self._failed(reason))  # type: ignore[misc]
+
+    def _next(self) -> Work | None:
+        """What is to be done next; None: it is to end."""
+        if not self._later:
+            return self._inbox.get()
+        left = self._later[0][0] - time.monotonic()
+        # What is due does not wait until there is nothing else to do.
+        if left > 0:
+            try:
+                work = self._inbox.get(timeout=left)
+            except queue.Empty:
+                work = None
+            else:
+                if work is not None:
+                    return work
+                self._inbox.put(None)  # the rest first
+        return self._later.popleft()[1]

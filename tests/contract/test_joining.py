@@ -20,7 +20,7 @@ from executors import (
     load_config,
     run_name,
 )
-from tests.support.environment import environment
+from tests.support.environment import engine_options, environment
 from tests.support.jobs import wait_running
 from tests.support.sessions import Opener, ask, directory_of
 from tests.support.waiting import LIMIT, wait_for
@@ -28,7 +28,7 @@ from tests.support.waiting import LIMIT, wait_for
 
 @pytest.fixture
 def config(engine: str) -> RunConfig:
-    return load_config(environ={}, options={"run.engine": engine, "run.provisioner": "local"})
+    return load_config(environ={}, options=engine_options(engine))
 
 
 def _job(session: Session, script: str) -> str:

@@ -17,8 +17,12 @@ def engine_options(engine: str) -> dict[str, object]:
     return {"run.engine": engine, "run.provisioner": "local"}
 
 
+def engine_variables(engine: str) -> dict[str, str]:
+    """The same as environment variables."""
+    names = {"run.engine": "ENGINE", "run.provisioner": "PROVISIONER", "run.pilot": "PILOT"}
+    return {f"FLUX_OPERATOR_{names[key]}": str(value) for key, value in engine_options(engine).items()}
+
+
 def engine_environment(engine: str) -> dict[str, str]:
     """This machine's environment, with the same in it."""
-    names = {"run.engine": "ENGINE", "run.provisioner": "PROVISIONER", "run.pilot": "PILOT"}
-    given = {f"FLUX_OPERATOR_{names[key]}": str(value) for key, value in engine_options(engine).items()}
-    return {**environment(), **given}
+    return {**environment(), **engine_variables(engine)}

@@ -30,6 +30,7 @@ from ..engine import (
 from ..file_follower import FileFollower
 from ..wire import NodeSummary, Resources
 from . import exits, processes
+from .blank_files import BlankFiles
 from .helpers import Helpers
 from .job import ENDED, PENDING, RUNNING, LocalJob
 from .plan import Plan, idset, read_jobspec, unsatisfiable
@@ -82,6 +83,7 @@ class EmbeddedEngine(Engine):
         self._reaper = exits.OrphanReaper(self._loop)
         self._killer = TreeKiller(self._loop, self._watcher, grace, self._census)
         self._helpers = Helpers(self._watcher.watch)
+        self._blank_files = BlankFiles()
         self._idle = asyncio.Event()
         self._active = 0
         self._subreaper = False
@@ -157,7 +159,7 @@ class EmbeddedEngine(Engine):
         for stream in ("stdout", "stderr"):
             path = job.output_path(stream)
             if path.startswith(self._spool + os.sep):
-                _unlink(path)
+                self._blank_files.put(path)
 
     def start_helper(self, name: str, command: List[str], env: Dict[str, str]) -> Awaitable[None]:
         try:
@@ -225,6 +227,9 @@ class EmbeddedEngine(Engine):
     def _start(self, job: LocalJob) -> None:
         job.state = RUNNING
         self._tell(job, "alloc", {"node": self._host})
+        for path in job.paths:
+            if path.startswith(self._spool + os.sep):
+                self._blank_files.give(path)
         try:
             with processes.open_outputs(job) as outputs:
                 env = processes.environment(job, self._epoch, bool(self._gpu_ids), os.environ)
@@ -395,10 +400,3 @@ class EmbeddedEngine(Engine):
         answer: asyncio.Future[None] = self._loop.create_future()
         answer.set_exception(EngineError(text, code))
         return answer
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

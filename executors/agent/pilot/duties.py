@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from ..engine import ACTIVE, FAILED_TO_RUN, RAN, EngineError, Entry, SharedEnvironment, Submission
+from ..engine import ACTIVE, FAILED_TO_RUN, MAY_WAIT, RAN, WAITED_FOR, EngineError, Entry, SharedEnvironment, Submission
 from .messages import TaskEvent
 from .telling import Telling
 from .worker import Worker
 
 #: Events of a task that its agent writes itself, since it has the line of those that wait.
 _OF_THE_LINE = frozenset(["submit", "depend", "priority"])
-#: Events that nobody acts on: they may go with the next one, so many seconds later at most.
-_CAN_WAIT = frozenset(["alloc", "start"])
-_WAITS = 0.02
 
 
 class Duties:
@@ -101,10 +98,10 @@ class Duties:
             if name not in _OF_THE_LINE and task in self._events:
                 self._events[task].append([name, timestamp, context])
                 told.append([task, name, timestamp, context])
-        if any(event[1] not in _CAN_WAIT for event in told):
+        if any(event[1] in WAITED_FOR for event in told):
             self._telling.tell_now("events", told)
         elif told:
-            self._telling.tell_within(_WAITS, "events", told)
+            self._telling.tell_within(MAY_WAIT, "events", told)
 
     def progress(self, task: str) -> str:
         """How far a task is, see `Progress`."""

@@ -11,6 +11,8 @@ from typing import Callable, Dict, List, Optional, Set
 
 from .. import wire
 from ..engine import (
+    MAY_WAIT,
+    WAITED_FOR,
     EndReason,
     Engine,
     Entry,
@@ -95,7 +97,9 @@ class Server:
             self._nodes,
         )
         self._server: Optional[asyncio.AbstractServer] = None
+        #: Events are told in this turn of the loop, or a little later.
         self._events_due = False
+        self._pushed_within: Optional[asyncio.TimerHandle] = None
         self._served = False
         self._watch_timer: Optional[asyncio.TimerHandle] = None
 
@@ -224,12 +228,22 @@ class Server:
             self._watchdog.job_is_here()
             if not self.clients:
                 self._watch()
-        if not self._events_due:
+        self._push_soon(any(name in WAITED_FOR for _, name, _, _ in entries))
+
+    def _push_soon(self, is_waited_for: bool) -> None:
+        if self._events_due:
+            return
+        if is_waited_for:
             self._events_due = True
             self._loop.call_soon(self._push_events)
+        elif self._pushed_within is None:
+            self._pushed_within = self._loop.call_later(MAY_WAIT, self._push_events)
 
     def _push_events(self) -> None:
         self._events_due = False
+        if self._pushed_within is not None:
+            self._pushed_within.cancel()
+            self._pushed_within = None
         for connection in list(self.connections):
             connection.push_events()
 
