@@ -82,10 +82,12 @@ class WarmServers:
         ]
         if package:
             return Program(shlex.join(words))
-        # What Snakemake does before a job (getting its sources) calls ``python -m snakemake``, too.
+        # What Snakemake does before a job (getting its sources) calls ``python -m snakemake``, too. The interpreter may
+        # have that name itself, and is not to be our function.
+        python = f"command {self._places.python}"
         definition = (
-            f'warm() {{ {shlex.join(words)} "$@"; }}\n'
-            f'python() {{ if [ "$1 $2" = "-m snakemake" ]; then warm "$@"; else {self._places.python} "$@"; fi; }}\n'
+            f'warm() {{ command {shlex.join(words)} "$@"; }}\n'
+            f'python() {{ if [ "$1 $2" = "-m snakemake" ]; then warm "$@"; else {python} "$@"; fi; }}\n'
         )
         return Program("warm", definition)
 

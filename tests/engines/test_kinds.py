@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.engines.conftest import Snakemake
@@ -145,3 +147,17 @@ def test_run_rules_are_forks_of_a_warm_server_and_what_a_group_starts_in_turn_is
     assert [run.read(name) for name in ("alone", "first", "second")] == ["snakemake_executor_flux.warm.server"] * 3
     run = snakemake(FORKED, "--flux-operator-job-step", "snakemake", "--forceall")
     assert [run.read(name) for name in ("alone", "first", "second")] == ["snakemake_executor_flux.steps.nested"] * 3
+
+
+def test_without_shared_files_a_job_is_forked_from_a_warm_server_too(snakemake: Snakemake, tmp_path: Path) -> None:
+    """There the interpreter is called by its name only, which is the name of a function of the job's shell."""
+    pytest.importorskip("snakemake_storage_plugin_fs")
+    (tmp_path / "stored").mkdir()
+    run = snakemake(
+        'rule one:\n    output: "out.txt"\n    shell: "echo done > {output}"\n',
+        *("--verbose", "--shared-fs-usage", "none"),
+        *("--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path / "stored")),
+    )
+    assert run.returncode == 0, run.output
+    assert "job 0 (one) takes the warm step" in run.output
+    assert (tmp_path / "stored" / "out.txt").read_text() == "done\n"
