@@ -58,17 +58,10 @@ def initial_program(spec: MiniClusterSpec, program: Program | None, profile: Pro
         return words
     if profile.of_resource and is_plain_job(spec):
         entry = pod_paths(spec, agent=False, resource=True).entry
-        return ["/bin/sh", entry, "job", _begins(spec)]
+        # A job of all pods waits for them in Flux's queue anyway.
+        return ["/bin/sh", entry, "job", "now" if spec.tasks >= spec.size else "held"]
     submit = split_words(spec.flux.submit_command) or ["flux", "run"]
     return [*submit, *_amount(spec, profile), *_flags(spec), *words]
-
-
-def _begins(spec: MiniClusterSpec) -> str:
-    """When a plain job may begin, see `entry`."""
-    if spec.tasks >= spec.size:
-        return "now"  # a job of all pods waits for them in Flux's queue anyway
-    is_whole = spec.size == spec.max_size and not (spec.flux.burst_hostlist or spec.flux.burst_clusters)
-    return "joined" if is_whole else "counted"
 
 
 def is_plain_job(spec: MiniClusterSpec) -> bool:

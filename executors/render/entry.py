@@ -10,7 +10,7 @@ starts a second time from its own file.
     entry.sh beside ARGV...             a sidecar or service: hooks, then ARGV, if any
     entry.sh view                       init container: copies the view's Flux to the shared volume
     entry.sh batch FILE LOGS OPTION...  the lead's initial program of mode "batch": each line a job
-    entry.sh job now|joined|counted     the lead's initial program for a command: one job, and when it may begin
+    entry.sh job held|now               the lead's initial program for a command: one job
     entry.sh gone                       the last that a lead's broker runs after that
     entry.sh relay SECONDS              a stream to the agent, which may still be starting
     entry.sh probe                      liveness of the agent, on the lead
@@ -459,8 +459,6 @@ batch() {
 
 # One job of this environment, directory and limits, as `flux run` makes it, and its end. It is submitted while brokers
 # still join, and held until they have. Flux does not check it: the program that does takes as long as all of this.
-# Where all brokers that may ever come are wanted it begins when the last one is connected: Flux counts brokers a third
-# of a second later, when each has loaded its modules and word of that was gathered twice for a tenth of a second.
 job() {
     urgency=16
     [ "$1" = now ] || urgency=0
@@ -477,11 +475,7 @@ system["shell"]["options"]["rlimit"] = limits
 json.dump(spec, sys.stdout)
 ' | flux job submit --flags=novalidate --urgency="$urgency") || exit 1
     if [ "$urgency" = 0 ]; then
-        (
-            [ "$1" = joined ] && flux overlay status --summary --timeout=0 --wait=full ||
-                until enough; do sleep 0.05; done
-            flux job urgency "$id" default
-        ) >/dev/null 2>&1 &
+        (until enough; do sleep 0.05; done; flux job urgency "$id" default) >/dev/null 2>&1 &
     fi
     # A broker that ends its initial program tells the shell, and that the program that it waits for.
     trap '[ -z "$child" ] || kill -TERM "$child"' HUP TERM INT

@@ -60,20 +60,17 @@ _ON_NODES = ["node", "slot", "core"]
 
 
 @pytest.mark.parametrize(
-    ("more", "when", "kinds"),
+    ("size", "tasks", "when", "kinds"),
     [
-        ({"size": 4, "tasks": 1}, "joined", ["slot", "core"]),
-        # Brokers that may never come.
-        ({"size": 4, "tasks": 1, "maxSize": 5}, "counted", ["slot", "core"]),
-        ({"size": 2, "tasks": 2}, "now", ["node", "slot", "core"]),
-        ({"size": 2, "tasks": 5}, "now", ["node", "slot", "core"]),
+        (4, 1, "held", ["slot", "core"]),
+        (2, 2, "now", ["node", "slot", "core"]),
+        (2, 5, "now", ["node", "slot", "core"]),
     ],
 )
 def test_a_job_of_all_pods_waits_in_fluxs_queue_and_another_is_held(
-    more: dict[str, Any], when: str, kinds: list[str]
+    size: int, tasks: int, when: str, kinds: list[str]
 ) -> None:
-    size = more["size"]
-    container = main(made(document(**more, flux={"container": {"disable": True}})))
+    container = main(made(document(size=size, tasks=tasks, flux={"container": {"disable": True}})))
     assert container["command"][-3:] == [CARRIED.entry, "job", when]
     [text] = [one["value"] for one in container["env"] if one["name"] == "FLUXOP_JOB"]
     resource, found = json.loads(text)["resources"][0], []
