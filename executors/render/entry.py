@@ -461,7 +461,8 @@ batch() {
 # still join, and held until they have. Flux does not check it: the program that does takes as long as all of this.
 job() {
     urgency=16
-    [ "$1" = now ] || urgency=0
+    # Fluxion refuses a job for good while brokers are missing that it needs; Flux's own schedulers let it wait.
+    if [ "$1" != now ] || flux module list | grep -q "^sched-fluxion"; then urgency=0; fi
     id=$(flux python -S -E -c '
 import json, os, resource, sys
 spec = json.loads(os.environ["FLUXOP_JOB"])

@@ -33,7 +33,6 @@ _OF_PILOTS = (
     "cuts",
     "faults",
     "joining",
-    "cli",
 )
 
 

@@ -27,8 +27,8 @@ ENDLESS = ("sh", "-c", "echo up; exec sleep 600")
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:
-    """Where instances are; pytest's own directories are too long for sockets. Empty again in the end: an instance has ended
-    when another one may begin, and its files go in the moment after.
+    """Where instances are; pytest's own directories are too long for sockets. Empty again in the end: an instance has
+    ended when another one may begin, and its files go in the moment after.
     """
     path = Path(tempfile.mkdtemp(prefix="cli-", dir="/tmp"))
     yield path
