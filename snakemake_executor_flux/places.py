@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,9 @@ def find_places(
     that jobs cannot write to; ``logs`` is the jobs' log directory. Raises NotShared.
     """
     if not remote:
-        return RemotePaths(files=True, python=sys.executable if software_shared else "python", package=software_shared)
+        # Debian and its kin have no program of the name python.
+        named = "python" if shutil.which("python") else "python3"
+        return RemotePaths(files=True, python=sys.executable if software_shared else named, package=software_shared)
     directory, interpreter = kinds([cwd, sys.executable])
     if files_shared and directory != "directory":
         raise NotShared(

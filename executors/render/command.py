@@ -59,7 +59,7 @@ def initial_program(spec: MiniClusterSpec, program: Program | None, profile: Pro
     if profile.of_resource and is_plain_job(spec):
         entry = pod_paths(spec, agent=False, resource=True).entry
         # A job of all pods waits for them in Flux's queue anyway.
-        return ["/bin/sh", entry, "job", "now" if spec.tasks >= spec.size else "held"]
+        return ["/bin/sh", entry, "job", *(["now", str(spec.size)] if spec.tasks >= spec.size else ["held"])]
     submit = split_words(spec.flux.submit_command) or ["flux", "run"]
     return [*submit, *_amount(spec, profile), *_flags(spec), *words]
 

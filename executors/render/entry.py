@@ -10,7 +10,7 @@ starts a second time from its own file.
     entry.sh beside ARGV...             a sidecar or service: hooks, then ARGV, if any
     entry.sh view                       init container: copies the view's Flux to the shared volume
     entry.sh batch FILE LOGS OPTION...  the lead's initial program of mode "batch": each line a job
-    entry.sh job held|now               the lead's initial program for a command: one job
+    entry.sh job held|now BROKERS       the lead's initial program for a command: one job, and how many it needs
     entry.sh gone                       the last that a lead's broker runs after that
     entry.sh relay SECONDS              a stream to the agent, which may still be starting
     entry.sh probe                      liveness of the agent, on the lead
@@ -462,7 +462,9 @@ batch() {
 job() {
     urgency=16
     # Fluxion refuses a job for good while brokers are missing that it needs; Flux's own schedulers let it wait.
-    if [ "$1" != now ] || flux module list | grep -q "^sched-fluxion"; then urgency=0; fi
+    wanted=
+    if [ "$1" = now ] && flux module list | grep -q "^sched-fluxion"; then wanted=$2; fi
+    if [ "$1" != now ] || [ -n "$wanted" ]; then urgency=0; fi
     id=$(flux python -S -E -c '
 import json, os, resource, sys
 spec = json.loads(os.environ["FLUXOP_JOB"])
@@ -476,7 +478,7 @@ system["shell"]["options"]["rlimit"] = limits
 json.dump(spec, sys.stdout)
 ' | flux job submit --flags=novalidate --urgency="$urgency") || exit 1
     if [ "$urgency" = 0 ]; then
-        (until enough; do sleep 0.05; done; flux job urgency "$id" default) >/dev/null 2>&1 &
+        (until enough "$wanted"; do sleep 0.05; done; flux job urgency "$id" default) >/dev/null 2>&1 &
     fi
     # A broker that ends its initial program tells the shell, and that the program that it waits for.
     trap '[ -z "$child" ] || kill -TERM "$child"' HUP TERM INT
@@ -522,16 +524,18 @@ ready() {
     exit 1
 }
 
-# Whether the instance runs, and as many brokers have joined as the spec asks for. Ranks may go again.
+# Whether the instance runs, and as many brokers have joined as the spec asks for; ranks may go again. Or, with a
+# number, whether so many are there.
 enough() {
     uptime=$(timeout 5 flux uptime 2>/dev/null)
     case $uptime in *" run "*) ;; *) return 1 ;; esac
-    [ -n "${FLUXOP_QUORUM:-}" ] && [ ! -e "$state/flux/joined" ] || return 0
+    [ -n "${1:-}" ] || { [ -n "${FLUXOP_QUORUM:-}" ] && [ ! -e "$state/flux/joined" ]; } || return 0
     size=${uptime##*,  size }
     size=${size%%[!0-9]*}
     offline=0
     case $uptime in *" offline"*) offline=${uptime%% offline*} offline=${offline##*[!0-9]} ;; esac
-    [ $((size - offline)) -ge "$FLUXOP_QUORUM" ] && : >"$state/flux/joined"
+    [ $((size - offline)) -ge "${1:-$FLUXOP_QUORUM}" ] || return 1
+    [ -n "${1:-}" ] || : >"$state/flux/joined"
 }
 
 # What an exec from outside starts: a stream to the agent.

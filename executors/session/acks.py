@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 
@@ -14,6 +15,8 @@ class AckQueue:
         self._ids: list[str] = []
         self._adding = threading.Lock()
         self._sending = threading.Lock()
+        #: When some were sent last (monotonic).
+        self.sent = float("-inf")
 
     def add(self, job_ids: Sequence[str]) -> bool:
         """Returns whether a `flush` has to be arranged: there was nothing to send until now."""
@@ -31,3 +34,4 @@ class AckQueue:
                 ids, self._ids = self._ids, []
             if ids:
                 self._send(ids)
+                self.sent = time.monotonic()

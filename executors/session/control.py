@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from executors import forks
 from executors.agent.wire import MAX_NOTE, Cursor, JobEvent, JobSummary
 from executors.client import Client, Handler, Hello
-from executors.errors import AgentError, SessionClosedError
+from executors.errors import AgentError, ExecutorsError, SessionClosedError
 from executors.results import JobInfo, JobResult, Outcome, Reason
 from executors.session.acks import AckQueue
 from executors.session.dispatcher import Dispatcher
@@ -29,8 +31,10 @@ from executors.session.registry import Accepted, Answers, Effects, JobRegistry
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which acknowledgements wait for more of them.
+#: Seconds for which acknowledgements wait for more of them, where one follows the other.
 _ACKS_WAIT = 0.02
+#: Seconds for the agent to say that it has them, when the session is left.
+_CONFIRM_LIMIT = 3.0
 
 
 class JobControl:
@@ -128,6 +132,15 @@ class JobControl:
         if self._submitter is not threading.current_thread():
             self._submitter.join()
 
+    def confirm_acknowledgements(self) -> None:
+        """What was dealt with by now is acknowledged, and the agent has heard it: a stream that is cut while the agent
+        writes into it may lose what it has not read.
+        """
+        self._acks.flush()
+        if self._acks.sent > float("-inf"):
+            with suppress(ExecutorsError):  # it is gone, or does not answer; then nobody can do more
+                self.client.request("ack", ids=[], timeout=_CONFIRM_LIMIT)
+
     def stop(self) -> None:
         """After `set_closed`: nothing arrives any more; jobs that have not ended do so as UNKNOWN."""
         self._dispatcher.post(lambda: self._lose_all("the session was closed"))
@@ -183,7 +196,11 @@ class JobControl:
         with self._changed:
             self._registry.forget(ids)
         if self._acks.add(ids):
-            self._dispatcher.post_within(_ACKS_WAIT, self._acks.flush)
+            # At once, unless some were sent a moment ago: other clients of the run wait for a key that is taken.
+            if time.monotonic() - self._acks.sent >= _ACKS_WAIT:
+                self._dispatcher.post(self._acks.flush)
+            else:
+                self._dispatcher.post_within(_ACKS_WAIT, self._acks.flush)
 
     def cancel_jobs(self, jobs: Iterable[Job], note: str) -> None:
         with self._changed:

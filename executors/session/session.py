@@ -297,6 +297,7 @@ class Session:
                 if release:
                     self._lifecycle.release(self._client)
                 else:
+                    self._control.confirm_acknowledgements()
                     self._lifecycle.detach()
                 self._client.close()
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,38 @@ def test_a_file_that_a_daemon_may_write_into_is_removed(tmp_path: Path) -> None:
     files.give(str(tmp_path / "2.out"))
     daemon.communicate(b"\n")
     assert not (tmp_path / "2.out").exists()
+
+
+_OPENS = """
+import os, sys
+print(flush=True)
+while True:
+    for name in os.listdir(sys.argv[1]):
+        try:
+            os.close(os.open(os.path.join(sys.argv[1], name), os.O_RDONLY))
+        except FileNotFoundError:
+            pass
+"""
+
+
+def test_somebody_who_opens_files_at_any_moment_ends_nobody(tmp_path: Path) -> None:
+    """A virus scanner, say: the kernel tells who holds a lease by a signal."""
+    program = (
+        "from executors.agent.embedded.blank_files import BlankFiles\n"
+        "import sys\n"
+        "files = BlankFiles()\n"
+        "open(sys.argv[1] + '/0', 'w').close()\n"
+        "for index in range(4000):\n"
+        "    files.put(f'{sys.argv[1]}/{index}')\n"
+        "    files.give(f'{sys.argv[1]}/{index + 1}')\n"
+        "    open(f'{sys.argv[1]}/{index + 1}', 'a').close()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", _OPENS, str(tmp_path)], stdout=subprocess.PIPE) as opener:
+        assert opener.stdout is not None
+        opener.stdout.readline()
+        done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+        opener.kill()
+    assert done.returncode == 0
 
 
 def test_no_more_are_kept_than_are_of_use(tmp_path: Path) -> None:

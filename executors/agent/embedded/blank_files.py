@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import stat
 from typing import List
 
@@ -55,7 +56,9 @@ def _is_blank(path: str) -> bool:
         is_plain = stat.S_ISREG(about.st_mode) and about.st_mode & 0o600 == 0o600 and about.st_nlink == 1
         if about.st_size or not is_plain:
             return False
-        # The kernel grants it to the only one that has the file open to write.
+        # The kernel grants it to the only one that has the file open to write. Somebody who opens it in this moment (a
+        # backup, a virus scanner) breaks it, by a signal that ends a program unless it is one that is ignored.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         return True
     except OSError:  # somebody has, or this file system has no leases (NFS)

@@ -156,10 +156,8 @@ class EmbeddedEngine(Engine):
         if job is None or job.state != ENDED:
             return
         del self._jobs[job_id]
-        for stream in ("stdout", "stderr"):
-            path = job.output_path(stream)
-            if path.startswith(self._spool + os.sep):
-                self._blank_files.put(path)
+        for path in job.kept_here:
+            self._blank_files.put(path)
 
     def start_helper(self, name: str, command: List[str], env: Dict[str, str]) -> Awaitable[None]:
         try:
@@ -227,9 +225,8 @@ class EmbeddedEngine(Engine):
     def _start(self, job: LocalJob) -> None:
         job.state = RUNNING
         self._tell(job, "alloc", {"node": self._host})
-        for path in job.paths:
-            if path.startswith(self._spool + os.sep):
-                self._blank_files.give(path)
+        for path in job.kept_here:
+            self._blank_files.give(path)
         try:
             with processes.open_outputs(job) as outputs:
                 env = processes.environment(job, self._epoch, bool(self._gpu_ids), os.environ)

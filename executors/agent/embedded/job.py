@@ -21,6 +21,7 @@ class LocalJob:
         "gpus",
         "id",
         "is_ending",
+        "kept_here",
         "left",
         "max_rss",
         "paths",
@@ -58,6 +59,8 @@ class LocalJob:
         #: Of stdout and stderr.
         self.paths = (plan.stdout or base + ".out", plan.stderr or base + ".err")
 
+        #: Those of them that are ours: it names no file of its own for them.
+        self.kept_here = [path for path, own in zip(self.paths, (plan.stdout, plan.stderr)) if not own]
         #: See `wire.USAGE_VARIABLE`.
         self.usage_path = base + ".usage"
 
