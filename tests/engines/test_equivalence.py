@@ -6,11 +6,13 @@ import base64
 import json
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import Run, run_snakemake
+from tests.engines.conftest import LIMIT, Run, environment, run_snakemake
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 TOKEN = "equivalence-token-value"
@@ -122,28 +124,58 @@ def test_benchmark_files_have_the_same_form(local: Run, ours: Run) -> None:
 QUESTIONS = (("--summary",), ("--list-changes", "code"), ("--list-changes", "params"), ("-n",))
 
 
-def answer(run: Run, question: tuple[str, ...]) -> list[str]:
-    """What Snakemake says about a finished run, without what two runs may differ in."""
-    asked = run_snakemake(
-        run.directory, "", *question, "--cores", "2", "--quiet", "all", engine="embedded", executor="local",
-        EQUIVALENCE_TOKEN=TOKEN,
+#: Snakemake is imported once, which takes longer than any of the answers; each question has a process of its own.
+ASK = """
+import json, os, sys
+from snakemake.cli import main
+for number, words in enumerate(json.loads(sys.argv[1])):
+    if not os.fork():
+        out = os.open(os.path.join(sys.argv[2], str(number)), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.argv = ["snakemake", *words]  # which the last one says
+        main(words)
+    if os.wait()[1]:
+        sys.exit(f"{words} failed")
+"""
+
+Answers = dict[tuple[str, ...], list[str]]
+
+
+def ask(run: Run, said: Path) -> Answers:
+    """What Snakemake says about a finished run, by question, without what two runs may differ in."""
+    words = [["--executor", "local", *question, "--cores", "2", "--quiet", "all"] for question in QUESTIONS]
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(words), str(said)],
+        cwd=run.directory, env=environment("embedded", EQUIVALENCE_TOKEN=TOKEN), stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, timeout=LIMIT,
     )  # fmt: skip
-    assert asked.returncode == 0, asked.output
-    text = re.sub(r"\w{3} \w{3} +\d+ [\d:]+ \d{4}", "TIME", asked.output)
+    answers = [(said / str(number)).read_text() for number in range(len(QUESTIONS))]
+    assert done.returncode == 0, (done.stderr, answers)
+    return dict(zip(QUESTIONS, map(_without_differences, answers), strict=True))
+
+
+def _without_differences(text: str) -> list[str]:
+    text = re.sub(r"\w{3} \w{3} +\d+ [\d:]+ \d{4}", "TIME", text)
     differ = r"(?m)^(Assuming unrestricted shared filesystem|host:| +(Date|Workflow ID|Snakefile|.* directory):).*\n"
     return re.sub(differ, "", text).splitlines()
 
 
 @pytest.fixture(scope="module")
-def expected_answers(local: Run) -> dict[tuple[str, ...], list[str]]:
-    return {question: answer(local, question) for question in QUESTIONS}
+def expected_answers(local: Run, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    return ask(local, tmp_path_factory.mktemp("said"))
+
+
+@pytest.fixture(scope="module")
+def answers(ours: Run, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    return ask(ours, tmp_path_factory.mktemp("said"))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_snakemake_itself_answers_the_same(
-    expected_answers: dict[tuple[str, ...], list[str]], ours: Run, question: tuple[str, ...]
+    expected_answers: Answers, answers: Answers, question: tuple[str, ...]
 ) -> None:
-    assert answer(ours, question) == expected_answers[question]
+    assert answers[question] == expected_answers[question]
 
 
 def test_a_report_can_be_made(ours: Run) -> None:
