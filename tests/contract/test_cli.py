@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,11 @@ def runtime() -> Iterator[Path]:
     """
     path = Path(tempfile.mkdtemp(prefix="cli-", dir="/tmp"))
     yield path
-    try:
-        wait_for(lambda: not left_in(path), f"nothing is left in {path}")
-    finally:
-        shutil.rmtree(path)
+    with suppress(AssertionError):  # what is left is named below
+        wait_for(lambda: not left_in(path), "nothing is left")
+    left = left_in(path)
+    shutil.rmtree(path)
+    assert left == []
 
 
 def left_in(runtime: Path) -> list[str]:

@@ -12,8 +12,8 @@ import pytest
 from executors.agent.embedded.blank_files import BlankFiles
 
 
-def make(path: Path, text: str = "") -> str:
-    path.write_text(text)
+def make(path: Path) -> str:
+    path.touch()
     return str(path)
 
 

@@ -66,6 +66,8 @@ class EmbeddedEngine(Engine):
         self._spool = spool
         self._cores = cores or len(os.sched_getaffinity(0))
         self._gpu_ids = list(gpus)
+        #: A job without GPUs is to see none, since those of the machine are others'.
+        self._hides_gpus = bool(gpus)
         self._memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._host = os.uname().nodename
         #: What this engine's processes carry in their environment, see `process_tree`.
@@ -229,7 +231,7 @@ class EmbeddedEngine(Engine):
             self._blank_files.give(path)
         try:
             with processes.open_outputs(job) as outputs:
-                env = processes.environment(job, self._epoch, bool(self._gpu_ids), os.environ)
+                env = processes.environment(job, self._epoch, self._hides_gpus, os.environ)
                 job.secret_env = {}  # not kept longer than needed
                 cpus = self._prepare(job, env)
                 self._tell(job, "start", {})

@@ -27,7 +27,7 @@ def open_outputs(job: LocalJob) -> Iterator[Outputs]:
                 yield stdout, stderr
 
 
-def environment(job: LocalJob, epoch: str, has_gpus: bool, environ: Mapping[str, str]) -> Dict[str, str]:
+def environment(job: LocalJob, epoch: str, hides_gpus: bool, environ: Mapping[str, str]) -> Dict[str, str]:
     """What all tasks of a job have in their environment: its own, its secrets, and what Flux's shell sets.
 
     ``epoch`` marks the processes of this engine; ``environ`` is the engine's own environment.
@@ -37,7 +37,7 @@ def environment(job: LocalJob, epoch: str, has_gpus: bool, environ: Mapping[str,
     env.update(FLUX_JOB_ID=job.id, FLUX_JOB_SIZE=str(job.plan.tasks), FLUX_JOB_NNODES="1")
     env[EPOCH_VARIABLE] = epoch_chain(epoch, environ)
     env[USAGE_VARIABLE] = job.usage_path
-    if has_gpus and job.plan.gpu_affinity != "off":
+    if hides_gpus and job.plan.gpu_affinity != "off":
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.gpus)) or "-1"
     return env
 

@@ -26,6 +26,7 @@ class Worker(EmbeddedEngine):
         """``left`` is called with a core that was withdrawn, when no task has it any more."""
         super().__init__(spool=spool, cores=1)
         self._queue.withdraw_core(0)  # it has those only that holders bring
+        self._hides_gpus = True
         self._directory = directory
         self._uri = uri
         self._on_left = left
@@ -122,8 +123,6 @@ class Worker(EmbeddedEngine):
 def _add_what_a_shell_sets(env: Dict[str, str], directory: str) -> None:
     """What Flux's shell gives a task that has no GPU. (Its names of the job's own guest and KVS there are none.)"""
     env["FLUX_JOB_TMPDIR"] = env["OMPI_MCA_btl_vader_backing_directory"] = directory
-    # Those of this node may be others'.
-    env["CUDA_VISIBLE_DEVICES"] = "-1"
     env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     wanted = env.get("TMPDIR")
     if wanted:
