@@ -26,7 +26,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if words[:1] == ["hold"]:  # one for each core: it imports next to nothing
         from .pilot.holder import hold
 
-        return hold(words[1])
+        return hold(words[1], [int(word) for word in words[2:]])
     import argparse
 
     parser = argparse.ArgumentParser(

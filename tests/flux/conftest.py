@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from executors import RunId, Session, load_config, open_session
+from tests.conftest import missing
 from tests.contract.conftest import opener, out, session
+from tests.flux.pilots import Opener
 from tests.flux.pods import MakePods, Pods
+from tests.support.environment import engine_options, environment
 
 __all__ = ["engine", "opener", "out", "session"]
 
@@ -26,6 +30,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def engine(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
     need("flux")
     return str(request.param)
+
+
+@pytest.fixture
+def pilots(need: Callable[[str], None]) -> Iterator[Opener]:
+    """Opens sessions with pilots; what a test leaves open is closed. ``variables``: more of the environment."""
+    need("flux")
+    opened: list[Session] = []
+
+    def open_one(name: str, brokers: int = 1, pilot: str = "on", variables: Mapping[str, str] | None = None) -> Session:
+        environ = {**environment(), **(variables or {})}
+        options = {**engine_options("pilot"), "run.brokers": brokers, "run.pilot": pilot}
+        one = open_session(RunId("test", name), load_config(environ=environ, options=options), environ=environ)
+        opened.append(one)
+        return one
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def fluxion() -> dict[str, str]:
+    """Variables with which an instance begins with Fluxion, the scheduler that gives jobs GPUs."""
+    prefix = os.environ.get("FLUXOP_TEST_FLUXION", "")
+    if not prefix:
+        missing(
+            "fluxion", "FLUXOP_TEST_FLUXION names no directory that flux-sched was installed into (CONTRIBUTING.md)"
+        )
+    return {
+        "FLUX_MODULE_PATH_PREPEND": f"{prefix}/lib/flux/modules",
+        "FLUX_MODPROBE_PATH_APPEND": f"{prefix}/etc/flux/modprobe",
+        "LD_LIBRARY_PATH": f"{prefix}/lib",
+    }
 
 
 @pytest.fixture

@@ -5,82 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from executors import JobRequest, Outcome, RunId, Session, load_config, open_session
+from executors import JobRequest, Outcome, RunId
 from executors.agent.pilot.short_jobs import MANY
 from executors.names import run_name
+from tests.flux.pilots import Opener, cores, flux, free_cores, holders, pids, stays
 from tests.processes import alive, of_run
-from tests.support.environment import engine_options, environment
-from tests.support.jobs import counted, run, wait_running
+from tests.support.jobs import counted, run
 from tests.support.sessions import agent_pid, ask, directory_of
 from tests.support.waiting import LIMIT, wait_for
-
-Opener = Callable[..., Session]
-
-
-@pytest.fixture
-def pilots(need: Callable[[str], None]) -> Iterator[Opener]:
-    """Opens sessions with pilots; what a test leaves open is closed."""
-    need("flux")
-    opened: list[Session] = []
-
-    def open_one(name: str, brokers: int = 1, pilot: str = "on") -> Session:
-        environ = environment()
-        options = {**engine_options("pilot"), "run.brokers": brokers, "run.pilot": pilot}
-        session = open_session(RunId("test", name), load_config(environ=environ, options=options), environ=environ)
-        opened.append(session)
-        return session
-
-    yield open_one
-    for session in opened:
-        session.close()
-
-
-def flux(session: Session, *argv: str) -> str:
-    """What a command of Flux says in the session's instance."""
-    environ = {**os.environ, "FLUX_URI": str(ask(session, "info")["uri"])}
-    done = subprocess.run(["flux", *argv], env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def holders(session: Session) -> list[str]:
-    """Ids of the holders that have a core."""
-    lines = flux(session, "jobs", "-no", "{id.f58plain} {name} {state}").splitlines()
-    return [line.split()[0] for line in lines if line.split()[1:] == ["pilot-holder", "RUN"]]
-
-
-def pids(session: Session, word: str) -> list[int]:
-    """Processes of the run that have a word on their command line: "pilot", or "hold" for holders themselves."""
-    found = [(process, argv) for process, argv in of_run(session.run_name) if word in argv and "start" not in argv]
-    return [process.pid for process, argv in found if "python" in os.path.basename(argv[0])]
-
-
-def cores(session: Session) -> int:
-    return sum(node.cores for node in session.nodes())
-
-
-#: Notes its own process and one that it detaches, and stays.
-STAYS = (
-    "setsid sleep 600 & echo $! > {0}/detached; echo $$ > {0}/pid; trap '' TERM; touch {0}/up; "
-    "while :; do sleep 1; done"
-)
-
-
-def stays(session: Session, directory: Path) -> tuple[list[int], object]:
-    directory.mkdir(exist_ok=True)
-    handle = session.submit_one(JobRequest(argv=["sh", "-c", STAYS.format(directory)]))
-    wait_running(handle, directory / "up")
-    return [int((directory / name).read_text()) for name in ("pid", "detached")], handle
-
-
-def free_cores(session: Session) -> int:
-    return int(flux(session, "resource", "list", "-s", "free", "-no", "{ncores}").strip() or 0)
 
 
 def test_tasks_are_the_pilots_and_what_only_flux_gives_is_fluxes(pilots: Opener) -> None:
@@ -161,9 +97,9 @@ def test_a_holder_that_goes_takes_its_task_with_it_before_its_core_is_free(
         return free > 0
 
     wait_for(one_is_free, "the core is free")
-    results = [handle.result(0) for _, handle in started if handle.done()]  # type: ignore[attr-defined]
+    results = [handle.result(0) for _, handle in started if handle.done()]
     assert [result.outcome for result in results] == [Outcome.LOST]
-    assert "core was taken away" in results[0].exception.note
+    assert "core was taken away" in results[0].describe()
     assert run(session, "true").ok
 
 
@@ -172,9 +108,9 @@ def test_a_pilot_that_is_killed_loses_its_tasks_and_leaves_none_running(pilots: 
     started, handle = stays(session, tmp_path / "a")
     [pilot] = pids(session, "pilot")
     os.kill(pilot, signal.SIGKILL)
-    result = handle.result(LIMIT)  # type: ignore[attr-defined]
+    result = handle.result(LIMIT)
     assert result.outcome is Outcome.LOST
-    assert "pilot on rank 0" in result.exception.note
+    assert "pilot on rank 0" in result.describe()
     wait_for(lambda: not any(map(alive, started)), "what the task has left is ended")
     assert run(session, "true").ok
     assert pids(session, "pilot") != [pilot]
@@ -189,7 +125,7 @@ def test_a_pilot_that_is_terminated_gives_back_what_it_has_not_begun(pilots: Ope
     [pilot] = pids(session, "pilot")
     os.kill(pilot, signal.SIGTERM)
     later = [session.submit_one(JobRequest(argv=["true"])) for _ in range(20)]
-    assert [handle.result(LIMIT).outcome for _, handle in started] == [Outcome.LOST] * len(started)  # type: ignore[attr-defined]
+    assert [handle.result(LIMIT).outcome for _, handle in started] == [Outcome.LOST] * len(started)
     assert {handle.result(LIMIT).outcome for handle in (*waiting, *later)} == {Outcome.COMPLETED}
     assert not any(alive(pid) for pids, _ in started for pid in pids)
 
@@ -236,8 +172,8 @@ def test_a_pilot_that_vanished_with_the_agent_loses_its_tasks(pilots: Opener, tm
     started, handle = stays(session, tmp_path / "a")
     os.kill(pids(session, "pilot")[0], signal.SIGKILL)
     os.kill(agent_pid(session), signal.SIGKILL)
-    result = handle.result(LIMIT)  # type: ignore[attr-defined]
-    assert result.outcome is Outcome.LOST and "gone" in result.exception.note
+    result = handle.result(LIMIT)
+    assert result.outcome is Outcome.LOST and "gone" in result.describe()
     wait_for(lambda: not any(map(alive, started)), "what the task has left is ended")
 
 
@@ -347,7 +283,7 @@ def test_a_run_ends_though_its_pilot_is_stopped(pilots: Opener, tmp_path: Path) 
     os.kill(pilot, signal.SIGSTOP)
     try:
         session.close()
-        assert handle.result(LIMIT).outcome is Outcome.LOST  # type: ignore[attr-defined]
+        assert handle.result(LIMIT).outcome is Outcome.LOST
         assert not any(map(alive, [pilot, *started]))
         wait_for(lambda: not [*of_run(session.run_name)], "all processes are gone")
     finally:

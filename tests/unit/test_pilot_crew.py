@@ -15,11 +15,12 @@ from executors.agent.pilot.instance import Event, Instance
 from executors.agent.pilot.ledger import Ledger
 from executors.agent.pilot.messages import Answer, Told
 from executors.agent.pilot.reports import Reports
+from executors.agent.pilot.shape import CORE
 from executors.agent.pilot.task import Task
 from executors.agent.pilot.tasks import Tasks
 
 JOBSPEC = {"resources": [{"type": "slot", "count": 1, "with": [{"type": "core", "count": 1}]}]}
-COMPLETE: Told = {"complete": True, "mark": "m", "holders": [(1, "7")], "pid": 8, "to_leave": 0}
+COMPLETE: Told = {"complete": True, "mark": "m", "holders": [(1, "7", CORE)], "pid": 8, "to_leave": []}
 
 
 class Way:
@@ -61,7 +62,7 @@ class Agent:
         self.reports.begin(self.entries.extend, lambda _job: None)
         self.tasks = Tasks(Ledger(str(directory)), self.reports)
         self.instance = Instance("fxp")
-        self.instance.resource_event("restart", {"online": "0"}, [(0, 1)], lambda _: {0, 1, 2})
+        self.instance.resource_event("restart", {"online": "0"}, [(0, CORE)], lambda _: {0, 1, 2})
         self.way = Way()
         self.crew = Crew(self.way, self.instance, self.tasks, self)
         self.changes = 0
@@ -74,7 +75,7 @@ class Agent:
         self.off = reason
 
     def holder(self, rank: int, job: int = 7) -> None:
-        jobspec = {"attributes": {"user": {"fxh": {"suffix": "fxp", "named": -1}}}}
+        jobspec = {"attributes": {"user": {"fxh": {"suffix": "fxp", "named": -1, "shape": CORE}}}}
         self.instance.job_event(Event(job, "submit", 0.0, {}, jobspec, ()))
         self.instance.job_event(Event(job, "alloc", 0.0, {}, None, (rank,)))
 
@@ -310,7 +311,7 @@ def test_a_signal_is_answered_as_the_pilot_answers_it(agent: Run) -> None:
     async def body(one: Agent) -> None:
         one.open()
         task = one.sent()
-        one.crew.pilots[0].release(1)
+        one.crew.pilots[0].release(CORE, 1)
         first, second, third = (one.crew.kill(task, 15) for _ in range(3))
         calls = one.way.calls[-3:]
         assert [operations for _, operations, _, _ in calls] == [[["kill", task.id, 15]]] * 3

@@ -11,6 +11,7 @@ import pytest
 from executors.agent.engine import SharedEnvironment, Submission
 from executors.agent.pilot import ledger as ledger_module
 from executors.agent.pilot.ledger import Ledger
+from executors.agent.pilot.shape import Shape
 from executors.agent.pilot.task import Task
 
 
@@ -20,7 +21,7 @@ def task(name: str, secret: dict[str, str] | None = None) -> Task:
         {"tasks": [name]}, 7, one.key, one.digest, one.name, secret, environment=SharedEnvironment({"A": "\udce9"})
     )
     one.environment = "ref"
-    one.cores = 2
+    one.shape, one.holders = Shape(4, 2), 1
     return one
 
 
@@ -42,9 +43,14 @@ def test_a_task_is_read_as_it_was_written(tmp_path: Path) -> None:
     ledger.exception("cancel", "a note", "p1.5")
     ledger.flush()
     waits, sent, back, ended, cancelled = Ledger(str(tmp_path)).read()
-    assert (waits.id, waits.key, waits.digest, waits.name, waits.cores, waits.rank) == (
-        "p1.1", "key of p1.1", "digest", "a name", 2, -1,
-    )  # fmt: skip
+    assert (waits.id, waits.key, waits.digest, waits.name, waits.rank) == (
+        "p1.1",
+        "key of p1.1",
+        "digest",
+        "a name",
+        -1,
+    )
+    assert (waits.shape, waits.holders) == (Shape(4, 2), 1)
     assert waits.submission is not None and waits.submission.environment is not None
     assert (waits.submission.jobspec, waits.submission.urgency) == ({"tasks": ["p1.1"]}, 7)
     assert waits.submission.secret_env == {"TOKEN": "s3cret"}

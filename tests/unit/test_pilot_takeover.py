@@ -14,6 +14,7 @@ from executors.agent.pilot.instance import Event, Instance
 from executors.agent.pilot.ledger import Ledger
 from executors.agent.pilot.remote_pilot import RemotePilot
 from executors.agent.pilot.reports import Reports
+from executors.agent.pilot.shape import CORE
 from executors.agent.pilot.takeover import Found, found, take_over
 from executors.agent.pilot.task import Task
 from executors.agent.pilot.tasks import Tasks
@@ -26,7 +27,7 @@ RAN = [START, ["finish", 2.0, {"status": 0}], ["clean", 3.0, {}]]
 def pilot(mark: str, **events: Any) -> RemotePilot:
     one = RemotePilot(1)
     one.hear({"inventory": list(events.items())}, int)
-    one.hear({"complete": True, "mark": mark, "holders": [(1, "7")], "pid": 8, "to_leave": 0}, int)
+    one.hear({"complete": True, "mark": mark, "holders": [(1, "7", CORE)], "pid": 8, "to_leave": []}, int)
     return one
 
 
@@ -99,7 +100,7 @@ class Told:
 
 
 def holder(instance: Instance, rank: int, job: int = 7) -> None:
-    jobspec = {"attributes": {"user": {"fxh": {"suffix": "fxp", "named": -1}}}}
+    jobspec = {"attributes": {"user": {"fxh": {"suffix": "fxp", "named": -1, "shape": CORE}}}}
     instance.job_event(Event(job, "submit", 0.0, {}, jobspec, ()))
     instance.job_event(Event(job, "alloc", 0.0, {}, None, (rank,)))
 
@@ -119,7 +120,7 @@ def test_an_end_that_was_told_is_told_again_as_it_was(tmp_path: Path) -> None:
             assert [context for _, name, _, context in again.entries if name == "exception"] == [
                 {"type": "cancel", "severity": 0, "note": "not wanted"}
             ]
-            assert (again.tasks.line.cores, again.tasks.line.all()) == (0, [])
+            assert again.tasks.lines == {}
             assert again.tasks.write()
 
     asyncio.run(body())
@@ -131,8 +132,8 @@ def test_each_task_is_told_of_and_what_waits_is_in_the_line(tmp_path: Path) -> N
         taken = first.tasks.take(1, [Submission(JOBSPEC, 16, name=str(number)) for number in range(4)])
         assert taken == ["p1.1", "p1.2", "p1.3", "p1.4"]
         living, gone = pilot("m"), RemotePilot(2)
-        gone.hear({"complete": True, "mark": "n", "holders": [(1, "8")], "pid": 8, "to_leave": 0}, int)
-        living.hear({"held": [(2, "9")]}, int)
+        gone.hear({"complete": True, "mark": "n", "holders": [(1, "8", CORE)], "pid": 8, "to_leave": []}, int)
+        living.hear({"held": [(2, "9", CORE)]}, int)
         assert first.tasks.send([living, gone])
         assert {task_id: one.tasks for one in (living, gone) for task_id in one.tasks}.keys() == {*taken}
         there = {one for one in taken if one in living.tasks}
@@ -147,7 +148,7 @@ def test_each_task_is_told_of_and_what_waits_is_in_the_line(tmp_path: Path) -> N
         assert (left.asked, left.is_open, left.started) == ([1, 2], True, [2])
         assert again.jobs == taken
         assert again.events(runs) == ["start"]
-        assert [one.id for one in again.tasks.line.all()] == never_arrived
+        assert [one.id for one in again.tasks.lines[CORE].all()] == never_arrived
         for lost in set(taken) - there:
             assert again.events(lost) == ["exception", "clean"]
         assert left.pilots[1].tasks == {runs}

@@ -16,21 +16,28 @@ from executors.agent.pilot.ledger import Ledger
 from executors.agent.pilot.line import crowded
 from executors.agent.pilot.remote_pilot import RemotePilot
 from executors.agent.pilot.reports import Reports
+from executors.agent.pilot.shape import CORE, Shape
 from executors.agent.pilot.task import Task
 from executors.agent.pilot.tasks import Tasks
 from executors.agent.pilot.wakeup import Wakeup
 
-
-def submission(cores: int = 1, **fields: Any) -> Submission:
-    slot = {"type": "slot", "count": 1, "with": [{"type": "core", "count": cores}]}
-    return Submission({"resources": [slot]}, **fields)
+GPU = Shape(2, 1)
 
 
-def pilot(cores: int = 1, rank: int = 0) -> RemotePilot:
+def submission(slot: Shape = CORE, **fields: Any) -> Submission:
+    inside = [{"type": kind, "count": count} for kind, count in zip(("core", "gpu"), slot, strict=True) if count]
+    return Submission({"resources": [{"type": "slot", "count": 1, "with": inside}]}, **fields)
+
+
+def pilot(cores: int = 1, rank: int = 0, gpus: int = 0) -> RemotePilot:
     one = RemotePilot(rank)
-    held = [(core, str(100 * rank + core)) for core in range(cores)]
-    one.hear({"complete": True, "mark": f"mark-{rank}", "holders": held, "pid": 8, "to_leave": 0}, int)
+    held = [(number, str(100 * rank + number), CORE if number < cores else GPU) for number in range(cores + gpus)]
+    one.hear({"complete": True, "mark": f"mark-{rank}", "holders": held, "pid": 8, "to_leave": []}, int)
     return one
+
+
+def load(one: RemotePilot) -> int:
+    return one.pool(CORE).load
 
 
 def names(one: RemotePilot) -> list[str]:
@@ -76,13 +83,13 @@ def test_a_task_is_sent_once_and_its_end_frees_its_place(agent: Run) -> None:
         there = pilot()
         first, second, third = one.take(*[submission() for _ in range(3)])
         assert one.tasks.send([there])
-        assert (there.tasks, there.load, one.tasks.line.cores) == ({first.id, second.id}, 2, 1)
+        assert (there.tasks, load(there), one.tasks.lines[CORE].holders) == ({first.id, second.id}, 2, 1)
         assert names(there) == ["run", "run"]
         one.tasks.apply(there, [[first.id, "start", 1.0, {}], [first.id, "clean", 2.0, {}]])
         one.tasks.apply(there, [[first.id, "clean", 3.0, {}]])
         assert one.told(first) == [("start", None), ("clean", None)]
         assert one.tasks.send([there])
-        assert (there.tasks, one.tasks.line.cores) == ({second.id, third.id}, 0)
+        assert (there.tasks, one.tasks.lines[CORE].holders) == ({second.id, third.id}, 0)
 
     agent(body)
 
@@ -95,9 +102,9 @@ def test_what_a_pilot_gives_back_goes_first_and_what_was_cancelled_ends_then(age
         later = one.take(submission())[0]
         one.tasks.withdraw(second, there, "not wanted")
         one.tasks.given_back(there, [second.id, third.id])
-        assert [task.id for task in one.tasks.line.all()] == [third.id, later.id]
+        assert [task.id for task in one.tasks.lines[CORE].all()] == [third.id, later.id]
         assert one.told(second) == [("exception", "cancel"), ("clean", None)]
-        assert (there.tasks, there.load, one.tasks.line.cores) == ({first.id}, 1, 2)
+        assert (there.tasks, load(there), one.tasks.lines[CORE].holders) == ({first.id}, 1, 2)
 
     agent(body)
 
@@ -109,10 +116,10 @@ def test_what_was_on_a_pilot_that_is_gone_is_lost_and_what_waits_stays(agent: Ru
         one.tasks.send([there])
         one.tasks.lost_with(there, "it is gone")
         assert one.told(first) == one.told(second) == [("exception", "lost"), ("clean", None)]
-        assert one.tasks.line.all() == [third]
+        assert one.tasks.lines[CORE].all() == [third]
         one.tasks.end_waiting("alloc", "no pilots")
         assert one.told(third) == [("exception", "alloc"), ("clean", None)]
-        assert one.tasks.line.cores == 0
+        assert one.tasks.lines[CORE].holders == 0
 
     agent(body)
 
@@ -127,7 +134,7 @@ def test_nothing_is_sent_before_it_is_on_disk(agent: Run, monkeypatch: pytest.Mo
         with monkeypatch.context() as patched:
             patched.setattr(os, "write", full)
             assert not one.tasks.send([there])
-        assert (names(there), there.load, one.tasks.line.all()) == ([], 0, [task])
+        assert (names(there), load(there), one.tasks.lines[CORE].all()) == ([], 0, [task])
         assert one.tasks.send([there])
         assert names(there) == ["run"]
 
@@ -171,42 +178,68 @@ def test_tasks_that_wait_in_one_pilot_come_back_when_another_has_a_free_core(age
         one.tasks.send([full, pilot(1, rank=1)])
         assert names(full) == ["give_back"], "it is asked once"
         full.hear({"back": []}, int)
-        assert crowded([full, pilot(1, rank=1)]) == [full]
+        assert crowded([full.pool(CORE), pilot(1, rank=1).pool(CORE)]) == [full.pool(CORE)]
 
     agent(body)
 
 
 def test_cores_of_a_pilot_come_and_go() -> None:
     one = RemotePilot(3)
-    one.hear({"held": [(1, "11")]}, int)
-    assert one.cores == 0, "it has not told all that it has"
-    one.hear({"complete": True, "mark": "m", "holders": [(1, "11"), (2, "12")], "pid": 8, "to_leave": 1}, int)
-    assert (one.is_ready, one.mark, one.cores, one.holders) == (True, "m", 1, {11, 12})
-    one.hear({"held": [(3, "13")], "leaving": [1]}, int)
-    assert one.cores == 1
+    one.hear({"held": [(1, "11", CORE)]}, int)
+    assert not one.pools, "it has not told all that it has"
+    told: list[Any] = [(1, "11", CORE), (2, "12", CORE), (4, "14", GPU)]
+    one.hear({"complete": True, "mark": "m", "holders": told, "pid": 8, "to_leave": [(CORE, 1), (GPU, 0)]}, int)
+    assert (one.is_ready, one.mark, held(one), one.holders) == (True, "m", {CORE: 1, GPU: 1}, {11, 12, 14})
+    one.hear({"held": [(3, "13", CORE)], "leaving": [1]}, int)
+    assert held(one) == {CORE: 1, GPU: 1}
     one.hear({"left": [1, 2]}, int)
-    assert (one.cores, one.holders) == (1, {13})
-    one.release(2)
-    one.hear({"stay": [1]}, int)
-    assert (one.cores, names(one)) == (0, ["release"])
+    assert (held(one), one.holders) == ({CORE: 1, GPU: 1}, {13, 14})
+    one.release(CORE, 2)
+    one.hear({"stay": [(CORE, 1)]}, int)
+    assert (held(one), names(one)) == ({CORE: 0, GPU: 1}, ["release"])
+
+
+def held(one: RemotePilot) -> dict[Shape, int]:
+    return {shape: pool.held for shape, pool in one.pools.items()}
 
 
 def test_a_core_is_fresh_until_so_many_tasks_have_ended_since_it_came() -> None:
-    one = pilot(2)
-    assert one.fresh == 2
+    one = pilot(2, gpus=1)
+    pool = one.pool(CORE)
+    assert pool.fresh == 2
     task = Task("x", None, "", "")
     one.given(task)
     one.has_run(task)
     one.taken_from(task)
-    assert (one.fresh, one.load) == (0, 0)
-    one.hear({"held": [(7, "7")]}, int)
-    assert one.fresh == 1
+    assert (pool.fresh, pool.load) == (0, 0)
+    one.hear({"held": [(7, "7", CORE)]}, int)
+    assert (pool.fresh, one.pool(GPU).fresh) == (1, 1)
+
+
+def test_tasks_with_gpus_have_holders_and_a_line_of_their_own(agent: Run) -> None:
+    def body(one: Agent) -> None:
+        there = pilot(1, gpus=1)
+        plain = one.take(*[submission() for _ in range(3)])
+        wide, gpu, waits = one.take(submission(Shape(2, 0)), *[submission(GPU) for _ in range(2)])
+        last = one.take(submission(GPU))[0]
+        one.tasks.send([there])
+        assert there.tasks == {plain[0].id, plain[1].id, gpu.id, waits.id}, "one for each holder, and one that waits"
+        assert one.tasks.lines[CORE].all() == [plain[2], wide] and one.tasks.lines[GPU].all() == [last]
+        assert (one.tasks.lines[CORE].holders, one.tasks.lines[GPU].holders) == (3, 1)
+        one.tasks.apply(there, [[gpu.id, "start", 1.0, {}], [gpu.id, "clean", 2.0, {}]])
+        one.tasks.send([there])
+        assert last.id in there.tasks and plain[2].waits
+        names(there)
+        there.release(GPU, 1)
+        assert names(there) == ["release", "give_back"], "those that wait for a core are given back, too"
+
+    agent(body)
 
 
 def test_a_pilot_without_cores_gives_back_what_waits_there() -> None:
     one = pilot(1)
     one.given(Task("x", None, "", ""))
-    one.release(1)
+    one.release(CORE, 1)
     assert names(one) == ["release", "give_back"]
     another = pilot(1)
     another.given(Task("x", None, "", ""))

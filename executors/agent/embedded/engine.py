@@ -34,7 +34,7 @@ from .blank_files import BlankFiles
 from .helpers import Helpers
 from .job import ENDED, PENDING, RUNNING, LocalJob
 from .plan import Plan, idset, read_jobspec, unsatisfiable
-from .queue import Queue
+from .queue import Queue, WaitingJobs
 from .tree_killer import TreeKiller
 
 #: Seconds from TERM to KILL, as Flux's kill-timeout.
@@ -72,7 +72,7 @@ class EmbeddedEngine(Engine):
         self._host = os.uname().nodename
         #: What this engine's processes carry in their environment, see `process_tree`.
         self._epoch = os.urandom(6).hex()
-        self._queue = Queue(range(self._cores), self._gpu_ids)
+        self._queue: WaitingJobs = Queue(range(self._cores), self._gpu_ids)
         self._drained = False
         self._stopped = False
         self._count = 0

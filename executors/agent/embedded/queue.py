@@ -6,9 +6,19 @@ First in, first out among equal urgencies: the head of the line blocks the other
 from __future__ import annotations
 
 import heapq
-from typing import List, Optional, Sequence, Set, Tuple
+from typing import List, Optional, Protocol, Sequence, Set, Tuple
 
 from .job import PENDING, LocalJob
+
+
+class WaitingJobs(Protocol):
+    """What the engine needs of a queue."""
+
+    def add(self, job: LocalJob) -> None: ...
+
+    def take(self) -> Optional[LocalJob]: ...
+
+    def give_back(self, job: LocalJob) -> List[int]: ...
 
 
 class Queue:
@@ -35,15 +45,19 @@ class Queue:
         while self._line:
             job = self._line[0][2]
             if job.state == PENDING:
-                cores = len(self._cores) if job.plan.exclusive else job.plan.cores
-                if not 0 < cores <= len(self._free_cores) or job.plan.gpus > len(self._free_gpus):
+                cores, gpus = self._wants(job)
+                if not 0 < cores <= len(self._free_cores) or gpus > len(self._free_gpus):
                     return None
                 job.cores, self._free_cores = self._free_cores[:cores], self._free_cores[cores:]
-                job.gpus, self._free_gpus = self._free_gpus[: job.plan.gpus], self._free_gpus[job.plan.gpus :]
+                job.gpus, self._free_gpus = self._free_gpus[:gpus], self._free_gpus[gpus:]
             heapq.heappop(self._line)
             if job.state == PENDING:
                 return job
         return None
+
+    def _wants(self, job: LocalJob) -> Tuple[int, int]:
+        """Cores and GPUs."""
+        return len(self._cores) if job.plan.exclusive else job.plan.cores, job.plan.gpus
 
     def give_back(self, job: LocalJob) -> List[int]:
         """What a job had that `take` returned is free again. Returns those of its cores that have left instead."""

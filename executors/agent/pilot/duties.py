@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..engine import ACTIVE, FAILED_TO_RUN, MAY_WAIT, RAN, WAITED_FOR, EngineError, Entry, SharedEnvironment, Submission
 from .messages import TaskEvent
+from .shape import Shape
 from .telling import Telling
 from .worker import Worker
 
@@ -66,10 +67,10 @@ class Duties:
         if isinstance(error, EngineError):
             raise error
 
-    def _release(self, count: int) -> None:
-        more_than_are_here = count - self._worker.release(count)
+    def _release(self, shape: List[int], count: int) -> None:
+        more_than_are_here = count - self._worker.release(Shape(*shape), count)
         if more_than_are_here:
-            self._telling.tell("stay", [more_than_are_here])
+            self._telling.tell("stay", [(shape, more_than_are_here)])
 
     def _give_back(self) -> None:
         ids = self._worker.give_back()

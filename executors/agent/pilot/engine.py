@@ -40,6 +40,7 @@ from .journals import Journals
 from .ledger import Ledger
 from .output import RemoteFollower
 from .reports import Reports
+from .shape import Shape
 from .sharing import Sharing
 from .short_jobs import ShortJobs
 from .takeover import take_over
@@ -164,7 +165,8 @@ class PilotEngine(Engine):
             return "no pilot is there yet"
         if self._short_jobs is not None and not self._short_jobs.are_many:
             return "few of the last jobs were short"
-        return why_flux(submission.jobspec, submission.urgency, self._instance.largest)
+        instance = self._instance
+        return why_flux(submission.jobspec, submission.urgency, instance.nodes.values(), instance.gives_gpus)
 
     def _take(self, submissions: List[Submission]) -> List[Awaitable[str]]:
         answers: List[asyncio.Future[str]] = [self._loop.create_future() for _ in submissions]
@@ -191,7 +193,7 @@ class PilotEngine(Engine):
     def holder_changed(self, change: Change) -> None:
         """See `JournalReader`."""
         if change.stage is Stage.WAITS:
-            self._sharing.answered(change.holder.named)
+            self._sharing.answered(change.holder.shape, change.holder.named)
             if self._stopping:
                 self._holder_jobs.withdraw([change.job])
         if not self._journals.known.done():
@@ -208,23 +210,23 @@ class PilotEngine(Engine):
             return
         if not self._tasks.send(self._crew.usable()):
             self._wakeup.after(_DISK_AGAIN)
-        step = self._sharing.next_step(time.time(), self._tasks.line, self._crew.pilots)
+        step = self._sharing.next_step(time.time(), self._tasks.lines, self._crew.pilots)
         if step.withdraw:
             self._holder_jobs.withdraw(step.withdraw)
-        for named, count in step.ask.items():
-            self._ask(named, count)
-        for rank, count in step.release.items():
-            self._crew.pilots[rank].release(count)
+        for (shape, named), count in step.ask.items():
+            self._ask(shape, named, count)
+        for (rank, shape), count in step.release.items():
+            self._crew.pilots[rank].release(shape, count)
         if step.again is not None:
             self._wakeup.after(step.again)
         self._crew.flush()
 
-    def _ask(self, named: int, count: int) -> None:
+    def _ask(self, shape: Shape, named: int, count: int) -> None:
         def refused(reason: str) -> None:
-            self._sharing.answered(named)
+            self._sharing.answered(shape, named)
             self.turn_off("Flux does not take holders: %s" % reason)
 
-        self._holder_jobs.ask(named, count, refused)
+        self._holder_jobs.ask(shape, named, count, refused)
 
     # -- Engine
 

@@ -1,8 +1,8 @@
-"""A holder: the job in Flux that holds one core for the pilot of its node.
+"""A holder: the job in Flux that holds a core for the pilot of its node, or what a task with GPUs needs.
 
-It tells the pilot which CPUs Flux has bound it to, and hands over its own stdout: Flux does not take a job for ended
-before that is closed, so that even a holder that is killed keeps its core until the pilot has ended what runs there.
-If the pilot dies, its holders end the tasks that it leaves, by their mark, and then themselves.
+It tells the pilot which CPUs Flux has bound it to and which GPUs it sees, and hands over its own stdout: Flux does not
+take a job for ended before that is closed, so that even a holder that is killed keeps what it has until the pilot has
+ended what runs there. If the pilot dies, its holders end the tasks that it leaves, by their mark, and then themselves.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _PATIENCE = 60.0
 _SWEEP_LIMIT = 30.0
 
 
-def hold(suffix: str) -> int:
-    """Hold a core until the pilot lets it go; 0 then. ``suffix``: see `socket_path`."""
+def hold(suffix: str, shape: List[int]) -> int:
+    """Hold cores and GPUs (``shape``) until the pilot lets them go; 0 then. ``suffix``: see `socket_path`."""
     path = socket_path(os.environ["FLUX_URI"], suffix)
     streams: List[socket.socket] = []
 
@@ -42,7 +42,12 @@ def hold(suffix: str) -> int:
         print("no pilot answers at %s" % path, file=sys.stderr)
         return 1
     streams.append(stream)
-    about = {"job": os.environ.get("FLUX_JOB_ID", ""), "cpus": sorted(os.sched_getaffinity(0))}
+    about = {
+        "job": os.environ.get("FLUX_JOB_ID", ""),
+        "shape": shape,
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+    }
     try:
         stream.sendmsg(
             [json.dumps(about).encode("ascii") + b"\n"],

@@ -13,6 +13,7 @@ import flux.job
 
 from ..flux.reactor import Reactor, then
 from .instance import TAG
+from .shape import Shape
 
 
 class HolderJobs:
@@ -23,12 +24,13 @@ class HolderJobs:
         self._suffix = suffix
         self._in_pod = in_pod
 
-    def ask(self, named: int, count: int, failed: Callable[[str], None]) -> None:
+    def ask(self, shape: Shape, named: int, count: int, failed: Callable[[str], None]) -> None:
         """Submit holders. ``named``: the rank that they are wanted on, -1 for any. ``failed`` is called on the loop for
         each that is refused, with the reason.
         """
-        command = [sys.executable, "-IS", os.path.abspath(sys.argv[0]), "hold", self._suffix]
-        text = json.dumps(_jobspec(self._suffix, named, command, is_bound=not self._in_pod))
+        holder = [sys.executable, "-IS", os.path.abspath(sys.argv[0]), "hold"]
+        command = [*holder, self._suffix, *map(str, shape)]
+        text = json.dumps(_jobspec(self._suffix, shape, named, command, is_bound=not self._in_pod))
 
         def done(future: Any) -> None:
             try:
@@ -53,17 +55,20 @@ class HolderJobs:
         self._reactor.call(call)
 
 
-def _jobspec(suffix: str, named: int, command: List[str], is_bound: bool) -> Dict[str, Any]:
-    """The jobspec of a holder. ``named``: the rank that it is wanted on, -1 for any; ``is_bound``: to its core."""
+def _jobspec(suffix: str, shape: Shape, named: int, command: List[str], is_bound: bool) -> Dict[str, Any]:
+    """The jobspec of a holder. ``named``: the rank that it is wanted on, -1 for any; ``is_bound``: to its cores."""
     system: Dict[str, Any] = {"duration": 0, "cwd": "/", "environment": {}, "job": {"name": "pilot-holder"}}
     system["shell"] = {"options": {"pmi": "off", **({} if is_bound else {"cpu-affinity": "off"})}}
     if named >= 0:
         system["constraints"] = {"ranks": [str(named)]}
+    inside = [{"type": "core", "count": shape.cores}]
+    if shape.gpus:
+        inside.append({"type": "gpu", "count": shape.gpus})
     return {
         "version": 1,
-        "resources": [{"type": "slot", "count": 1, "label": "task", "with": [{"type": "core", "count": 1}]}],
+        "resources": [{"type": "slot", "count": 1, "label": "task", "with": inside}],
         "tasks": [{"command": command, "slot": "task", "count": {"per_slot": 1}}],
-        "attributes": {"system": system, "user": {TAG: {"suffix": suffix, "named": named}}},
+        "attributes": {"system": system, "user": {TAG: {"suffix": suffix, "named": named, "shape": shape}}},
     }
 
 

@@ -9,6 +9,8 @@ import os
 import socket
 from typing import Callable, Dict, List
 
+from .shape import CORE, Shape
+
 #: Bytes of what a holder says of itself.
 _LONGEST = 1 << 16
 
@@ -16,16 +18,19 @@ _LONGEST = 1 << 16
 class Held:
     """One holder that is here: its connection, its stdout, which keeps its job alive, and what it said of itself."""
 
-    __slots__ = ("buffer", "core", "cpus", "files", "is_there", "job", "stream")
+    __slots__ = ("buffer", "cpus", "files", "gpus", "is_there", "job", "number", "shape", "stream")
 
-    def __init__(self, core: int, stream: socket.socket) -> None:
-        self.core = core
+    def __init__(self, number: int, stream: socket.socket) -> None:
+        self.number = number
         self.stream = stream
         self.files: List[int] = []
         self.buffer = b""
         #: Its id in Flux, as its environment has it; "" before it has said so.
         self.job = ""
+        self.shape = CORE
         self.cpus: List[int] = []
+        #: Those that it sees, as CUDA names them.
+        self.gpus = ""
         #: Its process lives.
         self.is_there = True
 
@@ -48,8 +53,8 @@ class Holders:
         self._told_to_end = told_to_end
         self._died = died
         self._count = 0
-        #: By the number that their core has here.
-        self.by_core: Dict[int, Held] = {}
+        #: By the numbers that they have here.
+        self.by_number: Dict[int, Held] = {}
         self._listener = socket.socket(socket.AF_UNIX)
 
     def listen(self) -> None:
@@ -67,9 +72,9 @@ class Holders:
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def let_go(self, core: int) -> None:
-        """No task has this core any more: its holder may end."""
-        held = self.by_core.pop(core, None)
+    def let_go(self, number: int) -> None:
+        """No task runs on this holder any more: it may end."""
+        held = self.by_number.pop(number, None)
         if held is None:
             return
         if held.is_there:
@@ -82,12 +87,16 @@ class Holders:
         for fd in held.files:
             os.close(fd)
 
+    def all(self) -> List[Held]:
+        """Those that have said what they are."""
+        return [held for held in self.by_number.values() if held.job]
+
     def close(self) -> None:
         """Let all go, and listen no more."""
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
-        for core in list(self.by_core):
-            self.let_go(core)
+        for number in list(self.by_number):
+            self.let_go(number)
         try:
             os.unlink(self._path)
         except FileNotFoundError:
@@ -100,7 +109,7 @@ class Holders:
             return
         stream.setblocking(False)
         self._count += 1
-        held = self.by_core[self._count] = Held(self._count, stream)
+        held = self.by_number[self._count] = Held(self._count, stream)
         self._loop.add_reader(stream.fileno(), self._readable, held)
 
     def _readable(self, held: Held) -> None:
@@ -127,6 +136,7 @@ class Holders:
             else:
                 about = json.loads(line)
                 held.job, held.cpus = str(about["job"]) or "?", [int(cpu) for cpu in about["cpus"]]
+                held.shape, held.gpus = Shape(*about["shape"]), str(about["gpus"])
                 held.stream.send(self._mark.encode("ascii") + b"\n")
                 self._came(held)
 
@@ -136,4 +146,4 @@ class Holders:
         if held.job:
             self._died(held)
         else:
-            self.let_go(held.core)
+            self.let_go(held.number)

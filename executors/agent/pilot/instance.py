@@ -8,24 +8,34 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
+from .shape import Shape
 from .share import Need, need_of
 
 #: The user attribute by which a holder is known; its value names the run's pilots.
 TAG = "fxh"
-#: Seconds that a job has to wait before pilots make room for it: one that finds free cores waits for less.
-PATIENCE = 0.05
 
 
 class Holder:
-    """A job of this run that holds a core, or waits for one."""
+    """A job of this run that holds cores and GPUs of a node for its pilot, or waits for them."""
 
-    __slots__ = ("named", "rank")
+    __slots__ = ("named", "rank", "shape")
 
-    def __init__(self, named: int) -> None:
+    def __init__(self, shape: Shape, named: int) -> None:
+        self.shape = shape
         #: The rank that it was asked for on; -1 for any.
         self.named = named
-        #: Of the node that it has its core on; -1 while it waits.
+        #: Of its node; -1 while it waits.
         self.rank = -1
+
+
+class Waiting(NamedTuple):
+    """A job that waits in Flux for resources."""
+
+    need: Need
+    #: The moment of the event with which it began to wait.
+    since: float
+    #: Of a holder of this run; None: it is none.
+    holder: Optional[Shape]
 
 
 class Event(NamedTuple):
@@ -44,7 +54,7 @@ class Stage(Enum):
     """Of a holder."""
 
     WAITS = "waits"
-    #: It has its core.
+    #: It has its node.
     BEGAN = "began"
     ENDED = "ended"
 
@@ -66,44 +76,46 @@ class Instance:
 
     def __init__(self, suffix: str) -> None:
         self._suffix = suffix
-        #: Cores of each rank, up or not.
-        self.cores: Dict[int, int] = {}
+        #: What each rank has, up or not.
+        self.nodes: Dict[int, Shape] = {}
         self.online: Set[int] = set()
         self.drained: Set[int] = set()
         self.holders: Dict[int, Holder] = {}
         self._needs: Dict[int, Need] = {}
         #: Since when jobs wait for resources, in their order.
         self._waiting: Dict[int, float] = {}
+        #: The scheduler is one that gives jobs GPUs: it has done so.
+        self.gives_gpus = False
 
     def is_usable(self, rank: int) -> bool:
         return rank in self.online and rank not in self.drained
-
-    @property
-    def largest(self) -> int:
-        """Cores of the largest node."""
-        return max(self.cores.values(), default=0)
 
     def has_holder_on(self, rank: int) -> bool:
         """Whether a core there is held."""
         return any(holder.rank == rank for holder in self.holders.values())
 
-    def needs(self, now: float) -> List[Need]:
-        """Of the jobs that wait in Flux and are no holders."""
-        return [self._needs[job] for job, since in sorted(self._waiting.items()) if now - since >= PATIENCE]
+    def waiting(self) -> List[Waiting]:
+        """The jobs that wait in Flux, holders too, in its order."""
+        found = []
+        for job, since in sorted(self._waiting.items()):
+            holder = self.holders.get(job)
+            if holder is None:
+                found.append(Waiting(self._needs[job], since, None))
+            else:
+                need = Need(1, holder.shape.cores, False, holder.shape.gpus, holder.named)
+                found.append(Waiting(need, since, holder.shape))
+        return found
 
-    @property
-    def has_waiting(self) -> bool:
-        return bool(self._waiting)
+    def pending(self, shape: Shape) -> List[int]:
+        """Holders of a shape that wait, for no rank by name, the last one first."""
+        found = [job for job, one in self.holders.items() if one.rank < 0 and one.named < 0 and one.shape == shape]
+        return sorted(found, reverse=True)
 
-    def pending(self) -> List[int]:
-        """Holders that wait for any core, the last one first."""
-        return sorted((job for job, one in self.holders.items() if one.rank < 0 and one.named < 0), reverse=True)
-
-    def pending_on(self) -> Dict[int, int]:
-        """Holders that wait for a core of a named rank, by that."""
+    def pending_on(self, shape: Shape) -> Dict[int, int]:
+        """Holders of a shape that wait for a named rank, by that."""
         counts: Dict[int, int] = {}
         for holder in self.holders.values():
-            if holder.rank < 0 <= holder.named:
+            if holder.rank < 0 <= holder.named and holder.shape == shape:
                 counts[holder.named] = counts.get(holder.named, 0) + 1
         return counts
 
@@ -113,9 +125,8 @@ class Instance:
         if event.name == "submit":
             return self._submitted(job, event.jobspec)
         holder = self.holders.get(job)
-        if holder is not None:
-            return self._of_holder(job, holder, event)
-        if event.name == "priority" and job in self._needs:
+        need = self._needs.get(job)
+        if event.name == "priority" and (holder is not None or need is not None):
             if event.context.get("priority"):
                 self._waiting.setdefault(job, event.timestamp)
             else:
@@ -123,7 +134,9 @@ class Instance:
         elif event.name in ("alloc", "clean"):
             self._waiting.pop(job, None)
             self._needs.pop(job, None)
-        return None
+            if event.name == "alloc" and need is not None and need.gpus:
+                self.gives_gpus = True
+        return None if holder is None else self._of_holder(job, holder, event)
 
     def _of_holder(self, job: int, holder: Holder, event: Event) -> Optional[Change]:
         if event.name == "alloc" and event.ranks:
@@ -140,18 +153,19 @@ class Instance:
             if tag is None:
                 self._needs[job] = need_of(jobspec["resources"])
             elif tag["suffix"] == self._suffix and job not in self.holders:
-                self.holders[job] = Holder(int(tag["named"]))
+                cores, gpus = tag["shape"]
+                self.holders[job] = Holder(Shape(int(cores), int(gpus)), int(tag["named"]))
                 return Change(job, Stage.WAITS, self.holders[job])
         except (KeyError, TypeError, ValueError):
             pass  # resources of another form, for which no room can be made
         return None
 
     def resource_event(
-        self, name: str, context: Dict[str, Any], nodes: List[Tuple[int, int]], ranks: Callable[[str], Set[int]]
+        self, name: str, context: Dict[str, Any], nodes: List[Tuple[int, Shape]], ranks: Callable[[str], Set[int]]
     ) -> None:
-        """``nodes``: (rank, cores) where the event defines them; ``ranks`` reads an idset."""
+        """``nodes``: what each rank has, where the event defines that; ``ranks`` reads an idset."""
         if nodes:
-            self.cores = dict(nodes)
+            self.nodes = dict(nodes)
         if name == "restart":
             self.online = ranks(context.get("online", ""))
         elif name == "online":

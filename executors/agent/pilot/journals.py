@@ -13,13 +13,14 @@ from ..flux.batches import Batches
 from ..flux.reactor import Reactor
 from ..flux.resources import node_lines
 from .instance import JOB_EVENTS, Change, Event, Instance
+from .shape import Shape
 
 
 class _ResourceEvent(NamedTuple):
     name: str
     context: Any
-    #: (rank, cores) where it defines them.
-    nodes: List[Tuple[int, int]]
+    #: What each rank has, where it defines that.
+    nodes: List[Tuple[int, Shape]]
 
 
 class _EndOfHistory:
@@ -57,7 +58,7 @@ class Journals:
             if event.is_empty():
                 self._events.put(_EndOfHistory())
             else:
-                nodes = [(rank, cores) for rank, _, cores, _ in node_lines(event.R)] if event.R else []
+                nodes = [(rank, Shape(cores, gpus)) for rank, _, cores, gpus in node_lines(event.R)] if event.R else []
                 self._events.put(_ResourceEvent(event.name, event.context, nodes))
 
         def begin(handle: flux.Flux) -> None:

@@ -10,6 +10,7 @@ import os
 from typing import Any, Dict, List, Optional, Set
 
 from ..engine import SharedEnvironment, Submission
+from .shape import Shape
 from .task import Task
 
 #: Bytes after which the next segment is begun.
@@ -64,9 +65,10 @@ class Ledger:
         if kind == "environment":
             environments[record[1]] = SharedEnvironment(record[2])
         elif kind == "task":
-            _, task_id, key, digest, name, urgency, cores, reference, jobspec, has_secret = record
+            _, task_id, key, digest, name, urgency, shape, holders, reference, jobspec, has_secret = record
             task = tasks[task_id] = Task(task_id, key, digest, name)
-            task.cores, task.environment, task.segment = cores, reference, number
+            task.shape, task.holders = Shape(*shape), holders
+            task.environment, task.segment = reference, number
             secret = self._read_secret(task_id) if has_secret else None
             task.submission = Submission(
                 jobspec, urgency, key, digest, name, secret, environment=environments.get(reference)
@@ -115,7 +117,7 @@ class Ledger:
             self._write_secret(task.id, submission.secret_env)
         task.segment = self._segment
         self._counts[self._segment] += 1
-        self._put(["task", task.id, task.key, task.digest, task.name, submission.urgency, task.cores,
+        self._put(["task", task.id, task.key, task.digest, task.name, submission.urgency, task.shape, task.holders,
                    task.environment, submission.jobspec, bool(submission.secret_env)])  # fmt: skip
 
     def sent(self, rank: int, mark: str, ids: List[str]) -> None:

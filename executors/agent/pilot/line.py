@@ -1,7 +1,8 @@
 """The line of tasks that wait for a pilot, and which pilot takes the first one. Pure.
 
-First in, first out among equal urgencies: the head of the line blocks the others, as in the embedded engine. A pilot is
-sent what fits its free cores, and besides one task for each core, so that a core does not wait for the agent.
+There is one line for each shape of holders. First in, first out among equal urgencies: the head of a line blocks the
+others in it, as in the embedded engine. A pilot is sent what fits its free holders, and besides one task for each, so
+that a core does not wait for the agent.
 """
 
 from __future__ import annotations
@@ -13,48 +14,48 @@ from .task import Task
 
 
 class Place(Protocol):
-    """A pilot, as far as the line asks about it."""
+    """The holders of one shape that a pilot has."""
 
     @property
-    def cores(self) -> int:
-        """That it holds, and is not about to release."""
+    def held(self) -> int:
+        """Those that it is not about to release."""
 
     @property
     def load(self) -> int:
-        """Cores of the tasks that it has been sent."""
+        """Those that its tasks need."""
 
 
 AnyPlace = TypeVar("AnyPlace", bound=Place)
 
 
-def place_for(cores: int, pilots: Iterable[AnyPlace]) -> Optional[AnyPlace]:
-    """The pilot that a task of so many cores is sent to; None: none has room."""
+def place_for(holders: int, places: Iterable[AnyPlace]) -> Optional[AnyPlace]:
+    """Where a task that needs so many holders is sent to; None: none has room."""
     best: Optional[AnyPlace] = None
     best_room = 0
-    for pilot in pilots:
-        room = pilot.cores - pilot.load
-        # One task of one core may wait there for each core.
-        fits = room >= cores or (cores == 1 and room > -pilot.cores)
+    for place in places:
+        room = place.held - place.load
+        # One task of one holder may wait there for each of them.
+        fits = room >= holders or (holders == 1 and room > -place.held)
         if fits and (best is None or room > best_room):
-            best, best_room = pilot, room
+            best, best_room = place, room
     return best
 
 
-def crowded(pilots: Sequence[AnyPlace]) -> List[AnyPlace]:
-    """The pilots in which tasks wait for a core, if another one has a core that is free."""
-    if any(pilot.cores > pilot.load for pilot in pilots):
-        return [pilot for pilot in pilots if pilot.load > pilot.cores]
+def crowded(places: Sequence[AnyPlace]) -> List[AnyPlace]:
+    """Those in which tasks wait for a holder, if another one has a holder that is free."""
+    if any(place.held > place.load for place in places):
+        return [place for place in places if place.load > place.held]
     return []
 
 
 class Line:
-    """Tasks by urgency, and then as they came."""
+    """Tasks of one shape of holders by urgency, and then as they came."""
 
     def __init__(self) -> None:
         self._heap: List[Tuple[int, int, Task]] = []
         self._count = 0
-        #: Cores of all tasks that wait.
-        self.cores = 0
+        #: Holders that all tasks need which wait.
+        self.holders = 0
 
     def __bool__(self) -> bool:
         return self.first is not None
@@ -70,11 +71,11 @@ class Line:
         self._count += 1
         assert task.submission is not None
         heapq.heappush(self._heap, (-task.submission.urgency, -self._count if again else self._count, task))
-        self.cores += task.cores
+        self.holders += task.holders
 
     def left(self, task: Task) -> None:
         """A task was sent, or has ended while it waited: the caller has said so in it."""
-        self.cores -= task.cores
+        self.holders -= task.holders
 
     def all(self) -> List[Task]:
         return [task for _, _, task in sorted(self._heap) if task.waits]

@@ -14,8 +14,12 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple, TypedDict
 
+from .shape import Shape
+
 #: Of a task: (name, timestamp, context), as a list.
 TaskEvent = List[Any]
+#: A holder: its number in its pilot, its job's id in Flux, and its shape.
+ToldHolder = Tuple[int, str, Shape]
 
 
 class Told(TypedDict, total=False):
@@ -29,16 +33,16 @@ class Told(TypedDict, total=False):
     mark: str
     #: The number of its process on its node.
     pid: int
-    #: (number of the core, id of the holder), of all that are here; and so many of them are to go.
-    holders: List[Tuple[int, str]]
-    to_leave: int
-    #: Cores that have come, in the same form.
-    held: List[Tuple[int, str]]
-    #: Cores that are to go besides those that the agent has released.
+    #: All holders that are here; and so many of each shape are to go.
+    holders: List[ToldHolder]
+    to_leave: List[Tuple[Shape, int]]
+    #: Holders that have come.
+    held: List[ToldHolder]
+    #: Numbers of holders that are to go besides those that the agent has released.
     leaving: List[int]
-    #: So many of those that the agent has released were not here any more.
-    stay: List[int]
-    #: Cores that have gone.
+    #: So many of a shape that the agent has released were not here any more.
+    stay: List[Tuple[Shape, int]]
+    #: Numbers of holders that have gone.
     left: List[int]
     #: (task, name, timestamp, context)
     events: List[List[Any]]

@@ -18,11 +18,11 @@ from ..engine import EndReason, EngineError, OutputPosition
 from .duties import Duties
 from .holder import socket_path
 from .holders import Held, Holders
-from .messages import Told
+from .messages import Told, ToldHolder
 from .output import PieceSink
 from .service import Request, Service
 from .telling import Telling
-from .worker import CORE_GRACE, Worker
+from .worker import HOLDER_GRACE, Worker
 
 #: Seconds without an agent after which a pilot ends itself: a supervisor starts the next one at once.
 UNWATCHED = 120.0
@@ -46,7 +46,7 @@ class Node:
         self._done = asyncio.Event()
         self._ending = False
         self._epoch = 0
-        #: Cores whose holders are to end, though no agent has asked for that.
+        #: Holders that are to end, though no agent has asked for that.
         self._taken: Set[int] = set()
         self._unwatched: Optional[asyncio.TimerHandle] = None
         self._service = Service(suffix, self)
@@ -128,8 +128,8 @@ class Node:
     def _inventory(self) -> List[Told]:
         tasks = self._duties.inventory()
         parts: List[Told] = [{"inventory": tasks[start : start + _PART]} for start in range(0, len(tasks), _PART)]
-        held = [(one.core, one.job) for one in self._holders.by_core.values() if one.job]
-        leaving = self._worker.leaving
+        held: List[ToldHolder] = [(one.number, one.job, one.shape) for one in self._holders.all()]
+        leaving = self._worker.leaving()
         mark = self._worker.mark
         return [*parts, {"complete": True, "mark": mark, "pid": os.getpid(), "holders": held, "to_leave": leaving}]
 
@@ -159,30 +159,30 @@ class Node:
 
     def _came(self, held: Held) -> None:
         if self._ending:
-            self._holders.let_go(held.core)
+            self._holders.let_go(held.number)
             return
-        self._worker.add_core(held.core, held.cpus)
-        self._telling.tell("held", [[held.core, held.job]])
+        self._worker.add_holder(held.number, held.shape, held.cpus, held.gpus)
+        self._telling.tell("held", [(held.number, held.job, held.shape)])
 
     def _told_to_end(self, held: Held) -> None:
         """Somebody cancels it: what runs there has to go first."""
-        self._take_away(held, "was told to end", CORE_GRACE)
+        self._take_away(held, "was told to end", HOLDER_GRACE)
 
     def _died(self, held: Held) -> None:
         self._take_away(held, "has died", 0.0)
 
     def _take_away(self, held: Held, what: str, grace: float) -> None:
-        if held.core in self._taken:
+        if held.number in self._taken:
             return
-        self._taken.add(held.core)
+        self._taken.add(held.number)
         note = "its core was taken away: holder %s %s" % (held.job, what)
-        if self._worker.take_away(held.core, note, grace):
-            self._telling.tell("leaving", [held.core])
+        if self._worker.take_away(held.number, note, grace):
+            self._telling.tell("leaving", [held.number])
 
-    def _left(self, core: int) -> None:
-        self._taken.discard(core)
-        self._holders.let_go(core)
-        self._telling.tell("left", [core])
+    def _left(self, number: int) -> None:
+        self._taken.discard(number)
+        self._holders.let_go(number)
+        self._telling.tell("left", [number])
 
     # -- the end
 
@@ -198,8 +198,10 @@ class Node:
         """Not the agent ends it: what has not begun goes back to it, and it is to send no more."""
         if not self._ending:
             self._duties.do(["give_back"])
-            staying = len(self._holders.by_core) - self._worker.leaving
-            self._telling.tell("leaving", list(self._holders.by_core)[:staying])
+            leaving = dict(self._worker.leaving())
+            for shape in {one.shape for one in self._holders.all()}:
+                here = [one.number for one in self._holders.all() if one.shape == shape]
+                self._telling.tell("leaving", here[leaving.get(shape, 0) :])
             self._end_soon(EndReason.SIGNAL)
 
     def _end_soon(self, reason: EndReason) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set
 
 from .messages import TaskEvent, Told
+from .pool import Pool
+from .shape import Shape
 from .task import Task
 
 
@@ -20,34 +22,30 @@ class RemotePilot:
         self.pid = 0
         #: All events of each task that it had when this agent came, until the agent has taken that over.
         self.inventory: Dict[str, List[TaskEvent]] = {}
-        #: Ids of the tasks that it was sent and that have not ended; their cores.
+        #: Ids of the tasks that it was sent and that have not ended.
         self.tasks: Set[str] = set()
-        self.load = 0
-        #: The job in Flux that holds each of its cores, by their numbers there; None: it is not known.
-        self._held: Dict[int, Optional[int]] = {}
-        #: So many of its cores are to go.
-        self._leaving = 0
-        #: Tasks that have ended here, and how many had when a core came: with more, each core has had one.
-        self._ended = 0
-        self._ended_before: Dict[int, int] = {}
+        self._pools: Dict[Shape, Pool] = {}
+        #: Its holders by their numbers there: their jobs in Flux (None: that is not known), and their shapes.
+        self._jobs: Dict[int, Optional[int]] = {}
+        self._shapes: Dict[int, Shape] = {}
         self._environments: Set[str] = set()
         self._operations: List[Any] = []
         self._gives_back = False
 
     @property
-    def cores(self) -> int:
-        """That it has, and is not about to let go."""
-        return len(self._held) - self._leaving if self.is_ready else 0
+    def pools(self) -> Mapping[Shape, Pool]:
+        """Its holders, by shape, once its inventory is complete."""
+        return self._pools if self.is_ready else {}
 
-    @property
-    def fresh(self) -> int:
-        """Those of its cores that have run no task yet."""
-        return min(self.cores, sum(1 for before in self._ended_before.values() if before == self._ended))
+    def pool(self, shape: Shape) -> Pool:
+        if shape not in self._pools:
+            self._pools[shape] = Pool(self.rank)
+        return self._pools[shape]
 
     @property
     def holders(self) -> Set[int]:
-        """The jobs in Flux that hold its cores."""
-        return {job for job in self._held.values() if job is not None}
+        """Its holders' jobs in Flux."""
+        return {job for job in self._jobs.values() if job is not None}
 
     # -- what it says
 
@@ -59,22 +57,28 @@ class RemotePilot:
             self.pid = told["pid"]
             self.is_ready = True
             self._came(told["holders"], number_of)
-            self._leaving = told["to_leave"]
+            self._to_leave(told["to_leave"])
         self._came(told.get("held", ()), number_of)
-        self._leaving += len(told.get("leaving", ())) - sum(told.get("stay", ()))
-        for core in told.get("left", ()):
-            self._held.pop(core, None)
-            self._ended_before.pop(core, None)
-            self._leaving -= 1
+        for number in told.get("leaving", ()):
+            self.pool(self._shapes[number]).to_leave(1)
+        self._to_leave((shape, -count) for shape, count in told.get("stay", ()))
+        for number in told.get("left", ()):
+            self._jobs.pop(number, None)
+            self.pool(self._shapes.pop(number)).left(number)
         if told.get("leaving"):
-            self._give_back_without_cores()
+            self._give_back_without_holders()
         if "back" in told:
             self._gives_back = False
 
-    def _came(self, cores: Any, number_of: Callable[[str], Optional[int]]) -> None:
-        for core, job in cores:
-            self._held[core] = number_of(job)
-            self._ended_before[core] = self._ended
+    def _came(self, holders: Iterable[Any], number_of: Callable[[str], Optional[int]]) -> None:
+        for number, job, shape in holders:
+            self._jobs[number] = number_of(job)
+            self._shapes[number] = Shape(*shape)
+            self.pool(Shape(*shape)).came(number)
+
+    def _to_leave(self, counts: Iterable[Any]) -> None:
+        for shape, count in counts:
+            self.pool(Shape(*shape)).to_leave(count)
 
     def remember(self, events: List[List[Any]]) -> None:
         """Events that come before its inventory was taken over belong to that."""
@@ -85,18 +89,18 @@ class RemotePilot:
 
     def given(self, task: Task) -> None:
         self.tasks.add(task.id)
-        self.load += task.cores
+        self.pool(task.shape).load += task.holders
 
     def taken_from(self, task: Task) -> None:
         """A task that it has not got any more, if it had it."""
         if task.id in self.tasks:
             self.tasks.discard(task.id)
-            self.load -= task.cores
+            self.pool(task.shape).load -= task.holders
 
     def has_run(self, task: Task) -> None:
         """A task has ended here."""
         self.taken_from(task)
-        self._ended += 1
+        self.pool(task.shape).has_run_one()
 
     # -- what it is to be told: operations, see `messages`
 
@@ -118,21 +122,21 @@ class RemotePilot:
     def forget(self, task: Task) -> None:
         self._operations.append(["forget", task.id])
 
-    def release(self, count: int) -> None:
-        """Let cores go, those first whose task ends first."""
+    def release(self, shape: Shape, count: int) -> None:
+        """Let holders of a shape go, those first whose task ends first."""
         if count > 0:
-            self._leaving += count
-            self._operations.append(["release", count])
-            self._give_back_without_cores()
+            self.pool(shape).to_leave(count)
+            self._operations.append(["release", shape, count])
+            self._give_back_without_holders()
 
     def give_back(self) -> None:
-        """Give the tasks back that wait for a core; it is asked once, until it has answered."""
+        """Give the tasks back that wait for a holder; it is asked once, until it has answered."""
         if not self._gives_back:
             self._gives_back = True
             self._operations.append(["give_back"])
 
-    def _give_back_without_cores(self) -> None:
-        if not self.cores and self.tasks:
+    def _give_back_without_holders(self) -> None:
+        if any(pool.load and pool.held <= 0 for pool in self.pools.values()):
             self._operations.append(["give_back"])
 
     def end(self, reason: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterable, Optional, Tuple
+
+from .shape import CORE, Shape
 
 #: Attributes and shell options that a pilot does what Flux does with. Any other one is Flux's.
 _SYSTEM = frozenset(["cwd", "environment", "duration", "job", "shell"])
@@ -11,15 +13,18 @@ _OPTIONS = frozenset(["output", "input", "cpu-affinity"])
 _NO_INPUT = {"stdin": {"type": "file", "path": "/dev/null"}}
 
 
-def why_flux(jobspec: Dict[str, Any], urgency: int, cores: int) -> Optional[str]:
-    """Why Flux itself is to run this job, and not a pilot; None: a pilot can. ``cores``: of the largest node."""
+def why_flux(jobspec: Dict[str, Any], urgency: int, nodes: Iterable[Shape], gives_gpus: bool) -> Optional[str]:
+    """Why Flux itself is to run this job, and not a pilot; None: a pilot can.
+
+    ``nodes``: what each has; ``gives_gpus``: whether Flux's scheduler is one that does.
+    """
     try:
-        return _why(jobspec, urgency, cores)
+        return _why(jobspec, urgency, nodes, gives_gpus)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return "its jobspec is not of the usual form"  # what is wrong with it is Flux's to say
 
 
-def _why(jobspec: Dict[str, Any], urgency: int, cores: int) -> Optional[str]:
+def _why(jobspec: Dict[str, Any], urgency: int, nodes: Iterable[Shape], gives_gpus: bool) -> Optional[str]:
     attributes = jobspec["attributes"]
     system = attributes["system"]
     shell = system.get("shell", {})
@@ -35,11 +40,13 @@ def _why(jobspec: Dict[str, Any], urgency: int, cores: int) -> Optional[str]:
             return "attribute or shell option %s" % foreign[0]
     if task.get("count") != {"per_slot": 1}:
         return "its number of tasks"
-    wanted = cores_of(jobspec)
+    wanted = slot_of(jobspec)
     if wanted is None:
-        return "nodes, several tasks, or something else than cores"
-    if wanted > cores:
-        return "it needs more cores than a node has"
+        return "nodes, several tasks, or something else than cores and GPUs"
+    if wanted.gpus and not gives_gpus:
+        return "Flux has given no job here a GPU yet"
+    if not any(node.holds(wanted) for node in nodes):
+        return "it needs more cores or GPUs than a node has"
     if os.path.basename(str(task["command"][0])) == "flux":
         return "it may start an instance of Flux"
     return _why_of_streams(options)
@@ -61,14 +68,22 @@ def _why_of_streams(options: Dict[str, Any]) -> Optional[str]:
     return None
 
 
-def cores_of(jobspec: Dict[str, Any]) -> Optional[int]:
-    """The cores of a job that is one slot of cores; None for any other."""
+def slot_of(jobspec: Dict[str, Any]) -> Optional[Shape]:
+    """The cores and GPUs of a job that is one slot of these; None for any other."""
     [slot] = jobspec["resources"]
     if set(slot) - {"label"} != {"type", "count", "with"} or slot["type"] != "slot" or slot["count"] != 1:
         return None
-    if len(slot["with"]) != 1:
-        return None
-    [core] = slot["with"]
-    if set(core) != {"type", "count"} or core["type"] != "core" or type(core["count"]) is not int or core["count"] < 1:
-        return None
-    return int(core["count"])
+    counts: Dict[str, int] = {}
+    for vertex in slot["with"]:
+        kind = vertex.get("type")
+        if set(vertex) != {"type", "count"} or kind not in ("core", "gpu") or kind in counts:
+            return None
+        if type(vertex["count"]) is not int or vertex["count"] < 1:
+            return None
+        counts[kind] = vertex["count"]
+    return Shape(counts["core"], counts.get("gpu", 0)) if "core" in counts else None
+
+
+def holders_for(slot: Shape) -> Tuple[Shape, int]:
+    """The holders that a task needs: their shape, and how many."""
+    return (slot, 1) if slot.gpus else (CORE, slot.cores)

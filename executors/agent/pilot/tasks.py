@@ -12,20 +12,22 @@ from .line import Line, crowded, place_for
 from .messages import TaskEvent
 from .remote_pilot import RemotePilot
 from .reports import Reports
-from .takes import cores_of
+from .shape import Shape
+from .takes import holders_for, slot_of
 from .task import Task
 
 log = logging.getLogger("agent")
 
 
 class Tasks:
-    """All tasks, the line of those that wait, and which pilot has which of the others.
+    """All tasks, the lines of those that wait, and which pilot has which of the others.
 
     What is kept on disk is there after `write`, but for new tasks, which are there at once.
     """
 
     def __init__(self, ledger: Ledger, reports: Reports) -> None:
-        self.line = Line()
+        #: Of those that wait, by the shape of the holders that they need.
+        self.lines: Dict[Shape, Line] = {}
         self._ledger = ledger
         self._reports = reports
         self._tasks: Dict[str, Task] = {}
@@ -42,17 +44,23 @@ class Tasks:
         self._ledger.take(tasks)
         for task in tasks:
             self._know(task)
-            self.line.add(task)
+            self._wait(task)
         return [task.id for task in tasks]
 
     def _new(self, epoch: int, submission: Submission) -> Task:
         self._count += 1
         task = Task("p%d.%d" % (epoch, self._count), submission.key, submission.digest, submission.name)
-        task.cores = cores_of(submission.jobspec) or 1
+        slot = slot_of(submission.jobspec)
+        assert slot is not None  # see `takes.why_flux`
+        task.shape, task.holders = holders_for(slot)
         task.submission = submission
         if submission.environment is not None:
             task.environment = _reference(submission.environment)
         return task
+
+    def _wait(self, task: Task, again: bool = False) -> None:
+        """See `Line.add`."""
+        self.lines.setdefault(task.shape, Line()).add(task, again)
 
     def _know(self, task: Task) -> None:
         self._tasks[task.id] = task
@@ -75,7 +83,7 @@ class Tasks:
 
     def found_waiting(self, task: Task) -> None:
         task.came_back()
-        self.line.add(task)
+        self._wait(task)
 
     def found_lost(self, task: Task) -> None:
         self._except(task, "lost", "the pilot that had it, on rank %d, is gone" % task.rank)
@@ -90,17 +98,19 @@ class Tasks:
         """Give pilots, all of which can be used, what they have room for. Returns what `write` does."""
         sent: Dict[int, List[Task]] = {}
         by_rank = {pilot.rank: pilot for pilot in pilots}
-        while True:
-            task = self.line.first
-            pilot = None if task is None else place_for(task.cores, pilots)
-            if task is None or pilot is None:
-                break
-            self._given(task, pilot)
-            self.line.left(task)
-            sent.setdefault(pilot.rank, []).append(task)
-        if self.line.first is None:
-            for pilot in crowded(pilots):
-                pilot.give_back()
+        for shape, line in self.lines.items():
+            pools = [pilot.pool(shape) for pilot in pilots]
+            while line.first is not None:
+                task = line.first
+                pool = place_for(task.holders, pools)
+                if pool is None:
+                    break
+                self._given(task, by_rank[pool.rank])
+                line.left(task)
+                sent.setdefault(pool.rank, []).append(task)
+            else:
+                for pool in crowded(pools):
+                    by_rank[pool.rank].give_back()
         for rank, tasks in sent.items():
             self._ledger.sent(rank, by_rank[rank].mark, [task.id for task in tasks])
         is_written = self.write()
@@ -125,7 +135,7 @@ class Tasks:
         for task in reversed(tasks):
             pilot.taken_from(task)
             task.came_back()
-            self.line.add(task, again=True)
+            self._wait(task, again=True)
             if task.withdrawn:
                 self.end(task, "cancel", task.withdrawn)
 
@@ -161,8 +171,9 @@ class Tasks:
 
     def end_waiting(self, kind: str, note: str) -> None:
         """End all that wait; see `end`."""
-        for task in self.line.all():
-            self.end(task, kind, note)
+        for line in self.lines.values():
+            for task in line.all():
+                self.end(task, kind, note)
 
     def end(self, task: Task, kind: str, note: str) -> None:
         """End a task by an exception. No pilot has it, or its pilot cannot tell of it any more."""
@@ -171,7 +182,7 @@ class Tasks:
         waited = task.waits
         self._except(task, kind, note)
         if waited:
-            self.line.left(task)
+            self.lines[task.shape].left(task)
 
     def _except(self, task: Task, kind: str, note: str) -> None:
         self._drop_submission(task)

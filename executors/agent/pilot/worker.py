@@ -1,4 +1,4 @@
-"""The embedded engine as a pilot uses it: cores come and go, tasks are bound to theirs, and have a directory each."""
+"""The embedded engine as a pilot uses it: holders come and go, tasks are bound to theirs, and have a directory each."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import asyncio
 import logging
 import os
 import shutil
-from typing import Callable, Dict, List, Optional, Sequence, Set
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..embedded.engine import EmbeddedEngine
 from ..embedded.job import ENDED, PENDING, LocalJob
 from ..embedded.plan import Plan
 from ..engine import Submission
+from .queues import Queues
+from .shape import Shape
 
 log = logging.getLogger("agent")
 
-#: Seconds for tasks to end whose core is taken away, before they are killed: less than Flux gives the core's holder.
-CORE_GRACE = 1.0
+#: Seconds for tasks to end whose holder is taken away, before they are killed: less than Flux gives the holder.
+HOLDER_GRACE = 1.0
 
 
 class Worker(EmbeddedEngine):
     """``directory``: private, for the tasks' own; ``uri``: of the node's broker, for tasks that call Flux."""
 
     def __init__(self, *, spool: str, directory: str, uri: str, left: Callable[[int], None]) -> None:
-        """``left`` is called with a core that was withdrawn, when no task has it any more."""
+        """``left`` is called with a holder that was withdrawn, when no task has it any more."""
         super().__init__(spool=spool, cores=1)
-        self._queue.withdraw_core(0)  # it has those only that holders bring
+        self._queue = self._queues = Queues()
         self._hides_gpus = True
         self._directory = directory
         self._uri = uri
         self._on_left = left
+        #: By the numbers of holders: what Flux has given them.
         self._cpus: Dict[int, Set[int]] = {}
+        self._gpus: Dict[int, str] = {}
+        self._shapes: Dict[int, Shape] = {}
         self._unbound: Set[str] = set()
 
     @property
@@ -45,33 +50,36 @@ class Worker(EmbeddedEngine):
         if options.get("cpu-affinity") == "off":
             self._unbound.add(job_id)
 
-    def add_core(self, core: int, cpus: Sequence[int]) -> None:
-        """One core more; ``cpus``: the CPUs that Flux has bound it to."""
-        self._cpus[core] = set(cpus)
-        self._queue.add_core(core)
+    def add_holder(self, number: int, shape: Shape, cpus: Sequence[int], gpus: str) -> None:
+        """One holder more; ``cpus``: those that Flux has bound it to; ``gpus``: those that it sees there (RFC 22)."""
+        self._cpus[number] = set(cpus)
+        self._gpus[number] = gpus
+        self._shapes[number] = shape
+        self._queues.of(shape).add_core(number)
         self._admit_soon()
 
-    def release(self, count: int) -> int:
-        """Let so many cores go, those first that are free first; `left` is called with each. Returns how many go."""
-        before = self._queue.leaving
-        left = self._queue.withdraw_any(count)
+    def release(self, shape: Shape, count: int) -> int:
+        """Let so many holders go, those first that are free first; `left` is called with each. Returns how many go."""
+        queue = self._queues.of(shape)
+        before = queue.leaving
+        left = queue.withdraw_any(count)
         self._left(left)
-        return len(left) + self._queue.leaving - before
+        return len(left) + queue.leaving - before
 
-    @property
-    def leaving(self) -> int:
-        """Cores that are to go, and have not."""
-        return self._queue.leaving
+    def leaving(self) -> List[Tuple[Shape, int]]:
+        """How many holders of each shape are to go, and have not."""
+        return self._queues.leaving()
 
-    def take_away(self, core: int, note: str, grace: float) -> bool:
-        """Let this core go, and end what runs there: nobody has asked for that, so it is lost. ``grace`` in seconds.
+    def take_away(self, number: int, note: str, grace: float) -> bool:
+        """Let this holder go, and end what runs there: nobody has asked for that, so it is lost. ``grace`` in seconds.
 
-        Returns whether one core more is to go than before.
+        Returns whether one holder more is to go than before.
         """
-        more = not self._queue.excuse_one()
-        users = [job for job in self._jobs.values() if core in job.cores]
-        if self._queue.withdraw_core(core):
-            self._left([core])
+        queue = self._queues.of(self._shapes[number])
+        more = not queue.excuse_one()
+        users = [job for job in self._jobs.values() if number in job.cores]
+        if queue.withdraw_core(number):
+            self._left([number])
         for job in users:
             self._raise(job, "lost", note)
         self._loop.call_later(grace, self._killer.hurry, [job.id for job in users])
@@ -97,9 +105,11 @@ class Worker(EmbeddedEngine):
         os.mkdir(path, 0o700)
         env["FLUX_URI"] = self._uri
         _add_what_a_shell_sets(env, path)
+        if job.plan.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = self._gpus[job.cores[0]]
         if job.id in self._unbound:
             return None
-        return set().union(*(self._cpus[core] for core in job.cores))
+        return set().union(*(self._cpus[number] for number in job.cores))
 
     def _tidy(self, job: LocalJob) -> None:
         self._unbound.discard(job.id)
@@ -112,16 +122,16 @@ class Worker(EmbeddedEngine):
             asyncio.ensure_future(self._loop.run_in_executor(None, _remove_tree, path))
 
     def _left(self, cores: List[int]) -> None:
-        for core in cores:
-            del self._cpus[core]
-            self._on_left(core)
+        for number in cores:
+            del self._cpus[number], self._gpus[number], self._shapes[number]
+            self._on_left(number)
 
     def _own_directory(self, job_id: str) -> str:
         return os.path.join(self._directory, "task-" + job_id)
 
 
 def _add_what_a_shell_sets(env: Dict[str, str], directory: str) -> None:
-    """What Flux's shell gives a task that has no GPU. (Its names of the job's own guest and KVS there are none.)"""
+    """What Flux's shell gives a task. (Its names of the job's own guest and KVS there are none.)"""
     env["FLUX_JOB_TMPDIR"] = env["OMPI_MCA_btl_vader_backing_directory"] = directory
     env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     wanted = env.get("TMPDIR")
