@@ -45,6 +45,7 @@ from .journal import Journal, Report
 from .output import OutputFollower
 from .reactor import Reactor, reject, resolve, then
 from .resources import nodes
+from .sending import Sender
 from .submitting import Submitter, plain_id, remove
 
 #: Seconds in which a job that was sent shows up, where no sentinel can tell.
@@ -77,6 +78,7 @@ class FluxEngine(Engine):
         with each event of the job manager's journal, of all jobs.
         """
         self._directory = directory
+        self._attached = attached
         self._on_lost = on_lost
         self._files_are_local_to_lead = files_are_local_to_lead
         self._is_first_agent = is_first_agent
@@ -96,7 +98,8 @@ class FluxEngine(Engine):
         epoch = "" if attached else os.environ.get(EPOCH_VARIABLE, "")
         self._writer = JobspecWriter(run, directory, epoch, usage_path)
         self._helpers = Helpers()
-        self._submitter = Submitter(self._reactor, self._writer.write)
+        self.sender = Sender()
+        self._submitter = Submitter(self._reactor, self._writer.write, self.sender)
 
     # -- start: sentinel, history, then live
 
@@ -131,6 +134,7 @@ class FluxEngine(Engine):
             os.makedirs(spool, mode=0o700, exist_ok=True)
             self._node_files = NodeFiles(spool, shell.write(self._directory))
         self._writer.node_files = self._node_files
+        self.sender.begin(handle, is_our_own=not self._attached)
         (self._consume if self._is_first_agent else self._submit_sentinel)(handle, instance)
 
     def _submit_sentinel(self, handle: flux.Flux, instance: str) -> None:
@@ -148,7 +152,7 @@ class FluxEngine(Engine):
             then(flux.job.cancel_async(handle, number, "sentinel"), _ignore_result)
             consume()
 
-        then(flux.job.submit_async(handle, sentinel(), urgency=0), submitted)
+        then(self.sender.send(handle, sentinel(), urgency=0), submitted)
 
     def _consume(self, handle: flux.Flux, instance: str) -> None:
         consumer = JournalConsumer(handle, include_sentinel=True)

@@ -13,6 +13,7 @@ import flux.job
 from ..engine import EngineError, Submission
 from .batches import Batches
 from .reactor import Reactor, reject, resolve, then
+from .sending import Sender
 
 #: Submissions of one job, should Flux refuse it with EEXIST.
 _TRIES = 3
@@ -34,9 +35,10 @@ class _Attempt:
 class Submitter:
     """``write`` makes the text of a job, and adds the files that it makes for it to a list."""
 
-    def __init__(self, reactor: Reactor, write: Callable[[Submission, List[str]], str]) -> None:
+    def __init__(self, reactor: Reactor, write: Callable[[Submission, List[str]], str], sender: Sender) -> None:
         self._reactor = reactor
         self._write = write
+        self._sender = sender
         self._answers: Batches[Tuple[asyncio.Future[str], Union[str, EngineError]]] = Batches(reactor.to_loop, _settle)
         #: Jobs that were asked for (counted on the loop).
         self._asked = 0
@@ -59,6 +61,8 @@ class Submitter:
                 try:
                     attempt.text = self._write(submission, attempt.files)
                     self._send(handle, attempt)
+                except EngineError as err:
+                    self._refuse(attempt, str(err))
                 except Exception as err:  # this thread serves all clients: nothing in one item may end it
                     self._refuse(attempt, "the jobspec cannot be submitted: %s" % err)
 
@@ -67,7 +71,7 @@ class Submitter:
 
     def _send(self, handle: flux.Flux, attempt: _Attempt) -> None:
         attempt.tries += 1
-        future = flux.job.submit_async(handle, attempt.text, urgency=attempt.urgency)
+        future = self._sender.send(handle, attempt.text, attempt.urgency)
         then(future, self._answered, handle, attempt)
 
     def _answered(self, future: Any, handle: flux.Flux, attempt: _Attempt) -> None:

@@ -73,7 +73,7 @@ class PilotEngine(Engine):
         suffix = "fxp-" + hashlib.sha256(run.encode()).hexdigest()[:8]
         self._instance = Instance(suffix)
         self._journals = Journals(self._flux.reactor, self._instance, self)
-        self._holder_jobs = HolderJobs(self._flux.reactor, suffix, in_pod)
+        self._holder_jobs = HolderJobs(self._flux.reactor, self._flux.sender, suffix, in_pod)
         self._contact = Contact(self._flux.reactor, suffix, self._spool)
         self._reports = Reports()
         self._ledger = Ledger(directory)

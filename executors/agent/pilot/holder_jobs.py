@@ -12,6 +12,7 @@ import flux
 import flux.job
 
 from ..flux.reactor import Reactor, then
+from ..flux.sending import Sender
 from .instance import TAG
 from .shape import Shape
 
@@ -19,8 +20,9 @@ from .shape import Shape
 class HolderJobs:
     """``suffix`` names this run's pilots; ``in_pod``: holders are not bound to their cores there."""
 
-    def __init__(self, reactor: Reactor, suffix: str, in_pod: bool) -> None:
+    def __init__(self, reactor: Reactor, sender: Sender, suffix: str, in_pod: bool) -> None:
         self._reactor = reactor
+        self._sender = sender
         self._suffix = suffix
         self._in_pod = in_pod
 
@@ -41,7 +43,7 @@ class HolderJobs:
 
         def call(handle: flux.Flux) -> None:
             for _ in range(count):
-                then(flux.job.submit_async(handle, text), done)
+                then(self._sender.send(handle, text), done)
 
         self._reactor.call(call)
 
