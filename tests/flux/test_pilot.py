@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
-from executors import JobRequest, Outcome, RunId
+from executors import JobHandle, JobRequest, Outcome, RunId
 from executors.agent.pilot.short_jobs import MANY
 from executors.names import run_name
 from tests.flux.pilots import Opener, cores, flux, free_cores, holders, pids, stays
@@ -192,6 +193,38 @@ def test_large_jobs_of_flux_and_many_tasks_share_the_cores(pilots: Opener, tmp_p
     lines = log.read_text().splitlines()
     assert len(lines) == 600 + 3 * count
     assert max(at for at, line in enumerate(lines) if line == "wide") < len(lines) - 1, "large jobs came last"
+
+
+def test_a_job_of_flux_gets_a_core_of_the_tasks_though_another_one_runs_for_long(pilots: Opener) -> None:
+    session = pilots("beside")
+    if cores(session) < 2:
+        pytest.skip("needs two cores: a job of Flux has one for long")
+    long = session.submit_one(JobRequest(argv=["sleep", "600"], nodes=1, tasks=1))
+    wait_for(lambda: free_cores(session) == cores(session) - 1, "it runs")
+    tasks = session.submit([JobRequest(argv=["sleep", "0.05"]) for _ in range(200)])
+    assert tasks[0].result(LIMIT).ok
+    assert run(session, "true", nodes=1, tasks=1).ok
+    assert not tasks[-1].done() and not long.done()
+    long.cancel()
+
+
+def test_a_task_among_large_jobs_of_flux_runs_with_the_first_core_that_it_gets(pilots: Opener) -> None:
+    session = pilots("among")
+    count = cores(session)
+    large = JobRequest(argv=["sleep", "0.2"], nodes=1, tasks=1, cores_per_task=count)
+    is_over = threading.Event()
+
+    def next_one(_before: JobHandle | None = None) -> None:
+        if not is_over.is_set():
+            session.submit_one(large).add_done_callback(next_one)
+
+    for _ in range(3):
+        next_one()
+    wait_for(lambda: free_cores(session) == 0, "they take all cores")
+    task = session.submit_one(JobRequest(argv=["sleep", "0.1"]))
+    assert task.result(LIMIT).ok
+    is_over.set()
+    assert flux(session, "jobs", "-a", "-no", "{name}").count("pilot-holder") <= 2
 
 
 def test_flux_run_inside_a_task_gets_a_core(pilots: Opener, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pilots' tasks with GPUs, on real Flux with Fluxion and an instance that is told of two GPUs that nobody asks for."""
+"""Pilots' tasks with GPUs, on real Flux, with its own scheduler and Fluxion; the instance is told of two GPUs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ from tests.support.waiting import LIMIT, wait_for
 GPUS = 2
 
 
+@pytest.fixture(params=["sched-simple", "Fluxion"])
+def scheduler(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Variables with which an instance begins with it."""
+    if request.param == "sched-simple":
+        return {}
+    variables: dict[str, str] = request.getfixturevalue("fluxion")
+    return variables
+
+
 @pytest.fixture
-def session(pilots: Opener, fluxion: dict[str, str], tmp_path: Path) -> Session:
+def session(scheduler: dict[str, str], pilots: Opener, tmp_path: Path) -> Session:
     """One whose pilots take tasks with GPUs: Flux has given a job one."""
     count = len(os.sched_getaffinity(0))
     if count < 2:
@@ -30,7 +39,7 @@ def session(pilots: Opener, fluxion: dict[str, str], tmp_path: Path) -> Session:
         f'[resource]\nnoverify = true\n[[resource.config]]\nhosts = "{os.uname().nodename}"\n'
         f'cores = "0-{count - 1}"\ngpus = "0-{GPUS - 1}"\n'
     )
-    session = pilots("gpus", variables={**fluxion, "FLUX_CONF_DIR": str(conf)})
+    session = pilots("gpus", variables={**scheduler, "FLUX_CONF_DIR": str(conf)})
     first = session.submit_one(JobRequest(argv=["true"], gpus_per_task=1))
     assert first.result(LIMIT).ok and str(first.id).startswith("f")
     return session

@@ -15,11 +15,12 @@ from executors.agent.pilot.instance import Event, Instance
 from executors.agent.pilot.ledger import Ledger
 from executors.agent.pilot.messages import Answer, Told
 from executors.agent.pilot.reports import Reports
-from executors.agent.pilot.shape import CORE
+from executors.agent.pilot.shape import Shape
 from executors.agent.pilot.task import Task
 from executors.agent.pilot.tasks import Tasks
 
 JOBSPEC = {"resources": [{"type": "slot", "count": 1, "with": [{"type": "core", "count": 1}]}]}
+CORE = Shape(1, 0)
 COMPLETE: Told = {"complete": True, "mark": "m", "holders": [(1, "7", CORE)], "pid": 8, "to_leave": []}
 
 
@@ -77,7 +78,7 @@ class Agent:
     def holder(self, rank: int, job: int = 7) -> None:
         jobspec = {"attributes": {"user": {"fxh": {"suffix": "fxp", "named": -1, "shape": CORE}}}}
         self.instance.job_event(Event(job, "submit", 0.0, {}, jobspec, ()))
-        self.instance.job_event(Event(job, "alloc", 0.0, {}, None, (rank,)))
+        self.instance.job_event(Event(job, "alloc", 0.0, {}, None, ((rank, CORE),)))
 
     def open(self, rank: int = 0) -> None:
         """A pilot is there, and no former agent has left anything."""

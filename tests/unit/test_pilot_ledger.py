@@ -21,7 +21,7 @@ def task(name: str, secret: dict[str, str] | None = None) -> Task:
         {"tasks": [name]}, 7, one.key, one.digest, one.name, secret, environment=SharedEnvironment({"A": "\udce9"})
     )
     one.environment = "ref"
-    one.shape, one.holders = Shape(4, 2), 1
+    one.shape = Shape(4, 2)
     return one
 
 
@@ -50,7 +50,7 @@ def test_a_task_is_read_as_it_was_written(tmp_path: Path) -> None:
         "a name",
         -1,
     )
-    assert (waits.shape, waits.holders) == (Shape(4, 2), 1)
+    assert waits.shape == Shape(4, 2)
     assert waits.submission is not None and waits.submission.environment is not None
     assert (waits.submission.jobspec, waits.submission.urgency) == ({"tasks": ["p1.1"]}, 7)
     assert waits.submission.secret_env == {"TOKEN": "s3cret"}

@@ -14,7 +14,7 @@ from executors.agent.pilot.instance import Event, Instance
 from executors.agent.pilot.ledger import Ledger
 from executors.agent.pilot.remote_pilot import RemotePilot
 from executors.agent.pilot.reports import Reports
-from executors.agent.pilot.shape import CORE
+from executors.agent.pilot.shape import Shape
 from executors.agent.pilot.takeover import Found, found, take_over
 from executors.agent.pilot.task import Task
 from executors.agent.pilot.tasks import Tasks
@@ -22,6 +22,8 @@ from executors.agent.pilot.tasks import Tasks
 JOBSPEC = {"resources": [{"type": "slot", "count": 1, "with": [{"type": "core", "count": 1}]}]}
 START = ["start", 1.0, {}]
 RAN = [START, ["finish", 2.0, {"status": 0}], ["clean", 3.0, {}]]
+
+CORE = Shape(1, 0)
 
 
 def pilot(mark: str, **events: Any) -> RemotePilot:
@@ -102,7 +104,7 @@ class Told:
 def holder(instance: Instance, rank: int, job: int = 7) -> None:
     jobspec = {"attributes": {"user": {"fxh": {"suffix": "fxp", "named": -1, "shape": CORE}}}}
     instance.job_event(Event(job, "submit", 0.0, {}, jobspec, ()))
-    instance.job_event(Event(job, "alloc", 0.0, {}, None, (rank,)))
+    instance.job_event(Event(job, "alloc", 0.0, {}, None, ((rank, CORE),)))
 
 
 def test_an_end_that_was_told_is_told_again_as_it_was(tmp_path: Path) -> None:

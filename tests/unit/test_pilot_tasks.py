@@ -16,12 +16,12 @@ from executors.agent.pilot.ledger import Ledger
 from executors.agent.pilot.line import crowded
 from executors.agent.pilot.remote_pilot import RemotePilot
 from executors.agent.pilot.reports import Reports
-from executors.agent.pilot.shape import CORE, Shape
+from executors.agent.pilot.shape import Shape
 from executors.agent.pilot.task import Task
 from executors.agent.pilot.tasks import Tasks
 from executors.agent.pilot.wakeup import Wakeup
 
-GPU = Shape(2, 1)
+CORE, GPU = Shape(1, 0), Shape(2, 1)
 
 
 def submission(slot: Shape = CORE, **fields: Any) -> Submission:
@@ -83,13 +83,13 @@ def test_a_task_is_sent_once_and_its_end_frees_its_place(agent: Run) -> None:
         there = pilot()
         first, second, third = one.take(*[submission() for _ in range(3)])
         assert one.tasks.send([there])
-        assert (there.tasks, load(there), one.tasks.lines[CORE].holders) == ({first.id, second.id}, 2, 1)
+        assert (there.tasks, load(there), one.tasks.lines[CORE].count) == ({first.id, second.id}, 2, 1)
         assert names(there) == ["run", "run"]
         one.tasks.apply(there, [[first.id, "start", 1.0, {}], [first.id, "clean", 2.0, {}]])
         one.tasks.apply(there, [[first.id, "clean", 3.0, {}]])
         assert one.told(first) == [("start", None), ("clean", None)]
         assert one.tasks.send([there])
-        assert (there.tasks, one.tasks.lines[CORE].holders) == ({second.id, third.id}, 0)
+        assert (there.tasks, one.tasks.lines[CORE].count) == ({second.id, third.id}, 0)
 
     agent(body)
 
@@ -104,7 +104,7 @@ def test_what_a_pilot_gives_back_goes_first_and_what_was_cancelled_ends_then(age
         one.tasks.given_back(there, [second.id, third.id])
         assert [task.id for task in one.tasks.lines[CORE].all()] == [third.id, later.id]
         assert one.told(second) == [("exception", "cancel"), ("clean", None)]
-        assert (there.tasks, load(there), one.tasks.lines[CORE].holders) == ({first.id}, 1, 2)
+        assert (there.tasks, load(there), one.tasks.lines[CORE].count) == ({first.id}, 1, 2)
 
     agent(body)
 
@@ -119,7 +119,7 @@ def test_what_was_on_a_pilot_that_is_gone_is_lost_and_what_waits_stays(agent: Ru
         assert one.tasks.lines[CORE].all() == [third]
         one.tasks.end_waiting("alloc", "no pilots")
         assert one.told(third) == [("exception", "alloc"), ("clean", None)]
-        assert one.tasks.lines[CORE].holders == 0
+        assert one.tasks.lines[CORE].count == 0
 
     agent(body)
 
@@ -203,17 +203,18 @@ def held(one: RemotePilot) -> dict[Shape, int]:
     return {shape: pool.held for shape, pool in one.pools.items()}
 
 
-def test_a_core_is_fresh_until_so_many_tasks_have_ended_since_it_came() -> None:
-    one = pilot(2, gpus=1)
+def test_holders_without_a_task_are_idle_and_those_that_leave_keep_theirs() -> None:
+    one = pilot(3)
     pool = one.pool(CORE)
-    assert pool.fresh == 2
-    task = Task("x", None, "", "")
-    one.given(task)
-    one.has_run(task)
-    one.taken_from(task)
-    assert (pool.fresh, pool.load) == (0, 0)
-    one.hear({"held": [(7, "7", CORE)]}, int)
-    assert (pool.fresh, one.pool(GPU).fresh) == (1, 1)
+    assert (pool.held, pool.idle, pool.staying) == (3, 3, 0)
+    for number in range(2):
+        task = Task(str(number), None, "", "")
+        task.shape = CORE
+        one.given(task)
+    assert (pool.held, pool.idle, pool.staying) == (3, 1, 2)
+    one.release(CORE, 2)
+    one.hear({"left": [2]}, int)
+    assert (pool.held, pool.leaving, pool.idle, pool.staying) == (1, 1, 0, 1)
 
 
 def test_tasks_with_gpus_have_holders_and_a_line_of_their_own(agent: Run) -> None:
@@ -224,8 +225,9 @@ def test_tasks_with_gpus_have_holders_and_a_line_of_their_own(agent: Run) -> Non
         last = one.take(submission(GPU))[0]
         one.tasks.send([there])
         assert there.tasks == {plain[0].id, plain[1].id, gpu.id, waits.id}, "one for each holder, and one that waits"
-        assert one.tasks.lines[CORE].all() == [plain[2], wide] and one.tasks.lines[GPU].all() == [last]
-        assert (one.tasks.lines[CORE].holders, one.tasks.lines[GPU].holders) == (3, 1)
+        assert one.tasks.lines[CORE].all() == [plain[2]] and one.tasks.lines[GPU].all() == [last]
+        assert one.tasks.lines[Shape(2, 0)].all() == [wide]
+        assert (one.tasks.lines[CORE].count, one.tasks.lines[GPU].count) == (1, 1)
         one.tasks.apply(there, [[gpu.id, "start", 1.0, {}], [gpu.id, "clean", 2.0, {}]])
         one.tasks.send([there])
         assert last.id in there.tasks and plain[2].waits
@@ -236,13 +238,19 @@ def test_tasks_with_gpus_have_holders_and_a_line_of_their_own(agent: Run) -> Non
     agent(body)
 
 
+def task_of_a_core() -> Task:
+    task = Task("x", None, "", "")
+    task.shape = CORE
+    return task
+
+
 def test_a_pilot_without_cores_gives_back_what_waits_there() -> None:
     one = pilot(1)
-    one.given(Task("x", None, "", ""))
+    one.given(task_of_a_core())
     one.release(CORE, 1)
     assert names(one) == ["release", "give_back"]
     another = pilot(1)
-    another.given(Task("x", None, "", ""))
+    another.given(task_of_a_core())
     another.hear({"leaving": [0]}, int)
     assert names(another) == ["give_back"]
 

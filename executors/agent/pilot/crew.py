@@ -142,6 +142,9 @@ class Crew:
 
     def _hear(self, pilot: RemotePilot, told: Told) -> None:
         pilot.hear(told, self._way.number_of)
+        if "held" in told or "complete" in told:
+            for job in pilot.holders:
+                self._instance.told_of(job)
         if "complete" in told:
             self._failures = 0
         events = told.get("events", [])

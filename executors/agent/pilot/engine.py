@@ -166,7 +166,7 @@ class PilotEngine(Engine):
         if self._short_jobs is not None and not self._short_jobs.are_many:
             return "few of the last jobs were short"
         instance = self._instance
-        return why_flux(submission.jobspec, submission.urgency, instance.nodes.values(), instance.gives_gpus)
+        return why_flux(submission.jobspec, submission.urgency, instance.kinds, instance.gives_gpus)
 
     def _take(self, submissions: List[Submission]) -> List[Awaitable[str]]:
         answers: List[asyncio.Future[str]] = [self._loop.create_future() for _ in submissions]
@@ -193,7 +193,7 @@ class PilotEngine(Engine):
     def holder_changed(self, change: Change) -> None:
         """See `JournalReader`."""
         if change.stage is Stage.WAITS:
-            self._sharing.answered(change.holder.shape, change.holder.named)
+            self._sharing.answered(change.holder.shape)
             if self._stopping:
                 self._holder_jobs.withdraw([change.job])
         if not self._journals.known.done():
@@ -213,20 +213,20 @@ class PilotEngine(Engine):
         step = self._sharing.next_step(time.time(), self._tasks.lines, self._crew.pilots)
         if step.withdraw:
             self._holder_jobs.withdraw(step.withdraw)
-        for (shape, named), count in step.ask.items():
-            self._ask(shape, named, count)
+        for shape, count in step.ask.items():
+            self._ask(shape, count)
         for (rank, shape), count in step.release.items():
             self._crew.pilots[rank].release(shape, count)
         if step.again is not None:
             self._wakeup.after(step.again)
         self._crew.flush()
 
-    def _ask(self, shape: Shape, named: int, count: int) -> None:
+    def _ask(self, shape: Shape, count: int) -> None:
         def refused(reason: str) -> None:
-            self._sharing.answered(shape, named)
+            self._sharing.answered(shape)
             self.turn_off("Flux does not take holders: %s" % reason)
 
-        self._holder_jobs.ask(shape, named, count, refused)
+        self._holder_jobs.ask(shape, count, refused)
 
     # -- Engine
 

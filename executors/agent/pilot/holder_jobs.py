@@ -26,13 +26,11 @@ class HolderJobs:
         self._suffix = suffix
         self._in_pod = in_pod
 
-    def ask(self, shape: Shape, named: int, count: int, failed: Callable[[str], None]) -> None:
-        """Submit holders. ``named``: the rank that they are wanted on, -1 for any. ``failed`` is called on the loop for
-        each that is refused, with the reason.
-        """
+    def ask(self, shape: Shape, count: int, failed: Callable[[str], None]) -> None:
+        """Submit holders. ``failed`` is called on the loop for each that is refused, with the reason."""
         holder = [sys.executable, "-IS", os.path.abspath(sys.argv[0]), "hold"]
         command = [*holder, self._suffix, *map(str, shape)]
-        text = json.dumps(_jobspec(self._suffix, shape, named, command, is_bound=not self._in_pod))
+        text = json.dumps(_jobspec(self._suffix, shape, command, is_bound=not self._in_pod))
 
         def done(future: Any) -> None:
             try:
@@ -57,12 +55,10 @@ class HolderJobs:
         self._reactor.call(call)
 
 
-def _jobspec(suffix: str, shape: Shape, named: int, command: List[str], is_bound: bool) -> Dict[str, Any]:
-    """The jobspec of a holder. ``named``: the rank that it is wanted on, -1 for any; ``is_bound``: to its cores."""
+def _jobspec(suffix: str, shape: Shape, command: List[str], is_bound: bool) -> Dict[str, Any]:
+    """The jobspec of a holder. ``is_bound``: to its cores."""
     system: Dict[str, Any] = {"duration": 0, "cwd": "/", "environment": {}, "job": {"name": "pilot-holder"}}
     system["shell"] = {"options": {"pmi": "off", **({} if is_bound else {"cpu-affinity": "off"})}}
-    if named >= 0:
-        system["constraints"] = {"ranks": [str(named)]}
     inside = [{"type": "core", "count": shape.cores}]
     if shape.gpus:
         inside.append({"type": "gpu", "count": shape.gpus})
@@ -70,7 +66,7 @@ def _jobspec(suffix: str, shape: Shape, named: int, command: List[str], is_bound
         "version": 1,
         "resources": [{"type": "slot", "count": 1, "label": "task", "with": inside}],
         "tasks": [{"command": command, "slot": "task", "count": {"per_slot": 1}}],
-        "attributes": {"system": system, "user": {TAG: {"suffix": suffix, "named": named, "shape": shape}}},
+        "attributes": {"system": system, "user": {TAG: {"suffix": suffix, "shape": shape}}},
     }
 
 

@@ -9,7 +9,7 @@ import os
 import socket
 from typing import Callable, Dict, List
 
-from .shape import CORE, Shape
+from .shape import NOTHING, Shape
 
 #: Bytes of what a holder says of itself.
 _LONGEST = 1 << 16
@@ -27,7 +27,7 @@ class Held:
         self.buffer = b""
         #: Its id in Flux, as its environment has it; "" before it has said so.
         self.job = ""
-        self.shape = CORE
+        self.shape = NOTHING
         self.cpus: List[int] = []
         #: Those that it sees, as CUDA names them.
         self.gpus = ""
@@ -129,7 +129,7 @@ class Holders:
             self._gone(held)
             return
         held.buffer += data
-        while b"\n" in held.buffer:
+        while b"\n" in held.buffer and held.number in self.by_number:
             line, _, held.buffer = held.buffer.partition(b"\n")
             if held.job:
                 self._told_to_end(held)
@@ -137,7 +137,10 @@ class Holders:
                 about = json.loads(line)
                 held.job, held.cpus = str(about["job"]) or "?", [int(cpu) for cpu in about["cpus"]]
                 held.shape, held.gpus = Shape(*about["shape"]), str(about["gpus"])
-                held.stream.send(self._mark.encode("ascii") + b"\n")
+                try:
+                    held.stream.send(self._mark.encode("ascii") + b"\n")
+                except OSError:
+                    pass  # it has just died, which is read next
                 self._came(held)
 
     def _gone(self, held: Held) -> None:

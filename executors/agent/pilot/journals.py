@@ -58,8 +58,7 @@ class Journals:
             if event.is_empty():
                 self._events.put(_EndOfHistory())
             else:
-                nodes = [(rank, Shape(cores, gpus)) for rank, _, cores, gpus in node_lines(event.R)] if event.R else []
-                self._events.put(_ResourceEvent(event.name, event.context, nodes))
+                self._events.put(_ResourceEvent(event.name, event.context, _shapes(event.R)))
 
         def begin(handle: flux.Flux) -> None:
             self._consumer = ResourceJournalConsumer(handle, include_sentinel=True)
@@ -75,9 +74,9 @@ class Journals:
         if event.is_empty():
             self._events.put(_EndOfHistory())
         elif event.name in JOB_EVENTS:
-            ranks = tuple(line[0] for line in node_lines(event.R)) if event.name == "alloc" else ()
             jobspec = event.jobspec if event.name == "submit" else None
-            self._events.put(Event(int(event.jobid), event.name, event.timestamp, event.context, jobspec, ranks))
+            nodes = tuple(_shapes(event.R)) if event.name == "alloc" else ()
+            self._events.put(Event(int(event.jobid), event.name, event.timestamp, event.context, jobspec, nodes))
 
     def _deliver(self, events: List[Union[Event, _ResourceEvent, _EndOfHistory]]) -> None:
         for event in events:
@@ -93,6 +92,11 @@ class Journals:
                     self.known.set_result(None)
         if self.known.done():
             self._reader.changed()
+
+
+def _shapes(resource_set: Any) -> List[Tuple[int, Shape]]:
+    """What an R object (RFC 20) has of each rank."""
+    return [(rank, Shape(cores, gpus)) for rank, _, cores, gpus in node_lines(resource_set)]
 
 
 def _ranks_of(idset: str) -> Any:

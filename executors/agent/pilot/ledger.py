@@ -65,10 +65,9 @@ class Ledger:
         if kind == "environment":
             environments[record[1]] = SharedEnvironment(record[2])
         elif kind == "task":
-            _, task_id, key, digest, name, urgency, shape, holders, reference, jobspec, has_secret = record
+            _, task_id, key, digest, name, urgency, shape, reference, jobspec, has_secret = record
             task = tasks[task_id] = Task(task_id, key, digest, name)
-            task.shape, task.holders = Shape(*shape), holders
-            task.environment, task.segment = reference, number
+            task.shape, task.environment, task.segment = Shape(*shape), reference, number
             secret = self._read_secret(task_id) if has_secret else None
             task.submission = Submission(
                 jobspec, urgency, key, digest, name, secret, environment=environments.get(reference)
@@ -117,7 +116,7 @@ class Ledger:
             self._write_secret(task.id, submission.secret_env)
         task.segment = self._segment
         self._counts[self._segment] += 1
-        self._put(["task", task.id, task.key, task.digest, task.name, submission.urgency, task.shape, task.holders,
+        self._put(["task", task.id, task.key, task.digest, task.name, submission.urgency, task.shape,
                    task.environment, submission.jobspec, bool(submission.secret_env)])  # fmt: skip
 
     def sent(self, rank: int, mark: str, ids: List[str]) -> None:

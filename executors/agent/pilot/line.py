@@ -1,8 +1,7 @@
 """The line of tasks that wait for a pilot, and which pilot takes the first one. Pure.
 
-There is one line for each shape of holders. First in, first out among equal urgencies: the head of a line blocks the
-others in it, as in the embedded engine. A pilot is sent what fits its free holders, and besides one task for each, so
-that a core does not wait for the agent.
+There is one line for each shape. First in, first out among equal urgencies. A pilot is sent a task for each of its free
+holders of the shape, and besides one for each holder, so that a core does not wait for the agent.
 """
 
 from __future__ import annotations
@@ -22,21 +21,20 @@ class Place(Protocol):
 
     @property
     def load(self) -> int:
-        """Those that its tasks need."""
+        """Tasks that it has been sent for them."""
 
 
 AnyPlace = TypeVar("AnyPlace", bound=Place)
 
 
-def place_for(holders: int, places: Iterable[AnyPlace]) -> Optional[AnyPlace]:
-    """Where a task that needs so many holders is sent to; None: none has room."""
+def place_for_next(places: Iterable[AnyPlace]) -> Optional[AnyPlace]:
+    """Where the next task is sent to; None: none has room."""
     best: Optional[AnyPlace] = None
     best_room = 0
     for place in places:
         room = place.held - place.load
-        # One task of one holder may wait there for each of them.
-        fits = room >= holders or (holders == 1 and room > -place.held)
-        if fits and (best is None or room > best_room):
+        # One task may wait there for each holder.
+        if room > -place.held and (best is None or room > best_room):
             best, best_room = place, room
     return best
 
@@ -49,16 +47,14 @@ def crowded(places: Sequence[AnyPlace]) -> List[AnyPlace]:
 
 
 class Line:
-    """Tasks of one shape of holders by urgency, and then as they came."""
+    """Tasks of one shape by urgency, and then as they came."""
 
     def __init__(self) -> None:
         self._heap: List[Tuple[int, int, Task]] = []
-        self._count = 0
-        #: Holders that all tasks need which wait.
-        self.holders = 0
-
-    def __bool__(self) -> bool:
-        return self.first is not None
+        self._number = 0
+        self._urgency = 0
+        #: Tasks that wait.
+        self.count = 0
 
     @property
     def first(self) -> Optional[Task]:
@@ -66,16 +62,25 @@ class Line:
             heapq.heappop(self._heap)  # cancelled, or sent
         return self._heap[0][2] if self._heap else None
 
+    @property
+    def urgency(self) -> int:
+        """Of the first task that waits, or of the last one that did."""
+        if self.first is not None:
+            self._urgency = -self._heap[0][0]
+        return self._urgency
+
     def add(self, task: Task, again: bool = False) -> None:
         """``again``: it has been in the line before, and goes before those of its urgency."""
-        self._count += 1
+        self._number += 1
         assert task.submission is not None
-        heapq.heappush(self._heap, (-task.submission.urgency, -self._count if again else self._count, task))
-        self.holders += task.holders
+        if not self.count:
+            self._urgency = task.submission.urgency
+        heapq.heappush(self._heap, (-task.submission.urgency, -self._number if again else self._number, task))
+        self.count += 1
 
-    def left(self, task: Task) -> None:
+    def left(self) -> None:
         """A task was sent, or has ended while it waited: the caller has said so in it."""
-        self.holders -= task.holders
+        self.count -= 1
 
     def all(self) -> List[Task]:
         return [task for _, _, task in sorted(self._heap) if task.waits]

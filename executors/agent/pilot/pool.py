@@ -1,8 +1,8 @@
-"""What the agent knows of the holders of one shape that a pilot has, and of the tasks that run on them. Pure."""
+"""What the agent knows of the holders of one shape that a pilot has, and of its tasks for them. Pure."""
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Set
 
 
 class Pool:
@@ -10,36 +10,31 @@ class Pool:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        #: Holders that the tasks need which it has been sent.
+        #: Tasks that it has been sent and that have not ended: each needs one holder.
         self.load = 0
-        #: Tasks that have ended on them, and how many had when a holder came: with more, each holder has had one.
-        self._ended = 0
-        self._ended_before: Dict[int, int] = {}
         #: So many of its holders are to go.
-        self._leaving = 0
+        self.leaving = 0
+        self._numbers: Set[int] = set()
 
     @property
     def held(self) -> int:
         """Holders that it has, and is not about to let go."""
-        return len(self._ended_before) - self._leaving
+        return len(self._numbers) - self.leaving
 
     @property
-    def fresh(self) -> int:
-        """Those that have run no task yet."""
-        return min(self.held, sum(1 for before in self._ended_before.values() if before == self._ended))
+    def staying(self) -> int:
+        """Tasks that need holders which stay. Those that are to go have one each: a pilot lets free ones go at once."""
+        return max(0, self.load - self.leaving)
+
+    @property
+    def idle(self) -> int:
+        """Holders that it keeps, and that no task needs."""
+        return max(0, self.held - self.staying)
 
     def came(self, number: int) -> None:
-        self._ended_before[number] = self._ended
+        self._numbers.add(number)
 
     def left(self, number: int) -> None:
         """A holder has gone that was to go."""
-        self._ended_before.pop(number, None)
-        self._leaving -= 1
-
-    def to_leave(self, count: int) -> None:
-        """So many more are to go, or so many fewer."""
-        self._leaving += count
-
-    def has_run_one(self) -> None:
-        """A task has ended."""
-        self._ended += 1
+        self._numbers.discard(number)
+        self.leaving -= 1

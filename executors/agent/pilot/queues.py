@@ -1,4 +1,4 @@
-"""The tasks of a pilot that wait for holders, by the shape of these, and the holders that are free. Pure."""
+"""The tasks of a pilot that wait for a holder of their shape, and the holders that are free. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Dict, List, Optional, Tuple
 
 from ..embedded.job import LocalJob
 from ..embedded.queue import Queue
-from .shape import CORE, Shape
-from .takes import holders_for
+from .shape import Shape
 
 
 class Queues:
@@ -18,7 +17,7 @@ class Queues:
 
     def of(self, shape: Shape) -> Queue:
         if shape not in self._queues:
-            self._queues[shape] = Queue([], []) if shape == CORE else _WholeHolders([], [])
+            self._queues[shape] = _OneForEach([], [])
         return self._queues[shape]
 
     def leaving(self) -> List[Tuple[Shape, int]]:
@@ -41,11 +40,10 @@ class Queues:
         return self._of_job(job).give_back(job)
 
     def _of_job(self, job: LocalJob) -> Queue:
-        shape, _ = holders_for(Shape(job.plan.cores, job.plan.gpus))
-        return self.of(shape)
+        return self.of(Shape(job.plan.cores, job.plan.gpus))
 
 
-class _WholeHolders(Queue):
+class _OneForEach(Queue):
     """A task has one holder, with all that it holds."""
 
     def _wants(self, job: LocalJob) -> Tuple[int, int]:

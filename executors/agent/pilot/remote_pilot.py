@@ -60,7 +60,7 @@ class RemotePilot:
             self._to_leave(told["to_leave"])
         self._came(told.get("held", ()), number_of)
         for number in told.get("leaving", ()):
-            self.pool(self._shapes[number]).to_leave(1)
+            self.pool(self._shapes[number]).leaving += 1
         self._to_leave((shape, -count) for shape, count in told.get("stay", ()))
         for number in told.get("left", ()):
             self._jobs.pop(number, None)
@@ -78,7 +78,7 @@ class RemotePilot:
 
     def _to_leave(self, counts: Iterable[Any]) -> None:
         for shape, count in counts:
-            self.pool(Shape(*shape)).to_leave(count)
+            self.pool(Shape(*shape)).leaving += count
 
     def remember(self, events: List[List[Any]]) -> None:
         """Events that come before its inventory was taken over belong to that."""
@@ -89,18 +89,13 @@ class RemotePilot:
 
     def given(self, task: Task) -> None:
         self.tasks.add(task.id)
-        self.pool(task.shape).load += task.holders
+        self.pool(task.shape).load += 1
 
     def taken_from(self, task: Task) -> None:
         """A task that it has not got any more, if it had it."""
         if task.id in self.tasks:
             self.tasks.discard(task.id)
-            self.pool(task.shape).load -= task.holders
-
-    def has_run(self, task: Task) -> None:
-        """A task has ended here."""
-        self.taken_from(task)
-        self.pool(task.shape).has_run_one()
+            self.pool(task.shape).load -= 1
 
     # -- what it is to be told: operations, see `messages`
 
@@ -125,7 +120,7 @@ class RemotePilot:
     def release(self, shape: Shape, count: int) -> None:
         """Let holders of a shape go, those first whose task ends first."""
         if count > 0:
-            self.pool(shape).to_leave(count)
+            self.pool(shape).leaving += count
             self._operations.append(["release", shape, count])
             self._give_back_without_holders()
 

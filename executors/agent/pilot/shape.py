@@ -1,4 +1,4 @@
-"""What one holder holds. Pure."""
+"""Amounts of cores and GPUs of one node. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """``cores`` and ``gpus`` of one node."""
+    """What a node has, what a task needs, and so what its holder holds."""
 
     cores: int
     gpus: int
@@ -15,7 +15,13 @@ class Shape(NamedTuple):
         """Whether ``other`` is a part of this."""
         return self.cores >= other.cores and self.gpus >= other.gpus
 
+    def times(self, other: Shape) -> int:
+        """How often ``other``, which has cores, is in this; 0 or less: it is not."""
+        count = self.cores // other.cores
+        return min(count, self.gpus // other.gpus) if other.gpus else count
 
-#: The holders of tasks without GPUs: a task has as many of them as it has cores, and each goes alone. A task with GPUs
-#: has one holder, of just its own shape, so that its cores and GPUs are of one node, and close to each other.
-CORE = Shape(1, 0)
+    def plus(self, other: Shape, times: int = 1) -> Shape:
+        return Shape(self.cores + times * other.cores, self.gpus + times * other.gpus)
+
+
+NOTHING = Shape(0, 0)

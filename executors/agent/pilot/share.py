@@ -1,171 +1,176 @@
-"""How the cores and GPUs of an instance are shared between pilots and Flux's own jobs. Pure.
+"""How the cores and GPUs of an instance are shared between pilots and Flux's own jobs, at one moment. Pure.
 
-A core is a pilot's while a *holder* job in Flux holds it. Holders are ordinary jobs, asked for with Flux's usual
-urgency, and so served in Flux's own order: first in, first out. The rule has two halves.
+What a task of a pilot runs on is a pilot's while a *holder* job in Flux holds it, of just the task's shape. Holders are
+ordinary jobs, asked for with Flux's usual urgency, and so served in Flux's own order: first in, first out. The rule has
+two halves.
 
-* Tasks that wait ask for holders of their shape, as many as they need, never for more than the nodes in use have.
-* A job that waits in Flux gets room: from the holders that pilots have, so many are released, where they lie as it
-  needs them, that it fits. What was released is asked for again *behind* that job. So neither side starves: each round
-  serves the job that is first in Flux's line, and then a holder, which runs at least one task before it is released.
+* Tasks ask for a holder each, for no more than the nodes have (`limits`).
+* A job that waits in Flux gets room (`room_for`): where it needs them, so many holders are released that it fits beside
+  what others' jobs have. They go when their tasks have ended, and are asked for again *behind* that job. So neither
+  side starves: each round serves the job that is first in Flux's line, and then holders, each of which runs at least
+  one task (a pilot begins what it has been sent before it lets a holder go).
 
-A holder that waits is such a job for the holders of all other shapes. Tasks without GPUs ask for no core that tasks
-with GPUs need, as long as one is left for them: else both would take turns where both could run.
+A holder that waits is such a job for the holders of all other shapes: shapes take turns where they do not fit beside
+each other.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from enum import Enum
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .shape import CORE, Shape
+from .shape import NOTHING, Shape
+
+#: Waiting jobs that are looked at: those behind them wait for them.
+_LOOKED_AT = 64
 
 
 class Held(NamedTuple):
-    """Holders of one shape on one node."""
+    """Holders of one shape on one node: those that are not about to go, and of these the ones without a task."""
 
-    #: Those that are not about to be released.
     all: int
-    #: Of these, the ones that have run no task yet.
-    fresh: int
+    idle: int
 
 
 class NodeShare(NamedTuple):
-    """One node: what it has, what of it is ``held``, by shape. ``usable``: it is up, and not drained."""
+    """A usable node: what it ``has``, what of it is ``free`` or soon will be, and what pilots hold, by shape."""
 
     has: Shape
+    free: Shape
     held: Mapping[Shape, Held]
-    usable: bool
-
-    def held_of(self, shape: Shape) -> Held:
-        return self.held.get(shape, Held(0, 0))
 
 
 class Need(NamedTuple):
-    """What a job that waits in Flux needs: ``times`` ``cores`` and ``gpus`` on one node; 0 cores: whole nodes."""
+    """What a job that waits in Flux needs: ``times`` ``each``, on one node; no cores: whole nodes."""
 
     times: int
-    cores: int
+    each: Shape
     #: Each on a node of its own.
     apart: bool
-    gpus: int = 0
-    #: The rank that it has to be on, -1 for any.
-    rank: int = -1
+
+
+class Gives(Enum):
+    """Which holders make room for a job."""
+
+    NONE = "none"
+    IDLE = "idle"
+    ALL = "all"
+
+
+class Claim(NamedTuple):
+    """A job that waits in Flux. ``holder``: of which shape it is a holder of this run, None for others' jobs."""
+
+    need: Need
+    holder: Optional[Shape]
+    gives: Gives
+
+
+Release = Dict[Tuple[int, Shape], int]
+
+
+def room_for(claims: Sequence[Claim], nodes: Mapping[int, NodeShare]) -> Release:
+    """Holders to release, by rank and shape, so that jobs have room which wait in Flux, in its order."""
+    rooms = {rank: _Room(node) for rank, node in nodes.items()}
+    for claim in claims[:_LOOKED_AT]:
+        if not _has_room(claim, rooms) and claim.gives is not Gives.NONE:
+            break  # those behind it wait for it
+    return {(rank, shape): count for rank, room in rooms.items() for shape, count in room.released.items()}
+
+
+def _has_room(claim: Claim, rooms: Mapping[int, _Room]) -> bool:
+    """Make room, if that can be."""
+    found: List[Tuple[int, int, int]] = []
+    left = claim.need.times
+    for rank, room in rooms.items():
+        each = claim.need.each if claim.need.each.cores else room.has
+        could = room.could_have(claim)
+        count = could.times(each) if each.cores else 0
+        if count > 0:
+            without = room.free.times(each)
+            found.append((-min(without, claim.need.times), -could.cores, rank))
+            left -= 1 if claim.need.apart else count
+    if left > 0:
+        return False
+    left = claim.need.times
+    # Where nothing has to go first, and then where the fewest others' jobs are in the way.
+    for _, _, rank in sorted(found):
+        room = rooms[rank]
+        each = claim.need.each if claim.need.each.cores else room.has
+        count = min(left, 1 if claim.need.apart else room.could_have(claim).times(each))
+        room.take(claim, NOTHING.plus(each, count))
+        left -= count
+        if not left:
+            break
+    return True
+
+
+class _Room:
+    """One node, while room is made there."""
+
+    def __init__(self, node: NodeShare) -> None:
+        self.has = node.has
+        self.free = node.free
+        self.released: Dict[Shape, int] = {}
+        self._held = node.held
+
+    def could_have(self, claim: Claim) -> Shape:
+        could = self.free
+        for shape in self._held:
+            could = could.plus(shape, self._giving(claim, shape))
+        return could
+
+    def take(self, claim: Claim, amount: Shape) -> None:
+        """Release what has to go for it. The amount is in what could be had."""
+        self.free = self.free.plus(amount, -1)
+        # GPUs first, since cores come with them; then cores, first those that come without.
+        shapes = sorted(self._held, key=lambda shape: (shape.gpus, shape.cores))
+        for shape in shapes:
+            if self.free.gpus < 0 and shape.gpus:
+                self._let_go(claim, shape, -(self.free.gpus // shape.gpus))
+        for shape in shapes:
+            if self.free.cores < 0:
+                self._let_go(claim, shape, -(self.free.cores // shape.cores))
+
+    def _let_go(self, claim: Claim, shape: Shape, count: int) -> None:
+        count = min(count, self._giving(claim, shape))
+        if count:
+            self.released[shape] = self.released.get(shape, 0) + count
+            self.free = self.free.plus(shape, count)
+
+    def _giving(self, claim: Claim, shape: Shape) -> int:
+        """How many more holders of a shape may go for it."""
+        if shape == claim.holder or claim.gives is Gives.NONE:
+            return 0
+        held = self._held[shape]
+        return max(0, (held.idle if claim.gives is Gives.IDLE else held.all) - self.released.get(shape, 0))
 
 
 class Demand(NamedTuple):
-    """For the holders of one shape."""
+    """For the holders of one shape: so many were ``wanted`` lately; ``urgency``: see `Line.urgency`."""
 
-    #: Holders that all tasks of this shape need which wait or run.
     wanted: int
-    #: Holders that wait in Flux.
-    pending: int
-    #: Of the jobs that wait in Flux and that these holders make room for, in Flux's order.
-    needs: Sequence[Need]
+    urgency: int
 
 
-class Decision(NamedTuple):
-    """For the holders of one shape."""
+def limits(demands: Mapping[Shape, Demand], nodes: Sequence[Shape], available: Sequence[Shape]) -> Dict[Shape, int]:
+    """So many holders of each shape may be had or asked for at most.
 
-    #: So many more are to be asked for.
-    ask: int
-    #: So many of those that wait in Flux are not needed.
-    withdraw: int
-    #: So many are to be released, by rank.
-    release: Dict[int, int]
-
-
-def decide(nodes: Mapping[int, NodeShare], demands: Mapping[Shape, Demand]) -> Dict[Shape, Decision]:
-    """What is to be done for each shape."""
-    release = _released(nodes, demands)
-    limits = _limits([node.has for node in nodes.values() if node.usable], demands)
-    decisions = {}
-    for shape, demand in demands.items():
-        # A holder on a node that is not usable is on its way out already.
-        held = sum(node.held_of(shape).all - release[shape].get(rank, 0) for rank, node in nodes.items() if node.usable)
-        missing = min(demand.wanted, limits[shape]) - held - demand.pending
-        decisions[shape] = Decision(max(0, missing), min(demand.pending, max(0, -missing)), release[shape])
-    return decisions
-
-
-def _released(nodes: Mapping[int, NodeShare], demands: Mapping[Shape, Demand]) -> Dict[Shape, Dict[int, int]]:
-    """Holders to release, by shape and rank."""
-    room = {rank: node.has for rank, node in nodes.items() if node.usable}
-    left = {shape: _left_by(demand.needs, room) for shape, demand in demands.items()}
-    release: Dict[Shape, Dict[int, int]] = {shape: {} for shape in demands}
-    for rank, node in nodes.items():
-        if node.usable:
-            counts = _released_of(node, {shape: left[shape][rank] for shape in demands})
-        else:
-            counts = {shape: node.held_of(shape).all for shape in demands}
-        for shape, count in counts.items():
-            if count:
-                release[shape][rank] = count
-    return release
-
-
-def _released_of(node: NodeShare, allowed: Dict[Shape, Shape]) -> Dict[Shape, int]:
-    """Holders of one node to release, by shape. ``allowed``: all that may be held there, as those of a shape see it."""
-    held = Shape(
-        sum(shape.cores * of_it.all for shape, of_it in node.held.items()),
-        sum(shape.gpus * of_it.all for shape, of_it in node.held.items()),
-    )
-    release = dict.fromkeys(allowed, 0)
-
-    def let_go(shape: Shape, surplus: int, each: int) -> None:
-        nonlocal held
-        of_it = node.held_of(shape)
-        count = min(-(-surplus // each), of_it.all - of_it.fresh - release[shape])
-        if count > 0:
-            release[shape] += count
-            held = Shape(held.cores - count * shape.cores, held.gpus - count * shape.gpus)
-
-    # What is needed of GPUs first, since cores go with them. Then cores, first those of holders that have no GPU.
-    shapes = sorted(allowed, key=lambda shape: (shape.gpus, shape.cores))
-    for shape in shapes:
-        if shape.gpus:
-            let_go(shape, held.gpus - allowed[shape].gpus, shape.gpus)
-    for shape in shapes:
-        let_go(shape, held.cores - allowed[shape].cores, shape.cores)
-    return release
-
-
-def _limits(nodes: Sequence[Shape], demands: Mapping[Shape, Demand]) -> Dict[Shape, int]:
-    """So many holders of each shape are asked for at most."""
-    limits = {
-        shape: sum(min(node.cores // shape.cores, node.gpus // shape.gpus) for node in nodes)
-        for shape in demands
-        if shape.gpus
-    }
-    with_gpus = sum(shape.cores * min(limit, demands[shape].wanted) for shape, limit in limits.items())
-    limits[CORE] = max(sum(node.cores for node in nodes) - with_gpus, 1 if nodes else 0)
-    return limits
-
-
-def _left_by(needs: Sequence[Need], room: Dict[int, Shape]) -> Dict[int, Shape]:
-    """What the jobs which wait in Flux leave of each node to pilots."""
-    whole = dict(room)
-    room = dict(room)
-    for need in needs:
-        after = _placed(need, room, whole)
-        if after is None:
-            break  # it and those behind it wait for the ones before
-        room = after
-    return room
-
-
-def _placed(need: Need, room: Dict[int, Shape], whole: Dict[int, Shape]) -> Optional[Dict[int, Shape]]:
-    room = dict(room)
-    left = need.times
-    # Where there is most room the fewest holders are in the way of a job.
-    for rank in sorted(room, key=lambda rank: (-room[rank].cores, rank)):
-        if need.rank not in (-1, rank):
-            continue
-        each = Shape(need.cores, need.gpus) if need.cores else whole[rank]
-        while left and each.cores and room[rank].holds(each):
-            room[rank] = Shape(room[rank].cores - each.cores, room[rank].gpus - each.gpus)
-            left -= 1
-            if need.apart:
-                break
-    return None if left else room
+    ``nodes``: what they have; ``available``: what of it others' jobs have not. More urgent tasks first, and among
+    equals those that need most. Each shape gets one at least, on some node: others could keep it from running for ever.
+    It gets no more that it would have to wait for: those would be in the way of jobs behind them, for which the holders
+    that it has could make room.
+    """
+    found: Dict[Shape, int] = {}
+    rooms = list(available)
+    for shape, demand in sorted(demands.items(), key=lambda item: (-item[1].urgency, -item[0].gpus, -item[0].cores)):
+        limit = 0
+        for index, room in enumerate(rooms):
+            count = min(demand.wanted - limit, room.times(shape))
+            if count > 0:
+                limit += count
+                rooms[index] = room.plus(shape, -count)
+        found[shape] = limit or int(any(node.holds(shape) for node in nodes))
+    return found
 
 
 def need_of(resources: Any) -> Need:
@@ -173,33 +178,19 @@ def need_of(resources: Any) -> Need:
     [top] = resources
     if top["type"] == "node":
         [slot] = top["with"]
-        nodes = _count(top)
         if top.get("exclusive"):
-            return Need(nodes, 0, True)
-        times = _count(slot)
-        return Need(nodes, times * _sum(slot["with"], "core"), True, times * _sum(slot["with"], "gpu"))
-    return Need(_count(top), _sum(top["with"], "core"), False, _sum(top["with"], "gpu"))
+            return Need(_count(top), NOTHING, True)
+        return Need(_count(top), NOTHING.plus(_slot(slot["with"]), _count(slot)), True)
+    return Need(_count(top), _slot(top["with"]), False)
 
 
-def _sum(vertices: List[Any], kind: str) -> int:
-    return sum(_count(vertex) for vertex in vertices if vertex["type"] == kind)
+def _slot(vertices: List[Any]) -> Shape:
+    def count_of(kind: str) -> int:
+        return sum(_count(vertex) for vertex in vertices if vertex["type"] == kind)
+
+    return Shape(count_of("core"), count_of("gpu"))
 
 
 def _count(vertex: Any) -> int:
     count = vertex["count"]
     return int(count["min"]) if isinstance(count, dict) else int(count)
-
-
-#: Nodes on which cores are gathered at once for one task: whichever has them first runs it.
-_GATHERED = 4
-
-
-def gather(nodes: Mapping[int, NodeShare], cores: int, pending: Mapping[int, int]) -> Dict[int, int]:
-    """Holders to ask for on named nodes, so that a task of several ``cores`` fits one. ``pending``: asked for so."""
-    held = {rank: node.held_of(CORE).all for rank, node in nodes.items()}
-    large = [rank for rank, node in nodes.items() if node.usable and node.has.cores >= cores]
-    if any(held[rank] >= cores for rank in large):
-        return {}
-    large.sort(key=lambda rank: (-held[rank], rank))
-    asked = {rank: cores - held[rank] - pending.get(rank, 0) for rank in large[:_GATHERED]}
-    return {rank: count for rank, count in asked.items() if count > 0}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterable, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional
 
-from .shape import CORE, Shape
+from .shape import Shape
 
 #: Attributes and shell options that a pilot does what Flux does with. Any other one is Flux's.
 _SYSTEM = frozenset(["cwd", "environment", "duration", "job", "shell"])
@@ -82,8 +82,3 @@ def slot_of(jobspec: Dict[str, Any]) -> Optional[Shape]:
             return None
         counts[kind] = vertex["count"]
     return Shape(counts["core"], counts.get("gpu", 0)) if "core" in counts else None
-
-
-def holders_for(slot: Shape) -> Tuple[Shape, int]:
-    """The holders that a task needs: their shape, and how many."""
-    return (slot, 1) if slot.gpus else (CORE, slot.cores)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Optional, Tuple
 
 from ..engine import Submission
-from .shape import CORE
+from .shape import NOTHING
 
 
 class Task:
     """It is known until its result is forgotten."""
 
     __slots__ = (
-        "digest", "ended", "environment", "exception", "holders", "id", "key", "mark", "name", "rank", "segment",
-        "shape", "submission", "withdrawn",
+        "digest", "ended", "environment", "exception", "id", "key", "mark", "name", "rank", "segment", "shape",
+        "submission", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, task_id: str, key: Optional[str], digest: str, name: str) -> None:
@@ -21,9 +21,8 @@ class Task:
         self.key = key
         self.digest = digest
         self.name = name
-        #: So many holders of this shape it needs.
-        self.shape = CORE
-        self.holders = 1
+        #: What it needs, and its holder holds.
+        self.shape = NOTHING
         #: The pilot that has it: the rank of its broker, and the mark of its process; -1 for none.
         self.rank = -1
         self.mark = ""

@@ -8,12 +8,12 @@ from typing import Any, Dict, List, Optional
 
 from ..engine import SharedEnvironment, Submission
 from .ledger import Ledger
-from .line import Line, crowded, place_for
+from .line import Line, crowded, place_for_next
 from .messages import TaskEvent
 from .remote_pilot import RemotePilot
 from .reports import Reports
 from .shape import Shape
-from .takes import holders_for, slot_of
+from .takes import slot_of
 from .task import Task
 
 log = logging.getLogger("agent")
@@ -26,7 +26,7 @@ class Tasks:
     """
 
     def __init__(self, ledger: Ledger, reports: Reports) -> None:
-        #: Of those that wait, by the shape of the holders that they need.
+        #: Of those that wait, by their shapes.
         self.lines: Dict[Shape, Line] = {}
         self._ledger = ledger
         self._reports = reports
@@ -52,7 +52,7 @@ class Tasks:
         task = Task("p%d.%d" % (epoch, self._count), submission.key, submission.digest, submission.name)
         slot = slot_of(submission.jobspec)
         assert slot is not None  # see `takes.why_flux`
-        task.shape, task.holders = holders_for(slot)
+        task.shape = slot
         task.submission = submission
         if submission.environment is not None:
             task.environment = _reference(submission.environment)
@@ -102,11 +102,11 @@ class Tasks:
             pools = [pilot.pool(shape) for pilot in pilots]
             while line.first is not None:
                 task = line.first
-                pool = place_for(task.holders, pools)
+                pool = place_for_next(pools)
                 if pool is None:
                     break
                 self._given(task, by_rank[pool.rank])
-                line.left(task)
+                line.left()
                 sent.setdefault(pool.rank, []).append(task)
             else:
                 for pool in crowded(pools):
@@ -159,7 +159,7 @@ class Tasks:
             elif name == "clean":
                 self._drop_submission(task)
                 task.ended = True
-                pilot.has_run(task)
+                pilot.taken_from(task)
                 ended.append(task_id)
         if ended:
             self._ledger.ended(ended)
@@ -182,7 +182,7 @@ class Tasks:
         waited = task.waits
         self._except(task, kind, note)
         if waited:
-            self.lines[task.shape].left(task)
+            self.lines[task.shape].left()
 
     def _except(self, task: Task, kind: str, note: str) -> None:
         self._drop_submission(task)

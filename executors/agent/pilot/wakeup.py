@@ -21,14 +21,21 @@ class Wakeup:
             self._loop.call_soon(self._call)
 
     def after(self, seconds: float) -> None:
-        """Not when it was to be called after a while before."""
+        """Not later, if it was to be called sooner already."""
+        if self._timer is not None and self._timer.when() <= self._loop.time() + seconds:
+            return
         self.cancel()
-        self._timer = self._loop.call_later(seconds, self.soon)
+        self._timer = self._loop.call_later(seconds, self._call_now)
 
     def cancel(self) -> None:
         """Do not call it after a while."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _call_now(self) -> None:
+        self._timer = None
+        self.soon()
 
     def _call(self) -> None:
         self._is_due = False

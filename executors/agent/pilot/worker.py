@@ -60,6 +60,7 @@ class Worker(EmbeddedEngine):
 
     def release(self, shape: Shape, count: int) -> int:
         """Let so many holders go, those first that are free first; `left` is called with each. Returns how many go."""
+        self._admit()  # what was sent before: each holder runs a task, if there is one for it
         queue = self._queues.of(shape)
         before = queue.leaving
         left = queue.withdraw_any(count)
