@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import prepared
+
 LIMIT = 240.0
 
 
@@ -42,11 +44,11 @@ def environment(engine: str, **extra: str) -> dict[str, str]:
     return environ
 
 
-def command(*arguments: str, executor: str = "flux-operator") -> list[str]:
-    words = [sys.executable, "-m", "snakemake", "--executor", executor, *arguments]
+def words(*arguments: str, executor: str = "flux-operator") -> list[str]:
+    """Of Snakemake's command line, behind its name."""
     if executor == "flux-operator" and not any(word in ("--jobs", "-j") for word in arguments):
-        words += ["--jobs", "100"]
-    return words
+        arguments = (*arguments, "--jobs", "100")
+    return ["--executor", executor, *arguments]
 
 
 @pytest.fixture(params=["embedded", "flux"], scope="session")
@@ -62,13 +64,22 @@ Snakemake = Callable[..., Run]
 def run_snakemake(
     directory: Path, snakefile: str, *arguments: str, engine: str, executor: str = "flux-operator", **env: str
 ) -> Run:
+    """As a fork of a process that has imported Snakemake, where the environment does not change how Python starts."""
     directory.mkdir(parents=True, exist_ok=True)
     if snakefile:
         (directory / "Snakefile").write_text(snakefile)
+    environ = environment(engine, **env)
+    if prepared.can_start(environ):
+        return Run(directory, *prepared.run(words(*arguments, executor=executor), directory, environ, LIMIT))
+    return run_interpreter(directory, *arguments, environ=environ, executor=executor)
+
+
+def run_interpreter(directory: Path, *arguments: str, environ: dict[str, str], executor: str = "flux-operator") -> Run:
+    """As a user's shell runs it: an interpreter is started."""
     done = subprocess.run(
-        command(*arguments, executor=executor),
+        [sys.executable, "-m", "snakemake", *words(*arguments, executor=executor)],
         cwd=directory,
-        env=environment(engine, **env),
+        env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

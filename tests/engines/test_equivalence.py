@@ -6,13 +6,11 @@ import base64
 import json
 import re
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import LIMIT, Run, environment, run_snakemake
+from tests.engines.conftest import Run, environment, run_interpreter, run_snakemake
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 TOKEN = "equivalence-token-value"
@@ -45,8 +43,9 @@ def _run_everything(directory: Path, engine: str, way: str) -> Run:
     if way != "local":
         executor = "flux-operator"
         arguments += ["--flux-operator-job-step", way]
-    text = (WORKFLOWS / "equivalence.smk").read_text()
-    return run_snakemake(directory, text, *arguments, engine=engine, executor=executor, EQUIVALENCE_TOKEN=TOKEN)
+    (directory / "Snakefile").write_text((WORKFLOWS / "equivalence.smk").read_text())
+    environ = environment(engine, EQUIVALENCE_TOKEN=TOKEN)
+    return run_interpreter(directory, *arguments, environ=environ, executor=executor)
 
 
 @pytest.fixture(scope="module")
@@ -123,36 +122,20 @@ def test_benchmark_files_have_the_same_form(local: Run, ours: Run) -> None:
 
 QUESTIONS = (("--summary",), ("--list-changes", "code"), ("--list-changes", "params"), ("-n",))
 
-
-#: Snakemake is imported once, which takes longer than any of the answers; each question has a process of its own.
-ASK = """
-import json, os, sys
-from snakemake.cli import main
-for number, words in enumerate(json.loads(sys.argv[1])):
-    if not os.fork():
-        out = os.open(os.path.join(sys.argv[2], str(number)), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        sys.argv = ["snakemake", *words]  # which the last one says
-        main(words)
-    if os.wait()[1]:
-        sys.exit(f"{words} failed")
-"""
-
 Answers = dict[tuple[str, ...], list[str]]
 
 
-def ask(run: Run, said: Path) -> Answers:
+def ask(run: Run) -> Answers:
     """What Snakemake says about a finished run, by question, without what two runs may differ in."""
-    words = [["--executor", "local", *question, "--cores", "2", "--quiet", "all"] for question in QUESTIONS]
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, json.dumps(words), str(said)],
-        cwd=run.directory, env=environment("embedded", EQUIVALENCE_TOKEN=TOKEN), stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, timeout=LIMIT,
-    )  # fmt: skip
-    answers = [(said / str(number)).read_text() for number in range(len(QUESTIONS))]
-    assert done.returncode == 0, (done.stderr, answers)
-    return dict(zip(QUESTIONS, map(_without_differences, answers), strict=True))
+    answers: Answers = {}
+    for question in QUESTIONS:
+        said = run_snakemake(
+            run.directory, "", *question, "--cores", "2", "--quiet", "all", engine="embedded", executor="local",
+            EQUIVALENCE_TOKEN=TOKEN,
+        )  # fmt: skip
+        assert said.returncode == 0, said.output
+        answers[question] = _without_differences(said.output)
+    return answers
 
 
 def _without_differences(text: str) -> list[str]:
@@ -162,13 +145,13 @@ def _without_differences(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def expected_answers(local: Run, tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    return ask(local, tmp_path_factory.mktemp("said"))
+def expected_answers(local: Run) -> Answers:
+    return ask(local)
 
 
 @pytest.fixture(scope="module")
-def answers(ours: Run, tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    return ask(ours, tmp_path_factory.mktemp("said"))
+def answers(ours: Run) -> Answers:
+    return ask(ours)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.engines.conftest import LIMIT, Run, Snakemake, command, environment, run_snakemake
+from tests.engines import prepared
+from tests.engines.conftest import LIMIT, Run, Snakemake, environment, run_snakemake, words
 from tests.processes import kill_agent, of_run
 
 #: The tests set the engine; without Flux's there is nothing to attach to.
@@ -44,11 +44,12 @@ class Background:
 
     def __init__(self, directory: Path, engine: str, *arguments: str, **env: str) -> None:
         self.log = directory / "snakemake.out"
+        environ = environment(engine, **env)
+        assert prepared.can_start(environ)
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                command("--nolock", *arguments), cwd=directory, env=environment(engine, **env),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            self.process = prepared.start(
+                words("--nolock", *arguments), directory, environ, out.fileno(), new_session=True
+            )
 
     def wait(self) -> int:
         return self.process.wait(LIMIT)
@@ -72,7 +73,7 @@ def background(engine: str, tmp_path: Path) -> Iterator[Callable[..., Background
     for one in started:
         if one.process.poll() is None:
             one.process.kill()
-        one.process.wait()
+        one.process.wait(LIMIT)
 
 
 def make_run_id(directory: Path) -> str:
@@ -211,7 +212,7 @@ def test_after_kill_9_the_next_snakemake_takes_up_the_running_jobs(
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
     wait_for(lambda: len(list((tmp_path / ".snakemake/incomplete").rglob("*"))) >= 4, "markers are written")
     first.process.kill()
-    first.process.wait()
+    first.process.wait(LIMIT)
     second = background("", *rerun)
     wait_for(lambda: second.output().count("is attached to job") == 2, "it attaches to both jobs")
     (tmp_path / "go").touch()
@@ -228,7 +229,7 @@ def test_a_job_that_ended_while_nobody_watched_is_not_run_again(
     first = background(SLOW)
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
     first.process.kill()
-    first.process.wait()
+    first.process.wait(LIMIT)
     (tmp_path / "go").touch()
     wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists(), "the jobs end by themselves")
     second = background("", "--rerun-incomplete")
@@ -261,7 +262,7 @@ def test_scripts_of_a_killed_snakemake_go_on_and_leave_nothing(
     first = background(SCRIPTED)
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
     first.process.kill()
-    first.process.wait()
+    first.process.wait(LIMIT)
     scripts = tmp_path / ".snakemake" / "scripts"
     assert len(list(scripts.iterdir())) == 2
     # One of them is wanted no more: a run that does not ask for it removes its script, too.
@@ -277,7 +278,7 @@ def test_a_changed_job_replaces_the_running_one(background: Callable[..., Backgr
     first = background(SLOW)
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
     first.process.kill()
-    first.process.wait()
+    first.process.wait(LIMIT)
     second = background(SLOW.replace("echo done >", "echo changed >"), "--rerun-incomplete")
     wait_for(lambda: (tmp_path / "ran.a").read_text() == "ran\nran\n", "the new job runs")
     (tmp_path / "go").touch()
@@ -291,7 +292,7 @@ def test_a_job_whose_config_changed_is_not_taken_up(background: Callable[..., Ba
     first = background(text, "--config", "value=old")
     wait_for(lambda: (tmp_path / "ran").exists(), "the job runs")
     first.process.kill()
-    first.process.wait()
+    first.process.wait(LIMIT)
     second = background("", "--rerun-incomplete", "--config", "value=new")
     assert second.wait() == 0, second.output()
     assert (tmp_path / "a").read_text() == "new\n"
@@ -303,7 +304,7 @@ def test_a_job_whose_input_changed_is_not_taken_up(background: Callable[..., Bac
     first = background(text)
     wait_for(lambda: (tmp_path / "ran").exists(), "the job runs")
     first.process.kill()
-    first.process.wait()
+    first.process.wait(LIMIT)
     (tmp_path / "in").write_text("new\n")
     second = background("", "--rerun-incomplete")
     assert second.wait() == 0, second.output()
@@ -315,7 +316,7 @@ def test_an_old_failure_does_not_answer_for_a_new_run(background: Callable[..., 
     first = background(text)
     wait_for(lambda: (tmp_path / "tries").exists(), "the job runs")
     first.process.kill()
-    first.process.wait()
+    first.process.wait(LIMIT)
     time.sleep(2)  # the subject: the job fails while nobody watches
     (tmp_path / "fixed").touch()
     second = background("", "--rerun-incomplete")
