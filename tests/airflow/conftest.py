@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tests.airflow.inprocess import DagTest
 from tests.airflow.stack import AirflowStack
 from tests.conftest import missing
 from tests.processes import alive
+from tests.support.prepared import Prepared
 
 #: Runs a piece of Python with Airflow; keywords are environment variables.
 Python = Callable[..., Any]
@@ -23,6 +23,8 @@ Python = Callable[..., Any]
 DAGS = Path(__file__).parent / "dags"
 #: Characters of a log that are shown of a failed test.
 _SHOWN = 4000
+#: Seconds for a piece of a DAG file, which takes one or two.
+_LIMIT = 120.0
 CONNECTIONS = {
     "AIRFLOW_CONN_SMOKE_FILES": "fs://",
     "AIRFLOW_CONN_HIDDEN": "generic://user:hunter2-and-more@",
@@ -83,24 +85,32 @@ from airflow_provider_flux.operators import FluxMiniCluster, FluxOperator
 """
 
 
+@pytest.fixture(scope="session")
+def airflow_imported(airflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """A process that has imported Airflow, which takes 1.5 s of CPU; its home has no database."""
+    home = tmp_path_factory.mktemp("airflow-imported")
+    prepared = Prepared("airflow", airflow_environment(home, home, {}))
+    yield prepared
+    prepared.close()
+
+
 @pytest.fixture
-def python(airflow_database: Path, tmp_path: Path) -> Python:
+def python(airflow_imported: Prepared) -> Python:
     """Runs a piece of a DAG file in a process of its own, as Airflow is never imported in pytest's.
 
     Gives what it prints as JSON in its last line.
     """
 
     def run(code: str, **environ: str) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-c", HEAD + code],
-            cwd=ROOT,
-            env=airflow_environment(tmp_path, tmp_path, environ),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        environ = {**airflow_imported.environ, **environ}
+        # Not in tmp_path: tests look at what is written there.
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = airflow_imported.start(["-c", HEAD + code], ROOT, environ, out.fileno(), err.fileno())
+            ended = process.wait(_LIMIT)
+            out.seek(0)
+            err.seek(0)
+            assert ended == 0, err.read().decode()
+            return json.loads(out.read().splitlines()[-1])
 
     return run
 

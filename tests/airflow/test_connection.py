@@ -9,6 +9,7 @@ import pytest
 
 from tests.airflow.conftest import Python
 from tests.airflow.stack import AirflowStack
+from tests.support.prepared import Prepared
 
 ASK = """
 from airflow_provider_flux.hooks.flux import FluxHook
@@ -56,7 +57,9 @@ def test_a_kubernetes_connection_can_say_where(python: Python) -> None:
     assert found[:3] == ["direct", "science", "/etc/kube"]
 
 
-def test_a_kubeconfig_that_a_connection_holds_is_in_no_file(python: Python, tmp_path: Path) -> None:
+def test_a_kubeconfig_that_a_connection_holds_is_in_no_file(
+    python: Python, airflow_imported: Prepared, tmp_path: Path
+) -> None:
     """Also where a credential plugin is asked, which the kubernetes package starts."""
     plugin = tmp_path / "plugin"
     plugin.write_text("""#!/bin/sh
@@ -87,7 +90,8 @@ print(json.dumps([tokens, reconnect_options(config)]))
     )
     assert found[0] == ["Bearer in-clear", "Bearer of-the-plugin"]
     assert found[1] == {"run.provisioner": "direct"}
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "in-clear" in path.read_text("latin-1")]
+    files = [*tmp_path.rglob("*"), *Path(airflow_imported.environ["AIRFLOW_HOME"]).rglob("*")]
+    assert not [path for path in files if path.is_file() and "in-clear" in path.read_text("latin-1")]
 
 
 def test_what_airflow_keeps_of_a_config_to_find_an_instance_again_holds_no_mapping(python: Python) -> None:

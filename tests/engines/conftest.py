@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines import prepared
+from tests.support import prepared
 
 LIMIT = 240.0
 
@@ -45,10 +45,10 @@ def environment(engine: str, **extra: str) -> dict[str, str]:
 
 
 def words(*arguments: str, executor: str = "flux-operator") -> list[str]:
-    """Of Snakemake's command line, behind its name."""
+    """Of Snakemake's command line, for Python."""
     if executor == "flux-operator" and not any(word in ("--jobs", "-j") for word in arguments):
         arguments = (*arguments, "--jobs", "100")
-    return ["--executor", executor, *arguments]
+    return ["-m", "snakemake", "--executor", executor, *arguments]
 
 
 @pytest.fixture(params=["embedded", "flux"], scope="session")
@@ -69,15 +69,16 @@ def run_snakemake(
     if snakefile:
         (directory / "Snakefile").write_text(snakefile)
     environ = environment(engine, **env)
-    if prepared.can_start(environ):
-        return Run(directory, *prepared.run(words(*arguments, executor=executor), directory, environ, LIMIT))
-    return run_interpreter(directory, *arguments, environ=environ, executor=executor)
+    if not prepared.snakemake().can_start(environ):
+        return run_interpreter(directory, *arguments, environ=environ, executor=executor)
+    done = prepared.snakemake().run(words(*arguments, executor=executor), directory, environ, LIMIT)
+    return Run(directory, done.returncode, done.stdout)
 
 
 def run_interpreter(directory: Path, *arguments: str, environ: dict[str, str], executor: str = "flux-operator") -> Run:
     """As a user's shell runs it: an interpreter is started."""
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *words(*arguments, executor=executor)],
+        [sys.executable, *words(*arguments, executor=executor)],
         cwd=directory,
         env=environ,
         stdin=subprocess.DEVNULL,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines import prepared
 from tests.engines.conftest import LIMIT, environment, run_interpreter, run_snakemake, words
+from tests.support import prepared
 
 SAYS = """
 import json, os, resource, signal, sys, tempfile, threading
@@ -46,15 +46,16 @@ def test_a_fork_is_as_an_interpreter_that_is_started(tmp_path: Path) -> None:
 
 
 def test_an_environment_that_changes_how_python_starts_is_not_for_a_fork() -> None:
-    assert prepared.can_start(environment("embedded", SAID="here"))
-    assert not prepared.can_start(environment("embedded", PYTHONPATH="/nowhere"))
+    assert prepared.snakemake().can_start(environment("embedded", SAID="here"))
+    assert not prepared.snakemake().can_start(environment("embedded", PYTHONPATH="/nowhere"))
 
 
 def test_a_fork_ends_by_signals_and_tells_how(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text('import time\nprint("begins", flush=True)\ntime.sleep(600)\n')
     log = tmp_path / "log"
     with log.open("w") as out:
-        process = prepared.start(words(), tmp_path, environment("embedded"), out.fileno(), new_session=True)
+        file = out.fileno()
+        process = prepared.snakemake().start(words(), tmp_path, environment("embedded"), file, file, new_session=True)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.01)
     assert process.poll() is None

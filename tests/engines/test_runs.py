@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.engines import prepared
 from tests.engines.conftest import LIMIT, Run, Snakemake, environment, run_snakemake, words
 from tests.processes import kill_agent, of_run
+from tests.support import prepared
 
 #: The tests set the engine; without Flux's there is nothing to attach to.
 ATTACH_REFUSED = {
@@ -45,10 +45,10 @@ class Background:
     def __init__(self, directory: Path, engine: str, *arguments: str, **env: str) -> None:
         self.log = directory / "snakemake.out"
         environ = environment(engine, **env)
-        assert prepared.can_start(environ)
         with self.log.open("ab") as out:
-            self.process = prepared.start(
-                words("--nolock", *arguments), directory, environ, out.fileno(), new_session=True
+            file = out.fileno()
+            self.process = prepared.snakemake().start(
+                words("--nolock", *arguments), directory, environ, file, file, new_session=True
             )
 
     def wait(self) -> int:
