@@ -156,11 +156,10 @@ def test_worker_killed_where_each_try_has_a_job_of_its_own(hold: Callable[[str],
     assert held.times() == 2
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_over_the_runs_timeout(hold: Callable[[str], Held], mode: str) -> None:
-    held = hold(f"run_limited_{mode}")
-    assert held.ended() == "failed"
-    held.no_orphan()
+def test_over_the_runs_timeout(hold: Callable[[str], Held]) -> None:
+    for held in [hold(f"run_limited_{mode}") for mode in MODES]:
+        assert held.ended() == "failed"
+        held.no_orphan()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
@@ -209,46 +208,37 @@ def test_triggerer_restarted(hold: Callable[[str], Held], number: signal.Signals
     assert lines.count("first") == lines.count("last") == 1
 
 
-def test_triggerer_down_when_the_task_is_cleared(hold: Callable[[str], Held]) -> None:
-    held = hold("held_deferred")
-    deferred(held)
-    [first] = held.jobs()
-    held.airflow.kill("triggerer")
+def test_triggerer_down_when_tasks_are_cleared_and_marked(hold: Callable[[str], Held]) -> None:
+    cleared, marked = hold("held_deferred"), hold("held_deferred")
+    for held in (cleared, marked):
+        deferred(held)
+    [first] = cleared.jobs()
+    cleared.airflow.kill("triggerer")
     try:
-        held.airflow.clear(held.dag_id, held.run_id, ["work"])
-        # Nobody has told the job; the next generation finds and ends it before it begins.
-        held.started(2)
-        assert first not in held.jobs()
+        cleared.airflow.clear(cleared.dag_id, cleared.run_id, ["work"])
+        marked.airflow.set_task_state(marked.dag_id, marked.run_id, "work", "failed")
+        # Nobody has told the jobs; the next generation finds and ends the first one before it begins.
+        cleared.started(2)
+        assert first not in cleared.jobs()
+        assert marked.ended() == "failed"  # the teardown task ends the job with its MiniCluster
+        marked.no_orphan()
     finally:
-        held.airflow.start("triggerer")
-    held.let_go()
-    assert held.ended() == "success"
-    assert held.times() == 2
+        cleared.airflow.start("triggerer")
+    cleared.let_go()
+    assert cleared.ended() == "success"
+    assert cleared.times() == 2
 
 
-def test_triggerer_down_when_the_task_is_marked(hold: Callable[[str], Held]) -> None:
-    held = hold("held_deferred")
-    deferred(held)
-    held.airflow.kill("triggerer")
-    try:
-        held.airflow.set_task_state(held.dag_id, held.run_id, "work", "failed")
-        assert held.ended() == "failed"  # the teardown task ends the job with its MiniCluster
-        held.no_orphan()
-    finally:
-        held.airflow.start("triggerer")
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_scheduler_lost(hold: Callable[[str], Held], mode: str) -> None:
-    held = hold(f"retried_{mode}")
-    deferred(held)
-    held.airflow.lose("scheduler")  # its workers with it
-    held.airflow.start("scheduler")
-    if mode == "worker":
-        held.airflow.wait_log(held.dag_id, held.run_id, "work", "taken over from an earlier try", 2)
-    held.let_go()
-    assert held.ended() == "success"
-    assert held.times() == 1
+def test_scheduler_lost(hold: Callable[[str], Held]) -> None:
+    in_worker, in_triggerer = (hold(f"retried_{mode}") for mode in MODES)
+    deferred(in_triggerer)
+    in_worker.airflow.lose("scheduler")  # its workers with it
+    in_worker.airflow.start("scheduler")
+    in_worker.airflow.wait_log(in_worker.dag_id, in_worker.run_id, "work", "taken over from an earlier try", 2)
+    for held in (in_worker, in_triggerer):
+        held.let_go()
+        assert held.ended() == "success"
+        assert held.times() == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
