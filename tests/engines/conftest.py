@@ -64,14 +64,12 @@ Snakemake = Callable[..., Run]
 def run_snakemake(
     directory: Path, snakefile: str, *arguments: str, engine: str, executor: str = "flux-operator", **env: str
 ) -> Run:
-    """As a fork of a process that has imported Snakemake, where the environment does not change how Python starts."""
+    """As a fork of a process that has imported Snakemake."""
     directory.mkdir(parents=True, exist_ok=True)
     if snakefile:
         (directory / "Snakefile").write_text(snakefile)
     environ = environment(engine, **env)
-    if not prepared.snakemake().can_start(environ):
-        return run_interpreter(directory, *arguments, environ=environ, executor=executor)
-    done = prepared.snakemake().run(words(*arguments, executor=executor), directory, environ, LIMIT)
+    done = prepared.snakemake(environ).run(words(*arguments, executor=executor), directory, environ, LIMIT)
     return Run(directory, done.returncode, done.stdout)
 
 

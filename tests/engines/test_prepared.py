@@ -32,30 +32,28 @@ rule all:
 """
 
 
-def test_a_fork_is_as_an_interpreter_that_is_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"PYTHONPATH": "/nowhere"}], ids=["plain", "PYTHONPATH"])
+def test_a_fork_is_as_an_interpreter_that_is_started(tmp_path: Path, more: dict[str, str]) -> None:
     (tmp_path / "Snakefile").write_text(SAYS)
-    environ = environment("embedded", SAID="here")
-    fork = run_snakemake(tmp_path, "", "-n", engine="embedded", SAID="here")
+    environ = environment("embedded", SAID="here", **more)
+    fork = run_snakemake(tmp_path, "", "-n", engine="embedded", SAID="here", **more)
     interpreter = run_interpreter(tmp_path, "-n", environ=environ)
     found, expected = (
         json.loads(next(line for line in run.output.splitlines() if line.startswith("SAYS ")).removeprefix("SAYS "))
         for run in (fork, interpreter)
     )
     assert found == expected
+    assert ("/nowhere" in found["places"][1]) == bool(more)
     assert fork.returncode == interpreter.returncode == 0
-
-
-def test_an_environment_that_changes_how_python_starts_is_not_for_a_fork() -> None:
-    assert prepared.snakemake().can_start(environment("embedded", SAID="here"))
-    assert not prepared.snakemake().can_start(environment("embedded", PYTHONPATH="/nowhere"))
 
 
 def test_a_fork_ends_by_signals_and_tells_how(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text('import time\nprint("begins", flush=True)\ntime.sleep(600)\n')
     log = tmp_path / "log"
+    environ = environment("embedded")
     with log.open("w") as out:
         file = out.fileno()
-        process = prepared.snakemake().start(words(), tmp_path, environment("embedded"), file, file, new_session=True)
+        process = prepared.snakemake(environ).start(words(), tmp_path, environ, file, file, new_session=True)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.01)
     assert process.poll() is None

@@ -47,7 +47,7 @@ class Background:
         environ = environment(engine, **env)
         with self.log.open("ab") as out:
             file = out.fileno()
-            self.process = prepared.snakemake().start(
+            self.process = prepared.snakemake(environ).start(
                 words("--nolock", *arguments), directory, environ, file, file, new_session=True
             )
 

@@ -97,10 +97,6 @@ class Prepared:
         self._control.close()
         self._process.wait()
 
-    def can_start(self, environ: Mapping[str, str]) -> bool:
-        """Whether an interpreter that is started in the environment is like the one that has been."""
-        return _of_starts(environ) == _of_starts(self.environ)
-
     def start(
         self,
         words: list[str],
@@ -113,7 +109,7 @@ class Prepared:
     ) -> Process:
         """`python` with these words (`-m`, a module, ...; or `-c` and a text), and no input. ``out``, ``err``: open
         files."""
-        assert self.can_start(environ)
+        assert _of_starts(environ) == _of_starts(self.environ), "an interpreter would start in another way"
         ours, answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = {"words": words, "directory": str(directory), "environ": dict(environ), "session": new_session}
         with answer, open(os.devnull, "rb") as nothing:
@@ -151,11 +147,16 @@ def _of_starts(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith(_OF_STARTS)}
 
 
+def snakemake(environ: Mapping[str, str]) -> Prepared:
+    """The one of all tests for an environment, by how Python starts in it; begun for the first Snakemake."""
+    return _snakemake(frozenset(_of_starts(environ).items()))
+
+
 @functools.cache
-def snakemake() -> Prepared:
-    """The one of all tests, which is begun for the first Snakemake."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("FLUX_", "SNAKEMAKE_"))}
-    prepared = Prepared("snakemake", environ)
+def _snakemake(starts: frozenset[tuple[str, str]]) -> Prepared:
+    others = ("FLUX_", "SNAKEMAKE_", *_OF_STARTS)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    prepared = Prepared("snakemake", {**environ, **dict(starts)})
     atexit.register(prepared.close)
     return prepared
 
