@@ -131,12 +131,35 @@ def test_mpi_runs_in_a_nested_instance_over_the_jobs_cores(tmp_path: Path, need:
     assert run.read("out.txt").split()[:3] == ["hello", "hello", "2"]
 
 
-@pytest.mark.parametrize("name", ["gpu", "gpus"])
-def test_gpus_that_nobody_has_are_refused_in_one_clear_message(snakemake: Snakemake, name: str) -> None:
-    run = one(snakemake, f"{name}=1", "touch {output}")
+#: Rules that are refused, all in one run, by their resources.
+REFUSED = {
+    "gpu": "gpu=1",
+    "gpus": "gpus=1",
+    "memory": "mem_mb=100000000",
+    "queue": 'flux_queue="nowhere"',
+    "elsewhere": 'flux_constraint="hosts:elsewhere"',
+}
+
+
+@pytest.fixture(scope="module")
+def refused(engine: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What is said of each of them."""
+    outputs = ", ".join(f'"{name}"' for name in REFUSED)
+    text = f"rule all:\n    input: {outputs}\n"
+    for name, resources in REFUSED.items():
+        text += f'rule {name}:\n    output: "{name}"\n    resources: {resources}\n    shell: "touch {{output}}"\n'
+    run = run_snakemake(tmp_path_factory.mktemp("refused"), text, "--keep-going", engine=engine)
     assert run.returncode == 1
-    assert re.search(r"was refused: unsatisfiable request|unsatisfiable", run.output), run.output
-    assert run.output.count("unsatisfiable") == 1
+    assert not any((run.directory / name).exists() for name in REFUSED)
+    said = dict(re.findall(r"Error in rule (\w+):\n((?: .*\n)+)", run.output))
+    # Nothing of it is said a second time elsewhere.
+    assert run.output.count("unsatisfiable") == sum(one.count("unsatisfiable") for one in said.values())
+    return said
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpus"])
+def test_gpus_that_nobody_has_are_refused_in_one_clear_message(refused: dict[str, str], name: str) -> None:
+    assert refused[name].count("unsatisfiable") == 1
 
 
 def test_memory_counts_as_cores(jobspecs: dict[str, Any]) -> None:
@@ -147,16 +170,13 @@ def test_memory_can_be_ignored(tmp_path: Path, need: Callable[[str], None]) -> N
     assert slot(jobspec(tmp_path, need, "mem_mb=10000000", "--flux-operator-memory", "ignore"))["core"] == 1
 
 
-def test_more_memory_than_a_node_has_is_refused_with_the_cure(snakemake: Snakemake) -> None:
-    run = one(snakemake, "mem_mb=100000000", "touch {output}")
-    assert run.returncode == 1
-    assert "mem_mb=100000000: the largest node has" in run.output and "--flux-operator-memory ignore" in run.output
+def test_more_memory_than_a_node_has_is_refused_with_the_cure(refused: dict[str, str]) -> None:
+    assert "mem_mb=100000000: the largest node has" in refused["memory"]
+    assert "--flux-operator-memory ignore" in refused["memory"]
 
 
-def test_a_queue_that_does_not_exist_is_refused(snakemake: Snakemake) -> None:
-    run = one(snakemake, 'flux_queue="nowhere"', "touch {output}")
-    assert run.returncode == 1
-    assert "queue" in run.output
+def test_a_queue_that_does_not_exist_is_refused(refused: dict[str, str]) -> None:
+    assert "message: The job was refused" in refused["queue"] and "nowhere" in refused["queue"]
 
 
 def test_urgency_is_passed_on(tmp_path: Path, need: Callable[[str], None]) -> None:
@@ -174,10 +194,8 @@ def test_a_constraint_that_this_node_meets_lets_the_job_run(snakemake: Snakemake
     assert run.returncode == 0, run.output
 
 
-def test_a_constraint_that_no_node_meets_is_refused(snakemake: Snakemake) -> None:
-    run = one(snakemake, 'flux_constraint="hosts:elsewhere"', "touch {output}")
-    assert run.returncode == 1
-    assert "was refused" in run.output
+def test_a_constraint_that_no_node_meets_is_refused(refused: dict[str, str]) -> None:
+    assert "was refused" in refused["elsewhere"]
 
 
 def test_flux_options_are_shell_options(jobspecs: dict[str, Any]) -> None:
