@@ -208,6 +208,16 @@ def test_a_job_of_flux_gets_a_core_of_the_tasks_though_another_one_runs_for_long
     long.cancel()
 
 
+def test_a_job_that_has_to_be_on_one_node_gets_room_there(pilots: Opener) -> None:
+    session = pilots("where", brokers=2)
+    count = cores(session) // 2
+    tasks = session.submit([JobRequest(argv=["sleep", "0.05"]) for _ in range(400)])
+    assert tasks[0].result(LIMIT).ok
+    job = JobRequest(argv=["true"], nodes=1, tasks=1, cores_per_task=count, constraint={"ranks": ["1"]})
+    assert session.submit_one(job).result(LIMIT).ok
+    assert not tasks[-1].done()
+
+
 def test_a_task_among_large_jobs_of_flux_runs_with_the_first_core_that_it_gets(pilots: Opener) -> None:
     session = pilots("among")
     count = cores(session)

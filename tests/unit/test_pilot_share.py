@@ -145,6 +145,34 @@ def test_a_job_that_has_no_room_now_takes_no_core_away_and_those_behind_it_wait(
     assert room_for([claim(1, 3, gives=Gives.NONE), claim(1, 1)], nodes) == {(0, CORE): 1}, "it may find room by itself"
 
 
+def test_room_is_made_where_the_constraint_of_a_job_lets_it_be() -> None:
+    nodes = {0: node(Shape(2, 0), free=1, cores=1), 1: node(Shape(2, 0), cores=2)}
+    assert room_for([Claim(Need(1, CORE, False, frozenset([1])), None, Gives.ALL)], nodes) == {(1, CORE): 1}
+    assert room_for([Claim(Need(1, CORE, False, frozenset()), None, Gives.ALL), claim(1, 2)], nodes) == {}
+
+
+def test_jobs_wait_in_the_order_of_their_priorities_and_their_constraints_are_read() -> None:
+    instance = Instance("fxp")
+    read: list[Any] = []
+
+    def matching(constraint: Any) -> frozenset[int]:
+        read.append(constraint)
+        return frozenset([1])
+
+    nodes = [(0, Shape(4, 0)), (1, Shape(4, 0))]
+    instance.resource_event("restart", {"online": "0"}, nodes, lambda text: {int(text)}, matching)
+    for job, (priority, fields) in enumerate([(16, {}), (20, {"constraint": {"hostlist": ["a"]}}), (16, {})]):
+        instance.job_event(Event(job, "submit", 0.0, {}, jobspec(cores_per_task=1 + job, **fields), ()))
+        instance.job_event(Event(job, "priority", 1.0, {"priority": priority}, None, ()))
+    for _ in range(2):
+        waiting = [(one.need.each.cores, one.need.ranks) for one in instance.waiting(True)]
+        assert waiting == [(2, frozenset([1])), (1, None), (3, None)]
+    assert read == [{"hostlist": ["a"]}]
+    instance.job_event(Event(2, "priority", 2.0, {"priority": 31}, None, ()))
+    assert [one.need.each.cores for one in instance.waiting(True)] == [3, 2, 1]
+    assert instance.waiting(True)[0].since == 1.0
+
+
 def test_holders_give_room_to_no_holder_of_their_shape_and_to_others_perhaps_only_idle_ones() -> None:
     nodes = {0: node(Shape(4, 1), cores=4, idle=1)}
     need = Need(1, CORE, False)

@@ -15,6 +15,8 @@ from .share import Need, need_of
 TAG = "fxh"
 
 
+#: The ranks that match a constraint (RFC 31); None: it cannot be read.
+Matching = Callable[[Any], Optional[FrozenSet[int]]]
 #: Of ranks.
 Shapes = Tuple[Tuple[int, Shape], ...]
 
@@ -90,8 +92,11 @@ class Instance:
         #: The scheduler is one that gives jobs GPUs: it has done so.
         self.gives_gpus = False
         self._needs: Dict[int, Need] = {}
-        #: Since when jobs wait for resources.
-        self._waiting: Dict[int, float] = {}
+        #: Constraints (RFC 31) of jobs, and what reads them: the ranks that match.
+        self._constraints: Dict[int, Any] = {}
+        self._matching: Matching = lambda _constraint: None
+        #: Of jobs that wait for resources: their order, by priority and then as they came, and since when.
+        self._waiting: Dict[int, Tuple[int, float]] = {}
         #: Holders that wait, as they came, and how many have begun of which no pilot has told; by their shapes.
         self._pending: Dict[Shape, Dict[int, None]] = {}
         self._coming: Dict[Shape, int] = {}
@@ -129,13 +134,20 @@ class Instance:
     def waiting(self, with_holders: bool) -> List[Waiting]:
         """The jobs that wait in Flux, in its order."""
         found = []
-        for job, since in sorted(self._waiting.items()):
+        for job, (_, since) in sorted(self._waiting.items(), key=lambda item: (item[1][0], item[0])):
             holder = self.holders.get(job)
             if holder is None:
-                found.append(Waiting(self._needs[job], since, None))
+                found.append(Waiting(self._need(job), since, None))
             elif with_holders:
                 found.append(Waiting(Need(1, holder.shape, False), since, holder.shape))
         return found
+
+    def _need(self, job: int) -> Need:
+        need = self._needs[job]
+        if job in self._constraints:
+            ranks = self._matching(self._constraints.pop(job))
+            need = self._needs[job] = Need(need.times, need.each, need.apart, ranks)
+        return need
 
     def told_of(self, job: int) -> None:
         """A pilot has this holder."""
@@ -152,8 +164,10 @@ class Instance:
             return self._submitted(job, event.jobspec)
         holder = self.holders.get(job)
         if event.name == "priority" and (holder is not None or job in self._needs):
-            if event.context.get("priority"):
-                self._waiting.setdefault(job, event.timestamp)
+            priority = int(event.context.get("priority") or 0)
+            if priority:
+                _, since = self._waiting.get(job, (0, event.timestamp))
+                self._waiting[job] = (-priority, since)
             else:
                 self._waiting.pop(job, None)  # it is held
         elif event.name == "alloc":
@@ -170,6 +184,7 @@ class Instance:
     def _forget_need(self, job: int) -> None:
         self._waiting.pop(job, None)
         self._needs.pop(job, None)
+        self._constraints.pop(job, None)
 
     def _use(self, job: int, times: int) -> None:
         nodes, is_holder = self._allocated.get(job, ((), False))
@@ -199,6 +214,9 @@ class Instance:
             tag = jobspec["attributes"].get("user", {}).get(TAG)
             if tag is None or tag["suffix"] != self._suffix:  # those of another run are others' jobs
                 self._needs[job] = need_of(jobspec["resources"])
+                constraint = jobspec["attributes"].get("system", {}).get("constraints")
+                if constraint:
+                    self._constraints[job] = constraint
             elif job not in self.holders:
                 cores, gpus = tag["shape"]
                 holder = self.holders[job] = Holder(Shape(int(cores), int(gpus)))
@@ -209,10 +227,18 @@ class Instance:
         return None
 
     def resource_event(
-        self, name: str, context: Dict[str, Any], nodes: List[Tuple[int, Shape]], ranks: Callable[[str], Set[int]]
+        self,
+        name: str,
+        context: Dict[str, Any],
+        nodes: List[Tuple[int, Shape]],
+        ranks: Callable[[str], Set[int]],
+        matching: Optional[Matching] = None,
     ) -> None:
-        """``nodes``: what each rank has, where the event defines that; ``ranks`` reads an idset."""
+        """``nodes``: what each rank has, where the event defines that; ``matching``: what reads constraints on these;
+        ``ranks`` reads an idset.
+        """
         if nodes:
+            self._matching = matching or self._matching
             self.nodes = dict(nodes)
             self.kinds = frozenset(self.nodes.values())
         if name == "restart":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, List, NamedTuple, Protocol, Tuple, Union
+import functools
+from typing import Any, FrozenSet, List, NamedTuple, Optional, Protocol, Tuple, Union
 
 import flux
 import flux.idset
+from flux.resource import ResourceSet
 from flux.resource.journal import ResourceJournalConsumer
 
 from ..flux.batches import Batches
@@ -19,8 +21,8 @@ from .shape import Shape
 class _ResourceEvent(NamedTuple):
     name: str
     context: Any
-    #: What each rank has, where it defines that.
-    nodes: List[Tuple[int, Shape]]
+    #: R (RFC 20), where it defines that.
+    resource_set: Any
 
 
 class _EndOfHistory:
@@ -58,7 +60,7 @@ class Journals:
             if event.is_empty():
                 self._events.put(_EndOfHistory())
             else:
-                self._events.put(_ResourceEvent(event.name, event.context, _shapes(event.R)))
+                self._events.put(_ResourceEvent(event.name, event.context, event.R))
 
         def begin(handle: flux.Flux) -> None:
             self._consumer = ResourceJournalConsumer(handle, include_sentinel=True)
@@ -85,7 +87,8 @@ class Journals:
                 if change is not None:
                     self._reader.holder_changed(change)
             elif isinstance(event, _ResourceEvent):
-                self._instance.resource_event(event.name, event.context, event.nodes, _ranks_of)
+                nodes, matching = _shapes(event.resource_set), functools.partial(_matching, event.resource_set)
+                self._instance.resource_event(event.name, event.context, nodes, _ranks_of, matching)
             else:
                 self._unknown -= 1
                 if self._unknown == 0:
@@ -97,6 +100,14 @@ class Journals:
 def _shapes(resource_set: Any) -> List[Tuple[int, Shape]]:
     """What an R object (RFC 20) has of each rank."""
     return [(rank, Shape(cores, gpus)) for rank, _, cores, gpus in node_lines(resource_set)]
+
+
+def _matching(resource_set: Any, constraint: Any) -> Optional[FrozenSet[int]]:
+    """The ranks of an R object that match a constraint (RFC 31); None: it cannot be read."""
+    try:
+        return frozenset(map(int, ResourceSet(resource_set).copy_constraint(constraint).ranks))
+    except (ValueError, TypeError, OSError):
+        return None  # Flux itself refuses such a job, or knows more than its bindings
 
 
 def _ranks_of(idset: str) -> Any:

@@ -17,7 +17,7 @@ each other.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .shape import NOTHING, Shape
 
@@ -47,6 +47,8 @@ class Need(NamedTuple):
     each: Shape
     #: Each on a node of its own.
     apart: bool
+    #: Where it may be, by its constraint; None: anywhere.
+    ranks: Optional[FrozenSet[int]] = None
 
 
 class Gives(Enum):
@@ -82,6 +84,8 @@ def _has_room(claim: Claim, rooms: Mapping[int, _Room]) -> bool:
     found: List[Tuple[int, int, int]] = []
     left = claim.need.times
     for rank, room in rooms.items():
+        if claim.need.ranks is not None and rank not in claim.need.ranks:
+            continue
         each = claim.need.each if claim.need.each.cores else room.has
         could = room.could_have(claim)
         count = could.times(each) if each.cores else 0
