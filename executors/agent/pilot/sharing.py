@@ -99,7 +99,7 @@ class Sharing:
             if not self._instance.is_usable(rank):
                 release.update({(rank, shape): pool.held for shape, pool in pilot.pools.items() if pool.held > 0})
         wanted, held = self._sums(lines, pilots)
-        has_several = len(wanted) > 1
+        has_several = sum(bool(wanted[shape] or held[shape]) for shape in wanted) > 1
         claims = self._claims(has_several, now, moments)
         soon, late = self._leaving(pilots, now, moments)
         if has_several:
