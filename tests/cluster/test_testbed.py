@@ -128,8 +128,10 @@ def test_a_pod_finds_its_peer_by_the_name_that_a_headless_service_gives_it(clust
     )
     # A name is there a moment after its pod is ready.
     run_pod(cluster, namespace, "client", "until getent hosts peer.peers; do sleep 0.1; done")
+    said = output_of_pod(cluster, namespace, "client")
+    # It has one by now: its name is known.
     address = cluster.api.get(f"/api/v1/namespaces/{namespace}/pods/peer")["status"]["podIP"]
-    assert output_of_pod(cluster, namespace, "client").split()[0] == address
+    assert said.split()[0] == address
 
 
 def test_a_service_account_sees_what_its_role_allows(control_plane: ControlPlane) -> None:
