@@ -30,6 +30,8 @@ from tests.cluster.testbed.image import lammps_image
 from tests.cluster.testbed.missing import Missing
 
 _PAIRS = 11
+#: Seconds for a run, most of which is LAMMPS' own.
+_LIMIT = 60.0
 _RESOURCES = {"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}}
 _LOOP = re.compile(r"^Loop time of ([0-9.]+) on 2 procs", re.MULTILINE)
 _OPTIONS = ("-log", "none", "-nocite")
@@ -70,11 +72,17 @@ def measure_lammps_operator() -> list[Row]:
         cluster.load_image(image.archive)
         namespace = cluster.create_namespace(labels={})
         mpi = mpi_operator.start(cluster)
-        ours, theirs = [], []
-        for _ in range(_PAIRS + 1):
-            ours.append(_measured(cluster, namespace, _MiniCluster(image.name)))
+        ours: list[_Times] = []
+        theirs: list[_Times] = []
+        while len(ours) <= _PAIRS:
+            own = _measured(cluster, namespace, _MiniCluster(image.name))
+            other = None
             if mpi is not None:
-                theirs.append(_measured(cluster, namespace, mpi_operator.MPIJob(image.name, _HNS, _RESOURCES)))
+                other = _measured(cluster, namespace, mpi_operator.MPIJob(image.name, _HNS, _RESOURCES))
+            # MPICH hangs in its end now and then, the one rank spinning: such a pair says nothing of operators.
+            if own is not None and (mpi is None or other is not None):
+                ours.append(own)
+                theirs += [other] if other is not None else []
         if mpi is not None:
             mpi.stop()
     # The first is for caches.
@@ -152,7 +160,8 @@ class _MiniCluster:
         self.document["spec"]["containers"][0] |= {"workingDir": "/opt/hns", "resources": _RESOURCES}
 
 
-def _measured(cluster: Cluster, namespace: str, one: Resource) -> _Times:
+def _measured(cluster: Cluster, namespace: str, one: Resource) -> _Times | None:
+    """None: LAMMPS has written all, and has not ended in a minute."""
     name = one.document["metadata"]["name"]
     path = one.path.format(namespace)
     begin = time.time()
@@ -162,15 +171,22 @@ def _measured(cluster: Cluster, namespace: str, one: Resource) -> _Times:
         found = cluster.api.get(f"{path}/{name}").get("status", {}).get("conditions") or []
         return {condition["type"]: condition["status"] for condition in found}
 
-    until(lambda: any(conditions().get(end) == "True" for end in one.ends), "its end")
+    def has_ended() -> bool:
+        return any(conditions().get(end) == "True" for end in one.ends)
+
+    until(lambda: has_ended() or time.time() - begin > _LIMIT, "its end")
     end = time.time()
     lines = _lines(cluster, namespace, one.writer.format(name))
     loop = _LOOP.search("\n".join(line for _, line in lines))
+    if not has_ended():
+        print(f"  {one.kind}: not ended {end - lines[-1][0]:.0f} s after its last line {lines[-1][1]!r}", flush=True)
     if loop is None:
         raise RuntimeError(f"LAMMPS has not run: {lines[-5:]}")
     cluster.kubectl("delete", f"{one.kind}/{name}", "--cascade=background", f"--namespace={namespace}")
     selector = (f"--selector={one.pods.format(name)}", f"--namespace={namespace}", "--timeout=120s")
     cluster.kubectl("wait", "pods", "--for=delete", *selector)
+    if end - begin > _LIMIT:
+        return None
     return _Times(lines[0][0] - begin, end - lines[-1][0], end - begin, float(loop[1]))
 
 

@@ -12,10 +12,10 @@ from bench.common import NotHere
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.processes import Program
 
-#: A launcher that begins before the cluster's DNS knows its workers hangs; MPI Operator's own images wait for it, too.
+#: A launcher hangs that begins before the cluster's DNS knows its workers and itself; MPI Operator's images wait, too.
 _LAUNCH = (
-    "cut -d: -f1 /etc/mpi/hostfile | while read -r host; do "
-    'until getent hosts "$host" >/dev/null; do sleep 0.1; done; done; exec "$@"'
+    "hosts=$(cut -d: -f1 /etc/mpi/hostfile); for host in $hosts; do "
+    'until getent hosts "$host" "$(hostname).${host#*.}" >/dev/null; do sleep 0.1; done; done; exec "$@"'
 )
 _PROGRAM, _CRD = "FLUXOP_TEST_MPI_OPERATOR", "FLUXOP_TEST_MPI_CRD"
 
