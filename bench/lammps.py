@@ -74,7 +74,9 @@ def measure_lammps_operator() -> list[Row]:
         mpi = mpi_operator.start(cluster)
         ours: list[_Times] = []
         theirs: list[_Times] = []
-        while len(ours) <= _PAIRS:
+        for _ in range(2 * _PAIRS):
+            if len(ours) > _PAIRS:
+                break
             own = _measured(cluster, namespace, _MiniCluster(image.name))
             other = None
             if mpi is not None:
@@ -85,6 +87,8 @@ def measure_lammps_operator() -> list[Row]:
                 theirs += [other] if other is not None else []
         if mpi is not None:
             mpi.stop()
+    if len(ours) <= _PAIRS:
+        raise RuntimeError(f"{2 * _PAIRS - len(ours)} of {2 * _PAIRS} pairs have not ended")
     # The first is for caches.
     return [*_own_rows(ours[1:]), *(_compared(ours[1:], theirs[1:]) if theirs else [])]
 
@@ -175,17 +179,17 @@ def _measured(cluster: Cluster, namespace: str, one: Resource) -> _Times | None:
         return any(conditions().get(end) == "True" for end in one.ends)
 
     until(lambda: has_ended() or time.time() - begin > _LIMIT, "its end")
-    end = time.time()
+    end, ended = time.time(), has_ended()
     lines = _lines(cluster, namespace, one.writer.format(name))
     loop = _LOOP.search("\n".join(line for _, line in lines))
-    if not has_ended():
+    if not ended:
         print(f"  {one.kind}: not ended {end - lines[-1][0]:.0f} s after its last line {lines[-1][1]!r}", flush=True)
     if loop is None:
         raise RuntimeError(f"LAMMPS has not run: {lines[-5:]}")
     cluster.kubectl("delete", f"{one.kind}/{name}", "--cascade=background", f"--namespace={namespace}")
     selector = (f"--selector={one.pods.format(name)}", f"--namespace={namespace}", "--timeout=120s")
     cluster.kubectl("wait", "pods", "--for=delete", *selector)
-    if end - begin > _LIMIT:
+    if not ended:
         return None
     return _Times(lines[0][0] - begin, end - lines[-1][0], end - begin, float(loop[1]))
 

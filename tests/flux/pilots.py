@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from executors import JobHandle, JobRequest, Session
-from tests.processes import of_run
+from tests.processes import alive, of_run
 from tests.support.jobs import wait_running
 from tests.support.sessions import ask
+from tests.support.waiting import wait_for
 
 #: Opens a session; see the fixture ``pilots``.
 Opener = Callable[..., Session]
@@ -53,6 +54,18 @@ def stays(session: Session, directory: Path, **fields: object) -> tuple[list[int
     handle = session.submit_one(JobRequest(argv=["sh", "-c", STAYS.format(directory)], **fields))  # type: ignore[arg-type]
     wait_running(handle, directory / "up")
     return [int((directory / name).read_text()) for name in ("pid", "detached")], handle
+
+
+def wait_for_one_that_is_free(free: Callable[[], int], count: int, running: set[int]) -> None:
+    """Of ``count`` cores or GPUs, each of which a task of two processes has."""
+
+    def one_is_free() -> bool:
+        now_free = free()
+        # Asked after it: whatever ran on the free one has gone before.
+        assert sum(map(alive, running)) <= 2 * (count - now_free), "one is free on which a task runs"
+        return now_free > 0
+
+    wait_for(one_is_free, "one is free")
 
 
 def free_cores(session: Session) -> int:

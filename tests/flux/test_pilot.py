@@ -13,7 +13,7 @@ import pytest
 from executors import JobHandle, JobRequest, Outcome, RunId
 from executors.agent.pilot.short_jobs import MANY
 from executors.names import run_name
-from tests.flux.pilots import Opener, cores, flux, free_cores, holders, pids, stays
+from tests.flux.pilots import Opener, cores, flux, free_cores, holders, pids, stays, wait_for_one_that_is_free
 from tests.processes import alive, of_run
 from tests.support.jobs import counted, run
 from tests.support.sessions import agent_pid, ask, directory_of
@@ -90,14 +90,7 @@ def test_a_holder_that_goes_takes_its_task_with_it_before_its_core_is_free(
     else:
         os.kill(pids(session, "hold")[0], signal.SIGKILL)
     running = {pid for pids, _ in started for pid in pids}
-
-    def one_is_free() -> bool:
-        free = free_cores(session)
-        # Asked after it: whatever ran on the free core has gone before.
-        assert sum(map(alive, running)) <= 2 * (count - free), "a core is free on which a task runs"
-        return free > 0
-
-    wait_for(one_is_free, "the core is free")
+    wait_for_one_that_is_free(lambda: free_cores(session), count, running)
     results = [handle.result(0) for _, handle in started if handle.done()]
     assert [result.outcome for result in results] == [Outcome.LOST]
     assert "core was taken away" in results[0].describe()

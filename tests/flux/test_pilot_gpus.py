@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from executors import JobRequest, Outcome, Session
-from tests.flux.pilots import Opener, cores, flux, free_cores, holders, stays
-from tests.processes import alive
+from tests.flux.pilots import Opener, cores, flux, free_cores, holders, stays, wait_for_one_that_is_free
 from tests.support.jobs import counted
 from tests.support.sessions import agent_pid
 from tests.support.waiting import LIMIT, wait_for
@@ -96,14 +95,7 @@ def test_a_holder_that_is_cancelled_takes_its_task_with_it_before_its_gpu_is_fre
     assert free_gpus(session) == 0
     flux(session, "cancel", holders(session)[0])
     running = {pid for pids, _ in started for pid in pids}
-
-    def one_is_free() -> bool:
-        free = free_gpus(session)
-        # Asked after it: whatever ran with the free one has gone before.
-        assert sum(map(alive, running)) <= 2 * (GPUS - free), "a GPU is free with which a task runs"
-        return free > 0
-
-    wait_for(one_is_free, "the GPU is free")
+    wait_for_one_that_is_free(lambda: free_gpus(session), GPUS, running)
     assert [handle.result(0).outcome for _, handle in started if handle.done()] == [Outcome.LOST]
 
 

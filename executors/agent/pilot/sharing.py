@@ -104,6 +104,8 @@ class Sharing:
         soon, late = self._leaving(pilots, now, moments)
         if has_several:
             self._look_for_idle(pilots, now, moments)
+        else:
+            self._idle_since.clear()  # what was idle then may have had tasks since
         if claims:
             release.update(room_for(claims, self._nodes(pilots, soon, now)))
         for (_, shape), count in release.items():
