@@ -113,6 +113,10 @@ unpack_agent() {
 
 # Flux's commands, from the view where there is one; a home that can be written to.
 prepare() {
+    # Flux's programs have sockets as stdin. Debian's bash takes one for a remote login, and reads ~/.bashrc, where this
+    # does not say that there is a shell around it.
+    [ "${SHLVL:-0}" -gt 0 ] 2>/dev/null || SHLVL=1
+    export SHLVL
     if [ -n "${FLUXOP_VIEW:-}" ]; then
         PATH=$FLUXOP_VIEW/view/bin:$PATH
         export PATH
@@ -325,10 +329,10 @@ told_to_end() {
     [ -n "$child" ] || return 0
     if [ "$index" = 0 ] && ! ends_already; then
         if [ -n "${FLUXOP_RESOURCE:-}" ]; then
-            (end_jobs; kill -TERM "$child") >/dev/null 2>&1 &
+            (end_jobs; end_broker) >/dev/null 2>&1 &
             (sleep @LEAD_PATIENCE@ && kill -KILL "$child") >/dev/null 2>&1 &
         else
-            kill -TERM "$child" 2>/dev/null
+            end_broker >/dev/null 2>&1 &
         fi
     else
         # Its lead is told as well, as a rule, and ends it when the jobs have ended.
@@ -336,6 +340,19 @@ told_to_end() {
         [ -z "${FLUXOP_RESOURCE:-}" ] || patience=@RESOURCE_PATIENCE@
         (sleep "$patience" && kill -TERM "$child") >/dev/null 2>&1 &
     fi
+}
+
+# Tell the lead's broker to end, and again if it did not listen: while it loads its first modules it ignores signals
+# (Flux 0.88), says so in its log, and then runs for good. Otherwise it is told once (see `ends_already`).
+end_broker() {
+    FLUX_URI=local://$state/flux/local
+    export FLUX_URI
+    ignored=0
+    while kill -TERM "$child"; do
+        ignored=$((ignored + 1))
+        sleep 1
+        [ "$(timeout 5 flux dmesg | grep -c "ignored signal 15 in load-builtins")" = "$ignored" ] || return 0
+    done
 }
 
 # Tell all jobs to end (TERM), and wait for it: a broker that ends has `flux run` hang up on its tasks. Those that have

@@ -154,11 +154,11 @@ def ended(processes: Iterable[subprocess.Popen[str]]) -> list[tuple[int, str, st
     return found
 
 
-def until(condition: Callable[[], Any], limit: float = 60.0) -> None:
+def until(condition: Callable[[], Any], limit: float = 60.0, pause: float = 0.05) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # nothing of what is waited for can tell
+        time.sleep(pause)  # nothing of what is waited for can tell
 
 
 #: Pods of a MiniCluster of its document, by the fixture `pods`.

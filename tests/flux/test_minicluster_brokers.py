@@ -258,6 +258,27 @@ def test_a_lead_that_is_told_to_end_before_its_broker_starts_has_served_nobody(p
     assert ended([lead])[0][0] == 77
 
 
+def test_a_lead_that_is_told_to_end_while_its_broker_ignores_signals_ends(pods: MakePods) -> None:
+    """As it does until its first modules are there, of which its socket is one."""
+    made = pods(spec_of("", size=1, interactive=True))
+    lead = made.start(0)
+    connector = made.state(0) / "flux" / "local"
+    until(connector.exists, pause=0.0005)
+    [broker] = Path(f"/proc/{lead.pid}/task/{lead.pid}/children").read_text().split()
+    os.kill(int(broker), signal.SIGSTOP)
+    lead.send_signal(signal.SIGTERM)
+    until(lambda: "ShdPnd:\t0000000000000000" not in Path(f"/proc/{broker}/status").read_text())
+    os.kill(int(broker), signal.SIGCONT)
+    assert ended([lead])[0][0] != 0
+
+
+def test_no_start_up_file_of_the_home_is_read_by_fluxs_scripts(pods: MakePods, tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text(f"touch {tmp_path}/read\n")
+    [lead] = pods(spec_of("true", size=1)).run([0], HOME=str(tmp_path), SHLVL="0")
+    assert lead[0] == 0, lead[2]
+    assert not (tmp_path / "read").exists()
+
+
 @pytest.mark.parametrize(("agent", "code"), [("none", 9), ("there", 9), ("ended", 143)])
 def test_a_lead_that_ends_already_is_left_to_end(pods: MakePods, agent: str, code: int) -> None:
     """Told to end while it tidies up, a broker may hang. Here it is a program that tells whether it was."""
