@@ -21,6 +21,8 @@ What each exit code of `broker` means to the Job is in `objects.py`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from executors.render import names
 from executors.render.places import MOUNTED
 
@@ -137,8 +139,9 @@ broker() {
     [ "$index" = 0 ] || [ -n "${FLUXOP_COMPLETE:-}" ] || trap 'follower_ended' EXIT
     told=
     child=
-    explainer=
+    helpers=
     gone=
+    parent=
     trap told_to_end TERM INT HUP
     prepare
     if ! mkdir -p -m 700 "$state/flux"; then
@@ -159,17 +162,20 @@ broker() {
     unset FLUX_URI
     if [ "$index" != 0 ]; then
         explain &
-        explainer=$!
+        helpers=$!
+        trap 'parent=1' USR2
+        find_parent >/dev/null 2>&1 &
+        helpers="$helpers $!"
     elif [ -n "${FLUXOP_RESOURCE:-}" ] && [ -e "@WISH@" ]; then
         follow_wish >/dev/null 2>&1 &
-        explainer=$!
+        helpers=$!
     fi
     if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ -e "$FLUXOP_ARCHIVE" ]; then
         restore "$@"
     else
         run "$@"
     fi
-    [ -z "$explainer" ] || kill "$explainer" 2>/dev/null
+    [ -z "$helpers" ] || kill $helpers 2>/dev/null
     if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ "$index" = 0 ]; then keep; fi
     hook post
     if [ -n "$told" ]; then
@@ -261,6 +267,24 @@ except OSError as err:
     print(" %s" % err)
 ' "$lead" "$port")"
     done
+}
+
+# A broker that asks for its parent's name a moment too soon joins 5 to 30 s later, where the cluster's DNS remembers
+# for so long that there is no such name. Have it begin again with the address.
+find_parent() {
+    sleep 1
+    FLUX_URI=local://$state/flux/local
+    export FLUX_URI
+    host=$(timeout 5 flux getattr tbon.parent-endpoint)
+    port=${host##*:}
+    host=${host%:*}
+    case $host in tcp://\[*) return ;; tcp://*[!0-9.]*) ;; *) return ;; esac
+    flux python -S -E - "${host#tcp://}" <<'PYTHON' >"$state/flux/parent"
+@FRESH_NAME@PYTHON
+    address=$(cat "$state/flux/parent")
+    if [ -z "$address" ] || timeout 0.3 flux ping --count=1 0; then return; fi
+    sed "s#^\( *default_connect *= *\).*#\1\"tcp://$address:$port\"#" "$files/broker.toml" >"$state/flux/broker.toml"
+    kill -USR2 $$
 }
 
 # Do what the controller wishes: before ranks go they are drained, and when their jobs have ended their brokers are; a
@@ -405,6 +429,20 @@ run() {
             wait "$child" 2>/dev/null
             code=$(cat "$state/flux/code" 2>/dev/null || echo 1)
             break
+        fi
+        if [ -n "$parent" ] && [ -z "$told" ]; then
+            # It has nothing to tidy up before it has joined.
+            parent=
+            kill -KILL "$child"
+            wait "$child" 2>/dev/null
+            for word; do
+                shift
+                [ "$word" != "$files/broker.toml" ] || word=$state/flux/broker.toml
+                set -- "$@" "$word"
+            done
+            "$@" &
+            child=$!
+            [ -z "$told" ] || told_to_end
         fi
     done
     [ -z "${FLUXOP_TIMED:-}" ] || say "the broker ran for $(($(date +%s) - begin)) s"
@@ -595,6 +633,7 @@ ENTRY_SCRIPT = (
     .replace("@JOBS_PATIENCE@", str(_JOBS_PATIENCE))
     .replace("@RESOURCE_PATIENCE@", str(_LEAD_PATIENCE - 1))
     .replace("@LAST_WAIT@", str(_LAST_WAIT))
+    .replace("@FRESH_NAME@", Path(__file__).with_name("fresh_name.py").read_text())
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import threading
 from typing import Any
 
@@ -19,6 +21,7 @@ from executors.provision.kubernetes.provisioner import ClusterProvisioner
 from executors.render import PodUser
 from tests.cluster.runs import LIMIT, Runs, job, output_of, spec
 from tests.cluster.testbed.cluster import Cluster
+from tests.cluster.testbed.place import CACHING_DNS
 from tests.cluster.testbed.waiting import wait_until
 from tests.cluster.volumes import VOLUME
 from tests.cluster.webhook import ENDLESS, injecting
@@ -194,6 +197,20 @@ def test_a_follower_that_does_not_reach_its_lead_is_told_with_its_own_words(runs
     [line] = [line for line in said if line.startswith("warning: ")]
     assert "1 of 2 brokers" in line and "rank 1: " in line and "does not reach the lead broker, name " in line
     assert job(session, "true").ok, "what there is works"
+
+
+def test_a_follower_joins_where_the_dns_remembers_that_its_lead_has_no_name(runs: Runs) -> None:
+    """As that of many clusters does for half a minute, if it was asked before the kubelet had told the address."""
+    dns = {"nameservers": [CACHING_DNS], "searches": [f"{runs.namespace}.svc.cluster.local", "svc.cluster.local"]}
+    patch = {"spec": {"dnsPolicy": "None", "dnsConfig": {**dns, "options": [{"name": "ndots", "value": "5"}]}}}
+    name = run_name(RunId("test", "remembered"))
+    whole = f"{name}-0.{name}.{runs.namespace}.svc.cluster.local"
+    ask = "import sys; from executors.render.fresh_name import ask; print(*(ask(*sys.argv[1:], n)[0] for n in (1, 28)))"
+    assert runs.bed.place.run(sys.executable, "-c", ask, CACHING_DNS, whole) == "3 3\n", "there is no such name yet"
+    session = runs.open(spec(runs.image, size=2), run_id="remembered", podPatch=patch)
+    session.wait_for_brokers()
+    parent = output_of(session, "flux", "exec", "-r", "1", "flux", "getattr", "tbon.parent-endpoint")
+    assert re.fullmatch(r"tcp://[0-9.]+:8050\n", parent)
 
 
 def test_pods_can_be_a_user_whom_their_image_does_not_know(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ _COREDNS_MAIN = """package main
 
 import (
 	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
@@ -64,11 +65,17 @@ func main() {
 
 @cache
 def binaries() -> Path:
-    """The directory that holds PROGRAMS, ``coredns`` and ``pause``; minutes the first time.
+    """The directory that holds PROGRAMS and ``pause``; minutes the first time.
 
     Raises Missing when Go is absent, its proxy refuses a module, or a build fails.
     """
     return made_once("k8s", f"{KUBERNETES}-coredns-{COREDNS}-{RECIPE}", _build)
+
+
+@cache
+def coredns() -> Path:
+    """CoreDNS. Raises Missing as `binaries`."""
+    return made_once("coredns", f"{COREDNS}-for-{KUBERNETES}-{RECIPE}", _build_coredns) / "coredns"
 
 
 def helm() -> Path:
@@ -91,14 +98,22 @@ def _build(directory: Path) -> None:
         # A server that does not know its version claims to be a much older one.
         f"-X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}",
     )
-    for name, main, requires in (
-        ("coredns", _COREDNS_MAIN, [f"github.com/coredns/coredns v{COREDNS}"]),
-        ("pause", _PAUSE_MAIN, []),
-    ):
-        (source / name).mkdir()
-        (source / name / "main.go").write_text(main)
-        # With Kubernetes' own versions of the client, which are compiled already.
-        _go_build(source / name, requires, staging if requires else [], directory / name, ["."], "")
+    _build_main(source / "pause", _PAUSE_MAIN, [], [], directory / "pause")
+
+
+def _build_coredns(directory: Path) -> None:
+    need_commands("go")
+    source = directory / "source"
+    # With Kubernetes' own versions of the client, which are compiled already.
+    staging = list(_staging_modules(source))
+    requires = [f"github.com/coredns/coredns v{COREDNS}"]
+    _build_main(source / "coredns", _COREDNS_MAIN, requires, staging, directory / "coredns")
+
+
+def _build_main(source: Path, main: str, requires: list[str], staging: list[str], output: Path) -> None:
+    source.mkdir()
+    (source / "main.go").write_text(main)
+    _go_build(source, requires, staging, output, ["."], "")
 
 
 def _staging_modules(source: Path) -> Iterator[str]:

@@ -73,8 +73,8 @@ class Cluster(ControlPlane):
     def _start(self) -> None:
         make_cgroups(self.directory)
         kubelet = self.user_kubeconfig("kubelet", USER, GROUP)
-        coredns = self.user_kubeconfig("coredns", DNS_USER)
-        self.node = Node(self.place, self.binaries, self.pki.directory, kubelet, coredns)
+        dns = self.user_kubeconfig("coredns", DNS_USER)
+        self.node = Node(self.place, self.binaries, self.pki.directory, kubelet, dns)
         with ThreadPoolExecutor(1) as pool:
             # Beside the control plane's own start, of which half is waiting.
             runtime = pool.submit(self.node.start_runtime, prepared_store(self.image))

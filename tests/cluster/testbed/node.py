@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
 
 from tests.cluster.testbed import keeper
 from tests.cluster.testbed.api import Api
-from tests.cluster.testbed.place import Place
+from tests.cluster.testbed.binaries import coredns
+from tests.cluster.testbed.place import CACHING_DNS, Place
 from tests.cluster.testbed.processes import Program
 from tests.cluster.testbed.runtime import SOCKET, Runtime
 
@@ -21,12 +23,12 @@ DNS_USER = "system:coredns"
 class Node:
     """Of the bed in ``place``; kubelet and CoreDNS speak to the API server by the kubeconfigs given."""
 
-    def __init__(self, place: Place, binaries: Path, pki: Path, kubelet: Path, coredns: Path) -> None:
+    def __init__(self, place: Place, binaries: Path, pki: Path, kubelet: Path, dns: Path) -> None:
         self._place = place
         self._directory = place.directory
         self._kubelet_url = f"https://{place.address}:10250"
         self.runtime = Runtime(place, place.directory / "containerd")
-        self.coredns = Program(place, "coredns", [str(binaries / "coredns"), f"-conf={self._corefile(coredns)}"])
+        self.coredns = Program(place, "coredns", [str(coredns()), f"-conf={self._corefile(dns)}"])
         self.kubelet = Program(
             place,
             "kubelet",
@@ -69,11 +71,22 @@ class Node:
     ttl 1
   }}
 }}
+# As many clusters have it: what is asked for too soon is denied for half a minute.
+.:53 {{
+  bind {CACHING_DNS}
+  errors
+  cache 30
+  kubernetes cluster.local in-addr.arpa {{
+    kubeconfig {kubeconfig} testbed
+    ttl 30
+  }}
+}}
 """,
         )
 
     def _kubelet_config(self, pki: Path) -> Path:
-        resolv = self._write("resolv.conf", f"nameserver {self._place.address}\n")
+        dns = CACHING_DNS if os.environ.get("FLUXOP_TEST_DNS") == "caching" else self._place.address
+        resolv = self._write("resolv.conf", f"nameserver {dns}\n")
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -89,7 +102,7 @@ class Node:
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{keeper.link_name(self._directory)}",
             "clusterDomain": "cluster.local",
-            "clusterDNS": [self._place.address],
+            "clusterDNS": [dns],
             "resolvConf": str(resolv),
             "containerRuntimeEndpoint": f"unix://{SOCKET}",
             "podLogsDir": str(self._directory / "pod-logs"),

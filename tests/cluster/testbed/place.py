@@ -13,6 +13,8 @@ from tests.cluster.testbed.missing import Missing, need_commands
 
 # The cluster's address for its own API server. Nothing translates addresses here: the bed's network has it itself.
 SERVICE_ADDRESS = "10.96.0.1"
+#: A second DNS of the bed, which remembers.
+CACHING_DNS = "10.96.0.11"
 
 
 class Place:
@@ -119,6 +121,7 @@ class Place:
 link set host master pods
 address add {self.address}/16 dev pods
 address add {SERVICE_ADDRESS}/32 dev pods
+address add {CACHING_DNS}/32 dev pods
 link set host up
 link set pods up
 """,
