@@ -7,7 +7,7 @@ for a *type* of record. This asks for types of private use (65280 to 65534, RFC 
 3225, and checking disabled, RFC 4035) that nobody has asked with yet.
 
 Its text is a part of the entry script, run by Flux's Python: ``python3 - NAME``. It prints nothing and
-ends where the system's resolver knows the name as well, and with whoever has started it.
+ends where the system's resolver knows the name as well, and with the program that has started it.
 """
 
 import itertools
@@ -20,7 +20,9 @@ from typing import List, Optional, Set, Tuple
 
 PRIVATE_TYPES = range(65280, 65535)
 RECURSION, NO_CHECKS, DNSSEC_OK = 0x0100, 0x0010, 0x8000
-NO_ERROR = 0
+NO_ERROR, NO_SUCH_NAME = 0, 3
+#: Turns with a short pause; and after how many the system's resolver is believed, if it alone knows the name.
+FAST, STALE = 50, 100
 ADDRESSES = {1: socket.AF_INET, 28: socket.AF_INET6}  # the types A and AAAA
 
 
@@ -104,24 +106,28 @@ def fresh(server: str, name: str) -> List[str]:
     return []
 
 
-def main(name: str) -> None:
-    with open("/etc/resolv.conf") as file:
-        servers, search, dots = settings(file.read())
+def find(name: str, servers: List[str], whole: str) -> None:
+    """See above. ``whole``: the name as a name server is asked for it."""
     parent = os.getppid()
-    whole = full_name(name, search, dots)
     for turn, kind in enumerate(itertools.cycle(PRIVATE_TYPES)):
         if os.getppid() != parent or not servers:
             return
+        code = ask(servers[0], whole, kind)[0]
+        found = fresh(servers[0], whole) if code == NO_ERROR else []
         there = known(name)
-        if there or ask(servers[0], whole, kind)[0] == NO_ERROR:
-            found = fresh(servers[0], whole)
-            # An address that is remembered may be that of a pod that is gone.
-            if found and not there.intersection(found) and not known(name).intersection(found):
-                print(f"[{found[0]}]" if ":" in found[0] else found[0])
-                return
-            if there:
-                return
-        time.sleep(0.2 if turn < 50 else 1)
+        # An address that is remembered may be that of a pod that is gone.
+        if found and not there.intersection(found):
+            print(f"[{found[0]}]" if ":" in found[0] else found[0])
+            return
+        if there and (code != NO_SUCH_NAME or turn > STALE):
+            return
+        time.sleep(0.2 if turn < FAST else 1)
+
+
+def main(name: str) -> None:
+    with open("/etc/resolv.conf") as file:
+        servers, search, dots = settings(file.read())
+    find(name, servers, full_name(name, search, dots))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+import time
+from collections.abc import Callable
 
 import pytest
 
+from executors.render import fresh_name
 from executors.render.fresh_name import DNSSEC_OK, NO_CHECKS, answer, full_name, question, settings
 
 IN_PODS = "search ns.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
@@ -56,3 +59,63 @@ def test_addresses_are_read_from_an_answer() -> None:
     assert answer(message(0, alias, *found, after=record(1, bytes(4)))) == (0, ["10.0.0.7", "::1"])
     assert answer(message(3)) == (3, []), "there is no such name"
     assert answer(message(0)) == (0, []), "there is, but not of this type"
+
+
+class RememberingDns:
+    """The name has each address from a moment on; an answer is remembered for ``memory`` seconds, by its question."""
+
+    def __init__(self, memory: float, *addresses: tuple[float, str]) -> None:
+        self.now = 0.0
+        self._memory = memory
+        self._addresses = addresses
+        self._remembered: dict[tuple[int, int], tuple[float, str]] = {}
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def _address(self, kind: int, flags: int) -> str:
+        until, address = self._remembered.get((kind, flags), (0.0, ""))
+        if self.now >= until:
+            address = max((one for one in self._addresses if one[0] <= self.now), default=(0.0, ""))[1]
+            self._remembered[kind, flags] = self.now + self._memory, address
+        return address
+
+    def ask(self, _server: str, _name: str, kind: int, flags: int = 0) -> tuple[int, list[str]]:
+        address = self._address(kind, flags)
+        return (0 if address else 3), ([address] if kind == 1 and address else [])
+
+    def known(self, _name: str) -> set[str]:
+        return {self._address(1, 0)} - {""}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[RememberingDns], str]:
+    def ask_of(dns: RememberingDns) -> str:
+        for name in ("ask", "known"):
+            monkeypatch.setattr(fresh_name, name, getattr(dns, name))
+        monkeypatch.setattr(time, "sleep", dns.sleep)
+        fresh_name.find("mc-0.mc", ["10.96.0.10"], "mc-0.mc.ns.svc.cluster.local")
+        return capsys.readouterr().out.strip()
+
+    return ask_of
+
+
+@pytest.mark.parametrize("moment", [0.5, 3.0, 29.0, 500.0])
+def test_a_name_that_is_denied_from_memory_is_found_when_it_exists(
+    asked: Callable[[RememberingDns], str], moment: float
+) -> None:
+    dns = RememberingDns(30, (moment, "10.0.0.7"))
+    dns.known("mc-0.mc")
+    assert asked(dns) in ("10.0.0.7", "") and dns.now <= moment + 1
+    assert moment > 30 or not dns.known("mc-0.mc"), "the resolver does not know it yet"
+
+
+def test_a_pod_that_is_gone_is_not_taken_for_the_one_in_its_place(asked: Callable[[RememberingDns], str]) -> None:
+    dns = RememberingDns(30, (0.0, "10.0.0.6"), (1.0, ""), (4.0, "10.0.0.7"))
+    dns.known("mc-0.mc")
+    dns.now = 2.0
+    assert asked(dns) == "10.0.0.7" and dns.now <= 5
+
+
+def test_a_name_that_the_resolver_knows_is_left_to_it(asked: Callable[[RememberingDns], str]) -> None:
+    assert asked(RememberingDns(0, (3.0, "10.0.0.7"))) == ""
