@@ -54,6 +54,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Row]]] = {
     "operator": operator.measure_operator,
     "operator-scale": operator_scale.measure_operator_scale,
     "upstream": operator.measure_upstream,
+    "upstream-dns": operator.measure_remembering_dns,
     "hostname": operator_hostname.measure_hostname,
     "lammps": lammps.measure_lammps,
     "lammps-operator": lammps.measure_lammps_operator,

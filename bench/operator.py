@@ -6,10 +6,11 @@ Needs what tests/cluster needs. Upstream's operator is measured beside ours wher
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.cluster.operators import installed, operator_program, running
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.keeper import MARK
+from tests.cluster.testbed.processes import Program
 
 _PAIRS = 12
 _ENDS = 5
@@ -49,38 +51,27 @@ def measure_operator() -> list[Row]:
 
 def measure_upstream() -> list[Row]:
     """Ours and upstream's in turn, each for a few starts and a deletion; and the many of each."""
-    with bed() as (cluster, namespace, directory):
-        if cluster.operator is None:
-            raise NotHere("upstream's Flux Operator, named by FLUXOP_TEST_OPERATOR")
-        with installed(cluster, directory) as kubeconfig:
-            programs = {"ours": operator_program(cluster, kubeconfig), "upstream": cluster.operator_program()}
-            starts: dict[str, list[float]] = {one: [] for one in programs}
-            ends: dict[str, list[float]] = {one: [] for one in programs}
-            jobs: dict[str, float] = {}
-            for round_ in range(_TURNS + 1):
-                for one, program in programs.items():
-                    program.start()
-                    first = [_first_output(cluster, namespace, directory) for _ in range(_IN_TURN)]
-                    if round_:  # before that for caches
-                        starts[one] += first
-                        ends[one].append(_deletion_of_one(cluster, namespace, directory, ours=one == "ours"))
-                    program.stop()
-            for one, program in programs.items():
-                program.start()
-                _first_output(cluster, namespace, directory)
-                many = cluster.create_namespace(labels={})
-                jobs[one] = _jobs_of_many(cluster, many)[0]
-                delete_all(cluster, many)
-                program.stop()
-    start, end = ({one: statistics.median(found[one]) for one in programs} for found in (starts, ends))
-    notes = ["; ".join(f"{one} {min(starts[one]):.1f}-{max(starts[one]):.1f} s" for one in programs)]
+    with bed() as (cluster, namespace, directory), installed(cluster, directory) as kubeconfig:
+        programs = _both(cluster, kubeconfig)
+        starts: dict[str, list[float]] = {one: [] for one in programs}
+        ends: dict[str, list[float]] = {one: [] for one in programs}
+        jobs: dict[str, float] = {}
+        for one, is_counted in _turns(programs):
+            first = [_first_output(cluster, namespace, directory) for _ in range(_IN_TURN)]
+            if is_counted:
+                starts[one] += first
+                ends[one].append(_deletion_of_one(cluster, namespace, directory, ours=one == "ours"))
+        for one, program in programs.items():
+            program.start()
+            _first_output(cluster, namespace, directory)
+            many = cluster.create_namespace(labels={})
+            jobs[one] = _jobs_of_many(cluster, many)[0]
+            delete_all(cluster, many)
+            program.stop()
+    end = {one: statistics.median(ends[one]) for one in programs}
     return [
-        Row(
-            "the same MiniCluster of 2, ours against upstream's Flux Operator: applied -> its command's output",
-            f"{start['ours']:.2f} s against {start['upstream']:.2f} s: {start['ours'] / start['upstream']:.2f}x",
-            "<= 0.45x",
-            start["ours"] <= 0.45 * start["upstream"],
-            notes,
+        _start_row(
+            "the same MiniCluster of 2, ours against upstream's Flux Operator: applied -> its command's output", starts
         ),
         Row(
             f"the same: deleted after {_SETTLED:g} s, while a job traps TERM and writes for 1 s -> all pods gone",
@@ -95,6 +86,43 @@ def measure_upstream() -> list[Row]:
             jobs["ours"] <= jobs["upstream"],
         ),
     ]
+
+
+def measure_remembering_dns() -> list[Row]:
+    """The starts of both where the pods' DNS remembers for half a minute that a name does not exist."""
+    os.environ["FLUXOP_TEST_DNS"] = "caching"
+    try:
+        with bed() as (cluster, namespace, directory), installed(cluster, directory) as kubeconfig:
+            programs = _both(cluster, kubeconfig)
+            starts: dict[str, list[float]] = {one: [] for one in programs}
+            for one, is_counted in _turns(programs):
+                first = [_first_output(cluster, namespace, directory) for _ in range(2)]
+                starts[one] += first if is_counted else []
+    finally:
+        del os.environ["FLUXOP_TEST_DNS"]
+    return [_start_row("the same where the cluster's DNS remembers for 30 s that a name does not exist", starts)]
+
+
+def _both(cluster: Cluster, kubeconfig: Path) -> dict[str, Program]:
+    if cluster.operator is None:
+        raise NotHere("upstream's Flux Operator, named by FLUXOP_TEST_OPERATOR")
+    return {"ours": operator_program(cluster, kubeconfig), "upstream": cluster.operator_program()}
+
+
+def _turns(programs: dict[str, Program]) -> Iterator[tuple[str, bool]]:
+    """Each operator's turns, in which it alone runs; the first of each is for caches, and not counted."""
+    for round_ in range(_TURNS + 1):
+        for one, program in programs.items():
+            program.start()
+            yield one, round_ > 0
+            program.stop()
+
+
+def _start_row(what: str, starts: dict[str, list[float]]) -> Row:
+    ours, upstream = statistics.median(starts["ours"]), statistics.median(starts["upstream"])
+    notes = ["; ".join(f"{one} {min(found):.1f}-{max(found):.1f} s" for one, found in starts.items())]
+    measured = f"{ours:.2f} s against {upstream:.2f} s: {ours / upstream:.2f}x"
+    return Row(what, measured, "<= 0.45x", ours <= 0.45 * upstream, notes)
 
 
 def resource(image: str, name: str, command: str, *, size: int = 2, **more: Any) -> dict[str, Any]:

@@ -14,11 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from executors.controller.loop import Controller
-from executors.controller.serving import SECONDS, Answering, Serving
+from executors.controller.serving import SECONDS, Answering, Server, Serving
 from executors.errors import ConfigError
 from executors.kube import Api, ApiError
 from executors.kube.objects import MiniCluster
@@ -154,8 +153,8 @@ class MetricsServer(Serving):
                 body = text().encode() if status == 200 else b""
                 self.answer(status, body, "text/plain; version=0.0.4")
 
-        class Server(ThreadingHTTPServer):
+        class MetricsHTTPServer(Server):
             def handle_error(self, request: object, client_address: object) -> None:
                 log.debug("a reader of the metrics: %s", client_address, exc_info=True)
 
-        super().__init__("metrics", port, Handler, Server)
+        super().__init__("metrics", port, Handler, MetricsHTTPServer)

@@ -5,9 +5,11 @@ And what all servers of the controller have in common.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
 #: For a client that says nothing.
 SECONDS = 10
@@ -29,6 +31,18 @@ class Answering(BaseHTTPRequestHandler):
         """Probes and scrapes are no news."""
 
 
+class Server(ThreadingHTTPServer):
+    """Takes IPv6 as well as IPv4, since a cluster's pods may have no other."""
+
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        TCPServer.server_bind(self)  # not HTTPServer's, which asks the DNS for a name that nobody needs
+
+
 class Serving:
     """A server in a thread of its own, on ``port`` (0: any) of all addresses."""
 
@@ -37,10 +51,9 @@ class Serving:
         name: str,
         port: int,
         handler: type[BaseHTTPRequestHandler],
-        kind: type[ThreadingHTTPServer] = ThreadingHTTPServer,
+        kind: type[Server] = Server,
     ) -> None:
         self._server = kind(("", port), handler)
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name=name, daemon=True).start()
 
     @property

@@ -36,6 +36,8 @@ def _defaults(cluster: MiniCluster, places: PodPaths) -> dict[str, Any]:
     return {
         "bootstrap": {
             "curve_cert": places.certificate,
+            # Pods may have no other addresses. Where there is no IPv6 it is IPv4 all the same.
+            "enable_ipv6": True,
             "default_port": BROKER_PORT,
             "default_bind": "tcp://*:%p",
             "default_connect": f"tcp://%h.{service_name(cluster)}:%p",

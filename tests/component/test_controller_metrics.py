@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -111,11 +112,14 @@ def test_a_directory_without_a_certificate_is_named(tmp_path: Path) -> None:
         MetricsServer(0, tmp_path, gate(Answers()), lambda: "")
 
 
-def test_probes_are_answered() -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_probes_are_answered(address: str) -> None:
+    if ":" in address and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 on this machine: boot without ipv6.disable=1")
     server = HealthServer(0, {"/healthz": lambda: True, "/readyz": lambda: False})
     found = []
     for path in ("/healthz", "/readyz", "/x"):
-        connection = http.client.HTTPConnection("localhost", server.port, timeout=10)
+        connection = http.client.HTTPConnection(address, server.port, timeout=10)
         connection.request("GET", path)
         answer = connection.getresponse()
         answer.read()

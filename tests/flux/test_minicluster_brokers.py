@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -168,6 +169,24 @@ def test_a_broker_config_of_the_users_own_is_taken_with_our_certificate(pods: Ma
     document = spec_of(script, flux={"brokerConfig": given}, container={"launcher": True})
     lead, _ = pods(document).run()
     assert (lead[0], lead[1].split()) == (0, ["1m", "4", "sched-backfill"]), lead[2]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+def test_brokers_meet_by_addresses_of_either_kind(pods: MakePods, address: str) -> None:
+    if address == "[::1]" and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 on this machine: boot without ipv6.disable=1")
+    made = pods(spec_of("flux getattr size", container={"launcher": True}))
+    with socket.create_server(
+        (address.strip("[]"), 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET
+    ) as free:
+        port = free.getsockname()[1]
+    for index in (0, 1):
+        made.prepare(index)
+        config = made.directory(index) / "files" / "broker.toml"
+        text = re.sub(r"ipc://.*/%h", f"tcp://{address}:%p", config.read_text()).replace("8050", str(port))
+        config.write_text(text.replace(f'default_bind = "tcp://{address}', 'default_bind = "tcp://*'))
+    lead, follower = made.run()
+    assert (lead[0], lead[1], follower[0]) == (0, "2\n", 76), lead[2] + follower[2]
 
 
 def test_the_options_of_a_spec_reach_the_broker(pods: MakePods) -> None:
