@@ -36,8 +36,9 @@ def _defaults(cluster: MiniCluster, places: PodPaths) -> dict[str, Any]:
     return {
         "bootstrap": {
             "curve_cert": places.certificate,
-            # Pods may have no other addresses. Where there is no IPv6 it is IPv4 all the same.
-            "enable_ipv6": True,
+            # The entry script says otherwise in pods that have no other addresses. It is not for all: libzmq finds only
+            # IPv6 addresses of an interface then, and asks the DNS for those first.
+            "enable_ipv6": False,
             "default_port": BROKER_PORT,
             "default_bind": "tcp://*:%p",
             "default_connect": f"tcp://%h.{service_name(cluster)}:%p",

@@ -88,6 +88,7 @@ hook() {
         set +e
     else
         . "$files/${FLUXOP_CONTAINER:-0}-$1" || say "commands.$1 ended with $?"
+        set +e # which it may have changed
     fi
 }
 
@@ -138,10 +139,12 @@ broker() {
     # Never 0: an index that has completed is not started again when its lead still wants it.
     [ "$index" = 0 ] || [ -n "${FLUXOP_COMPLETE:-}" ] || trap 'follower_ended' EXIT
     told=
+    ending=
     child=
     helpers=
     gone=
-    parent=
+    renewed=
+    own=$state/flux/broker.toml
     trap told_to_end TERM INT HUP
     prepare
     if ! mkdir -p -m 700 "$state/flux"; then
@@ -149,6 +152,7 @@ broker() {
         exit 1
     fi
     (umask 077 && cat "$secret/@KEY@" >"$state/flux/@KEY@") || exit 1
+    make_config
     if [ -n "${FLUXOP_SHARED:-}" ]; then
         share
     elif [ -n "${FLUXOP_VIEW:-}" ]; then
@@ -163,9 +167,12 @@ broker() {
     if [ "$index" != 0 ]; then
         explain &
         helpers=$!
-        trap 'parent=1' USR2
-        find_parent >/dev/null 2>&1 &
-        helpers="$helpers $!"
+        # What a user puts in front of Flux is not to be begun twice.
+        if [ "$1" = flux ]; then
+            trap 'renewed=1' USR2
+            find_parent >/dev/null 2>&1 &
+            helpers="$helpers $!"
+        fi
     elif [ -n "${FLUXOP_RESOURCE:-}" ] && [ -e "@WISH@" ]; then
         follow_wish >/dev/null 2>&1 &
         helpers=$!
@@ -269,23 +276,58 @@ except OSError as err:
     done
 }
 
+# A broker.toml of this pod's own, where the common one does not fit: with IPv6 where the pod has no other address, and
+# with its parent's ADDRESS:PORT, if given.
+make_config() {
+    edit=
+    addresses=$(grep -w -e "$(uname -n)" /etc/hosts)
+    case $addresses in
+    *:*)
+        printf '%s\n' "$addresses" | grep -q '^[0-9.]*[[:space:]]' ||
+            edit='s#^enable_ipv6 = false#enable_ipv6 = true#'
+        ;;
+    esac
+    [ -z "${1:-}" ] || edit="$edit
+s#^\( *default_connect *= *\).*#\1\"tcp://$1\"#"
+    rm -f "$own"
+    [ -z "$edit" ] || sed "$edit" "$files/broker.toml" >"$own" || rm -f "$own"
+}
+
 # A broker that asks for its parent's name a moment too soon joins 5 to 30 s later, where the cluster's DNS remembers
 # for so long that there is no such name. Have it begin again with the address.
 find_parent() {
-    sleep 1
-    FLUX_URI=local://$state/flux/local
-    export FLUX_URI
-    host=$(timeout 5 flux getattr tbon.parent-endpoint)
-    port=${host##*:}
-    host=${host%:*}
-    case $host in tcp://\[*) return ;; tcp://*[!0-9.]*) ;; *) return ;; esac
-    flux python -S -E - "${host#tcp://}" <<'PYTHON' >"$state/flux/parent"
+    # Shells keep here-documents there.
+    FLUX_URI=local://$state/flux/local TMPDIR=$state/flux
+    export FLUX_URI TMPDIR
+    while :; do
+        sleep 1
+        tries=1
+        until parent=$(timeout 5 flux getattr tbon.parent-endpoint); do
+            [ "$tries" -lt 20 ] || return
+            tries=$((tries + 1))
+            sleep 0.5
+        done
+        parent=${parent#tcp://}
+        case $parent in \[* | */* | "") return ;; *[!0-9.:]*) ;; *) return ;; esac
+        ! joined || return
+        flux python -S -E - "${parent%:*}" "${parent##*:}" <<'PYTHON' >"$state/flux/address" || return
 @FRESH_NAME@PYTHON
-    address=$(cat "$state/flux/parent")
-    if [ -z "$address" ] || timeout 0.3 flux ping --count=1 0; then return; fi
-    sed "s#^\( *default_connect *= *\).*#\1\"tcp://$address:$port\"#" "$files/broker.toml" >"$state/flux/broker.toml"
-    kill -USR2 $$
+        address=$(cat "$state/flux/address")
+        if [ -z "$address" ] || joined; then return; fi
+        make_config "$address"
+        kill -USR2 $$
+        # A pod that takes the parent's place has another address.
+        failures=0
+        while [ "$failures" -lt 3 ]; do
+            sleep 20
+            if joined; then failures=0; else failures=$((failures + 1)); fi
+        done
+        make_config
+        kill -USR2 $$
+    done
 }
+
+joined() { timeout 2 flux ping --count=1 0; }
 
 # Do what the controller wishes: before ranks go they are drained, and when their jobs have ended their brokers are; a
 # broker's end is what the controller sees. Nothing tells a shell that a file has changed.
@@ -350,7 +392,9 @@ with open(sys.argv[1], "rb") as file, tarfile.open(fileobj=file) as archive:
 
 told_to_end() {
     told=1
-    [ -n "$child" ] || return 0
+    # A lead's broker is told once (see `ends_already`).
+    [ -n "$child" ] && [ -z "$ending" ] || return 0
+    ending=1
     if [ "$index" = 0 ] && ! ends_already; then
         if [ -n "${FLUXOP_RESOURCE:-}" ]; then
             (end_jobs; end_broker) >/dev/null 2>&1 &
@@ -374,8 +418,8 @@ end_broker() {
     ignored=0
     while kill -TERM "$child"; do
         ignored=$((ignored + 1))
-        sleep 1
-        [ "$(timeout 5 flux dmesg | grep -c "ignored signal 15 in load-builtins")" = "$ignored" ] || return 0
+        until sleep 1; said=$(timeout 5 flux dmesg); do kill -0 "$child" || return 0; done
+        [ "$(printf '%s\n' "$said" | grep -c "ignored signal 15 in load-builtins")" = "$ignored" ] || return 0
     done
 }
 
@@ -412,10 +456,7 @@ run() {
             case $word in -Sbroker.quorum=*) set -- "$@" "-Sbroker.rc3_path=/bin/sh $files/entry.sh gone" ;; esac
         done
     fi
-    "$@" &
-    child=$!
-    # A signal may have come between the two.
-    [ -z "$told" ] || told_to_end
+    start "$@"
     # A trap ends `wait` early, with a code of its own.
     while :; do
         wait "$child"
@@ -430,25 +471,32 @@ run() {
             code=$(cat "$state/flux/code" 2>/dev/null || echo 1)
             break
         fi
-        if [ -n "$parent" ] && [ -z "$told" ]; then
-            # It has nothing to tidy up before it has joined.
-            parent=
+        if [ -n "$renewed" ] && [ -z "$told" ]; then
+            renewed=
+            # It has no parent, and so nothing to tidy up.
             kill -KILL "$child"
             wait "$child" 2>/dev/null
-            for word; do
-                shift
-                [ "$word" != "$files/broker.toml" ] || word=$state/flux/broker.toml
-                set -- "$@" "$word"
-            done
-            "$@" &
-            child=$!
-            [ -z "$told" ] || told_to_end
+            start "$@"
         fi
     done
     [ -z "${FLUXOP_TIMED:-}" ] || say "the broker ran for $(($(date +%s) - begin)) s"
     if [ "$code" != 0 ] && [ -z "$told" ] && [ "$index" = 0 ]; then
         say "the broker ended with $code; this is Flux $(flux --version 2>&1 | sed -n "s/^commands:[[:space:]]*//p")"
     fi
+}
+
+# Start the broker, with this pod's own config where there is one.
+start() {
+    for word; do
+        shift
+        if [ "$word" = "$files/broker.toml" ] && [ -e "$own" ]; then word=$own; fi
+        set -- "$@" "$word"
+    done
+    child=
+    "$@" &
+    child=$!
+    # A signal may have come between the two.
+    [ -z "$told" ] || told_to_end
 }
 
 # Whether a lead's broker may go as it is when its followers have: the command was one job, nothing is saved, and nobody

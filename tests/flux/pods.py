@@ -138,7 +138,7 @@ class Pods:
             # The longest first: one begins with another.
             for place, name in ((places.state, "state"), (places.secret, "curve"), (places.files, "files")):
                 text = text.replace(place, str(here / name))
-        text = text.replace("/mnt/flux", str(here / "view"))
+        text = text.replace("/mnt/flux", str(here / "view")).replace("/etc/hosts", str(here / "hosts"))
         if text == UNMOUNTED.root:
             return ""  # of the variable: the script's own places are replaced above
         for address in ("tcp://*:%p", f"tcp://%h.{NAME}:%p"):

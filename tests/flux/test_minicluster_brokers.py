@@ -171,22 +171,42 @@ def test_a_broker_config_of_the_users_own_is_taken_with_our_certificate(pods: Ma
     assert (lead[0], lead[1].split()) == (0, ["1m", "4", "sched-backfill"]), lead[2]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
-def test_brokers_meet_by_addresses_of_either_kind(pods: MakePods, address: str) -> None:
-    if address == "[::1]" and not socket.has_dualstack_ipv6():
+@pytest.mark.parametrize("known", ["127.0.0.1", "::1", "::1 127.0.0.1"])
+def test_brokers_meet_by_the_addresses_that_their_pods_have(pods: MakePods, known: str) -> None:
+    """As the kubelet writes them to /etc/hosts. Where there is an IPv4 address, nobody looks for others."""
+    if ":" in known and not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 on this machine: boot without ipv6.disable=1")
+    address = known.split()[-1]
     made = pods(spec_of("flux getattr size", container={"launcher": True}))
-    with socket.create_server(
-        (address.strip("[]"), 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET
-    ) as free:
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free:
         port = free.getsockname()[1]
     for index in (0, 1):
         made.prepare(index)
+        lines = [f"{one}\t{os.uname().nodename}.{NAME} {os.uname().nodename}\n" for one in known.split()]
+        (made.directory(index) / "hosts").write_text("::1 localhost\n" + "".join(lines))
         config = made.directory(index) / "files" / "broker.toml"
-        text = re.sub(r"ipc://.*/%h", f"tcp://{address}:%p", config.read_text()).replace("8050", str(port))
-        config.write_text(text.replace(f'default_bind = "tcp://{address}', 'default_bind = "tcp://*'))
+        whole = f"[{address}]" if ":" in address else address
+        text = re.sub(r"ipc://.*/%h", f"tcp://{whole}:%p", config.read_text()).replace("8050", str(port))
+        config.write_text(text.replace(f'default_bind = "tcp://{whole}', 'default_bind = "tcp://*'))
     lead, follower = made.run()
     assert (lead[0], lead[1], follower[0]) == (0, "2\n", 76), lead[2] + follower[2]
+    own = [(made.state(index) / "flux" / "broker.toml") for index in (0, 1)]
+    assert [one.exists() and "enable_ipv6 = true" in one.read_text() for one in own] == [":" in address] * 2
+
+
+def test_a_broker_that_is_given_its_parents_address_begins_again(pods: MakePods) -> None:
+    """What `find_parent` does when it has found one: here the test does. (With names: on the test bed.)"""
+    made = pods(spec_of("flux getattr size", container={"launcher": True}))
+    made.prepare(1)
+    config = made.directory(1) / "files" / "broker.toml"
+    right = config.read_text()
+    config.write_text(re.sub(r"ipc://.*/%h", "ipc:///nowhere/%h", right))
+    lead, follower = made.start(0), made.start(1)
+    until((made.state(1) / "flux" / "local").exists)
+    (made.state(1) / "flux" / "broker.toml").write_text(right)
+    follower.send_signal(signal.SIGUSR2)
+    found = ended([lead, follower])
+    assert (found[0][0], found[0][1], found[1][0]) == (0, "2\n", 76), found
 
 
 def test_the_options_of_a_spec_reach_the_broker(pods: MakePods) -> None:
@@ -279,7 +299,7 @@ def test_a_lead_that_is_told_to_end_before_its_broker_starts_has_served_nobody(p
 
 def test_a_lead_that_is_told_to_end_while_its_broker_ignores_signals_ends(pods: MakePods) -> None:
     """As it does until its first modules are there, of which its socket is one."""
-    made = pods(spec_of("", size=1, interactive=True))
+    made = pods(spec_of("", size=1, interactive=True, flux={"logLevel": 6}))
     lead = made.start(0)
     connector = made.state(0) / "flux" / "local"
     until(connector.exists, pause=0.0005)
@@ -288,7 +308,8 @@ def test_a_lead_that_is_told_to_end_while_its_broker_ignores_signals_ends(pods: 
     lead.send_signal(signal.SIGTERM)
     until(lambda: "ShdPnd:\t0000000000000000" not in Path(f"/proc/{broker}/status").read_text())
     os.kill(int(broker), signal.SIGCONT)
-    assert ended([lead])[0][0] != 0
+    [(code, _, said)] = ended([lead])
+    assert code != 0 and "ignored signal 15 in load-builtins" in said
 
 
 def test_no_start_up_file_of_the_home_is_read_by_fluxs_scripts(pods: MakePods, tmp_path: Path) -> None:

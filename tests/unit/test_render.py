@@ -231,7 +231,7 @@ def test_the_broker_config_names_every_broker_that_may_ever_join() -> None:
     config = tomllib.loads(broker_config(cluster(maxSize=16, network={"headlessName": "flux-service"}), None))
     assert config["bootstrap"] == {
         "curve_cert": "/run/flux_operator/flux/curve.cert",
-        "enable_ipv6": True,
+        "enable_ipv6": False,
         "default_port": 8050,
         "default_bind": "tcp://*:%p",
         "default_connect": "tcp://%h.flux-service:%p",

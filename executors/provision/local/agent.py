@@ -76,7 +76,7 @@ class LocalAgent:
         kept = {k: v for k, v in self._environ.items() if k not in _NOT_FOR_FLUX and is_text(k + v)}
         # Flux's scripts have sockets as stdin. Debian's bash takes one for a remote login and reads ~/.bashrc, where
         # this does not say that there is a shell around it; what stands there may take a second, or wait for ever.
-        return kept if kept.get("SHLVL") not in (None, "", "0") else {**kept, "SHLVL": "1"}
+        return {**kept, "SHLVL": "1"}
 
     def _agent_arguments(self, engine: str, command: str) -> list[str]:
         run = self._config.run
