@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -19,6 +20,17 @@ def test_the_file_is_what_the_command_prints() -> None:
     assert list(yaml.safe_load_all(DEPLOY.read_text())) == manifests(), (
         "flux-operator manifests >deploy/flux-operator.yaml"
     )
+
+
+def test_the_image_is_made_of_what_is_installed_and_of_nothing_else() -> None:
+    root = DEPLOY.parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    lines = (root / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    kept = {line[1:] for line in lines if line.startswith("!")}
+    assert kept == {*packages, project["project"]["readme"], "pyproject.toml", "constraints.txt", "LICENSE"}
+    assert all((root / one).exists() for one in kept)
 
 
 def test_no_secret_or_configmap_is_ever_read_nor_a_log_nor_a_shell_begun() -> None:
