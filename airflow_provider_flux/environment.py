@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from executors.names import PLACE_VARIABLE
-
 #: Airflow's own settings (its database and its keys among them), connections and variables are no business of a job.
 _OWN = ("AIRFLOW_", "_AIRFLOW_", "FLUX_OPERATOR_")
 #: What Airflow does not take for a secret, and often is one.
@@ -20,6 +18,8 @@ def inheritable(environ: Mapping[str, str], is_secret: Callable[[str], bool] | N
 
     Where this machine's instances are is kept: workers find, and make, them where everybody else looks for them.
     """
+    from executors.names import PLACE_VARIABLE  # else each parse of a DAG would load the core
+
     secret = _airflows_opinion if is_secret is None else is_secret
     return {
         name: value

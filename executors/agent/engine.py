@@ -71,6 +71,9 @@ class Follower(ABC):
     def stop(self) -> None:
         """Deliver no more."""
 
+    def job_ended(self) -> None:  # noqa: B027 (those that the engine tells need not be told)
+        """The job has ended: the rest of its output can be delivered now."""
+
 
 class SharedEnvironment:
     """An environment that jobs of one request share, so that it travels and is encoded once."""

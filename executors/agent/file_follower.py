@@ -36,6 +36,11 @@ class FileFollower(Follower):
             self._timer.cancel()
             self._timer = None
 
+    def job_ended(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_soon(self._look)
+
     def _look(self) -> None:
         progress = self._progress()  # before reading: what was written before the end is read then
         try:

@@ -11,6 +11,7 @@ from typing import Callable, Dict, List, Optional, Set
 
 from .. import wire
 from ..engine import (
+    ACTIVE,
     MAY_WAIT,
     WAITED_FOR,
     EndReason,
@@ -26,6 +27,7 @@ from ..instance.exit_codes import JOBS_LEFT
 from .acklog import AckLog
 from .connection import Connection, Handler
 from .files import Files
+from .followers import Followers
 from .jobs import Job, JobTable
 from .kept_output import KeptOutput
 from .nodes import Nodes
@@ -85,6 +87,7 @@ class Server:
         self._submissions = Submissions(engine.submit, self.table, self.settings.environment)
         self._acklog = AckLog(os.path.join(settings.directory, "acknowledged"))
         self._kept_output = KeptOutput(engine.forget)
+        self._followers = Followers()
         self._nodes = Nodes(engine, settings.attached)
         self._requests = Requests(
             self,
@@ -223,6 +226,8 @@ class Server:
             if name == "submit" and job_id not in self.table.jobs:
                 self.table.add(Job(job_id))
             self.table.apply(job_id, name, timestamp, context)
+            if self.table.progress(job_id) != ACTIVE:
+                self._followers.job_ended(job_id)
         self._nodes.saw(entries)
         if before and not self.table.active:
             self._watchdog.job_is_here()
@@ -271,8 +276,12 @@ class Server:
             return self.table.progress(position.job_id)
 
         if position.path is None:
-            return self.engine.follow(position, sink, progress)
-        return FileFollower(position.path, position.offset, sink, progress)
+            follower = self.engine.follow(position, sink, progress)
+        else:
+            follower = FileFollower(position.path, position.offset, sink, progress)
+        if progress() == ACTIVE:
+            self._followers.add(position.job_id, follower)
+        return follower
 
     def followed(self, job_id: str) -> None:
         self._kept_output.followed(job_id)
