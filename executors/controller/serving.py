@@ -35,7 +35,6 @@ class Server(ThreadingHTTPServer):
     """Takes IPv6 as well as IPv4, since a cluster's pods may have no other."""
 
     address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    daemon_threads = True
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:

@@ -12,6 +12,7 @@ from executors.agent.engine import Follower, OutputPosition, OutputSink
 from executors.agent.pilot.messages import Answer
 from executors.agent.pilot.output import PieceSink, RemoteFollower
 from executors.agent.pilot.telling import Telling
+from tests.support.readers import Reader
 
 
 class Attached:
@@ -118,17 +119,6 @@ class Pilots:
             output = Output(piece, position, self.pieces, self.error)
             piece.follower = output
             output.deliver()
-
-
-class Reader(OutputSink):
-    def __init__(self) -> None:
-        self.got: list[Any] = []
-
-    def data(self, offset: int, data: bytes) -> None:
-        self.got.append((offset, data))
-
-    def end(self, offset: int, error: str | None) -> None:
-        self.got.append((offset, error))
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def binaries() -> Path:
 
     Raises Missing when Go is absent, its proxy refuses a module, or a build fails.
     """
+    # The name is older than CoreDNS' own directory; another one would have everybody build all again.
     return made_once("k8s", f"{KUBERNETES}-coredns-{COREDNS}-{RECIPE}", _build)
 
 

@@ -7,6 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.cluster.testbed.binaries import coredns
 from tests.cluster.testbed.control_plane import ControlPlane
 from tests.cluster.testbed.image import Image, node_image
 from tests.cluster.testbed.keeper import make_cgroups
@@ -30,6 +31,7 @@ class Cluster(ControlPlane):
         need_namespaces()
         need_runtime()
         super().prepare()
+        coredns()
         prepared_store(node_image())
 
     @property
