@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
 import time
 import uuid
 from pathlib import Path
-from types import FrameType
 
 from executors.controller.leading import Leadership, UpstreamWatch
 from executors.controller.loop import Controller, Options
 from executors.controller.metrics import Gate, MetricsServer, metric_lines, prometheus_text
 from executors.controller.serving import HealthServer
+from executors.interrupts import none_missed
 from executors.kube import Api
 from executors.provision.kubernetes.version import check_version
 
@@ -49,8 +50,14 @@ class Process:
         check_version(self._api, "this operator, which needs Jobs with", "use upstream's operator")
         # A worker that waited would keep all other MiniClusters waiting; each has its own turn again.
         self._api.patient = False
+        told: queue.SimpleQueue[int] = queue.SimpleQueue()
+        threading.Thread(target=self._end_when, args=(told,), name="ending", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._told_to_end)
+            signal.signal(number, lambda number, _: told.put(number))
+        with none_missed():
+            return self._run()
+
+    def _run(self) -> int:
         identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
         leadership = Leadership(self._api, self._lease_namespace, identity, self._woken.set)
         upstream = UpstreamWatch(self._api, self._lease_namespace, self._woken.set)
@@ -99,6 +106,8 @@ class Process:
         controller = self._controller
         return controller is None or controller.synced
 
-    def _told_to_end(self, number: int, frame: FrameType | None) -> None:
+    def _end_when(self, told: queue.SimpleQueue[int]) -> None:
+        """A thread does it: a signal's handler may have interrupted the main thread as it holds these events' locks."""
+        told.get()
         self._closing.set()
         self._woken.set()

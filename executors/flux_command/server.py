@@ -31,6 +31,7 @@ from executors.flux_command.places import SessionDirectory
 from executors.flux_command.preparation import Preparation
 from executors.flux_command.sharing import shared_problem
 from executors.flux_command.tasks import Tasks
+from executors.interrupts import none_missed
 
 log = logging.getLogger(__name__)
 
@@ -274,6 +275,7 @@ class _Connection(asyncio.Protocol):
 # -- the process
 
 
+@none_missed()
 def serve() -> int:
     """The process: settings as JSON on stdin, news as JSON lines on stdout until it is ready; the exit code."""
     settings = json.load(sys.stdin)

@@ -16,6 +16,7 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import marshal
 import posix
+import select
 import sys
 import time
 
@@ -105,23 +106,40 @@ def _ask(name: str, asked: float, own: list[bytes], arguments: list[bytes]) -> A
     return connection if answer == READY else None
 
 
-def _forward_signals(connection: Any) -> None:
-    def forward(number: int, _frame: object) -> None:
-        try:
-            connection.send(bytes([number]))
-        except OSError:
-            pass  # the job has ended, and this process is about to hear of it
+def _catch_signals() -> int:
+    """The descriptor that tells which signals have come.
 
-    numbers = [getattr(_signal, "SIG" + name) for name in _FORWARDED]
-    for number in [*numbers, *range(_signal.SIGRTMIN, _signal.SIGRTMAX + 1)]:
+    A handler of Python's is not told from where it waits in the kernel: a signal that came just before that would be
+    forwarded when the job has ended.
+    """
+    told, tell = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
+    _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    for number in _forwarded():
         if _signal.getsignal(number) != _signal.SIG_IGN:
-            _signal.signal(number, forward)
+            _signal.signal(number, lambda *_: None)
+    return told
+
+
+def _forwarded() -> list[int]:
+    numbers = [getattr(_signal, "SIG" + name) for name in _FORWARDED]
+    return [*numbers, *range(_signal.SIGRTMIN, _signal.SIGRTMAX + 1)]
+
+
+def _take_signals(signals: int) -> None:
+    """Do what those that have come do to a process that has not caught them."""
+    for number in _forwarded():
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    try:
+        for number in posix.read(signals, 4096):
+            posix.kill(posix.getpid(), number)
+    except BlockingIOError:
+        pass  # none has come
 
 
 def _begin(connection: Any) -> bool:
     """Let the job begin. False: nobody has heard that, so that nothing has begun."""
     connection.settimeout(None)
-    _forward_signals(connection)
     try:
         connection.sendall(GO)
     except OSError:
@@ -129,10 +147,22 @@ def _begin(connection: Any) -> bool:
     return True
 
 
-def _follow(connection: Any) -> int:
-    """The job's status, as of wait(2), when it has ended, and its usage is where the engine looks for it."""
+def _follow(connection: Any, signals: int) -> int:
+    """Forward signals until the job has ended: its status, as of wait(2); its usage is where the engine looks for it.
+
+    ``signals``: of `_catch_signals`.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    poll.register(signals, select.POLLIN)
     said = b""
     while len(said) < ANSWER:
+        if signals in [fd for fd, _ in poll.poll()]:
+            try:
+                connection.send(posix.read(signals, 4096))
+            except OSError:
+                pass  # the job has ended, and this process is about to hear of it
+            continue
         try:
             piece = connection.recv(ANSWER - len(said))
         except ConnectionResetError:
@@ -176,9 +206,11 @@ def main() -> None:
     own = [word.encode(*coding) for word in sys.orig_argv]
     connection = _ask(name, asked, own[: len(own) - len(words) + count], words[count:])
     if connection is not None:
+        signals = _catch_signals()
         if _begin(connection):
-            _end(_follow(connection))
+            _end(_follow(connection, signals))
         connection.close()
+        _take_signals(signals)
     # The first word is what has started this program, by a name that was looked up then.
     posix.execv(sys.executable, [sys.executable.encode(*coding), *words[1:]])
 

@@ -20,6 +20,9 @@ from executors.agent import process_tree
 from tests.engines.warm_servers import WHO, WarmServer, alive, descendants_of, line_of
 from tests.support.waiting import wait_for
 
+#: A program waits so for a handler of its own: none of Python's is told in signal.pause() of what came just before it.
+UNTIL_IT_HEARS = "import time\nwhile True: time.sleep(0.05)\n"
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[WarmServer]:
@@ -118,13 +121,52 @@ def test_what_a_program_registers_for_its_end_runs_and_all_that_it_wrote_is_ther
 def test_signals_reach_the_job(server: WarmServer, name: str) -> None:
     text = WHO + (
         f"import signal\nsignal.signal(signal.SIG{name}, lambda *_: (print('heard', flush=True), sys.exit(5)))\n"
-        "print('waiting', flush=True)\nsignal.pause()\n"
+        "print('waiting', flush=True)\n" + UNTIL_IT_HEARS
     )
     process = server.start(text)
     assert [line_of(process.stdout) for _ in range(2)] == ["forked", "waiting"]
     process.send_signal(getattr(signal, f"SIG{name}"))
     out, _ = process.communicate(timeout=60)
     assert (out, process.returncode) == ("heard\n", 5)
+
+
+def test_a_signal_that_breaks_no_wait_of_the_client_reaches_the_job(server: WarmServer) -> None:
+    """Another thread of the client takes it: what happens to a signal that comes just before the client waits."""
+    text = WHO + (
+        "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\nprint('waiting', flush=True)\n"
+    )
+    client = (
+        "import signal, threading\nfrom snakemake_executor_flux.warm import client\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\nbegin = client._begin\n"
+        "def deaf(connection):\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        "    return begin(connection)\n"
+        "client._begin = deaf\nclient.main()\n"
+    )
+    words = server.words(text + UNTIL_IT_HEARS)
+    process = subprocess.Popen(
+        [sys.executable, "-c", client, *words[3:]], env=server.environ, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    stdout = process.stdout
+    assert stdout is not None
+    assert [line_of(stdout) for _ in range(2)] == ["forked", "waiting"]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 5
+
+
+def test_a_signal_that_comes_as_a_server_dies_ends_the_job_that_runs_by_itself(server: WarmServer) -> None:
+    """It came when the client had caught signals for a job that did not begin."""
+    client = (
+        "import os, signal\nfrom snakemake_executor_flux.warm import client\n"
+        "client._begin = lambda _: os.kill(os.getpid(), signal.SIGTERM)\nclient.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", client, *server.words(WHO)[3:]], env=server.environ, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")
 
 
 def test_a_signal_reaches_what_the_job_has_started(server: WarmServer) -> None:

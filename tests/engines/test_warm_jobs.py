@@ -125,7 +125,7 @@ def test_a_signal_reaches_a_job_and_its_answer_is_the_jobs_end(
 ) -> None:
     text = WHO + (
         f"import signal\nsignal.signal(signal.SIG{name}, lambda *_: sys.exit(9))\n"
-        "open(sys.argv[1] + '/ready', 'w').close()\nwhile True: signal.pause()\n"
+        "import time\nopen(sys.argv[1] + '/ready', 'w').close()\nwhile True: time.sleep(0.05)\n"
     )
     job = submit(session, server, tmp_path, text)
     wait_for((tmp_path / "ready").exists, "the job runs")

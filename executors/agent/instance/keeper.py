@@ -13,11 +13,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+
+from ..signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Set, Tuple
+    from typing import List, Optional, Set, Tuple
 
+#: Signals that ask for the end.
+_ENDING = frozenset([signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 #: Seconds from a request to end until the instance is ended by force: with an agent, which ends jobs in good order and
 #: gives them a grace; and without one, while the instance starts.
 AGENT_LIMIT = 30
@@ -32,16 +37,13 @@ class _Keeper:
         self._directory = directory
         self._log = log
         self._child = 0
-        self._asked = False
         self._forced = False
 
     def run(self, command: List[str]) -> int:
         """Run the instance to its end, and tidy up; its exit code."""
         lock = _take_stdin()
-        for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            if signal.getsignal(signum) is not signal.SIG_IGN:
-                signal.signal(signum, self._asked_to_end)
-        signal.signal(signal.SIGALRM, self._force)
+        wanted = [one for one in _ENDING if signal.getsignal(one) is not signal.SIG_IGN]
+        signals = Signals(signal.SIGCHLD, *wanted)
         # Programs expect to end by what Python ignores for itself, and by what a shell has what it starts in the
         # background ignore: a session of its own has no terminal whose keys could be meant for somebody else.
         expected = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT]
@@ -53,29 +55,42 @@ class _Keeper:
             self._directory
         )  # for itself too: the kernel names the process that locked a file, not one that inherited it
         adopts = process_tree.become_subreaper()
-        code = self._wait()
-        signal.alarm(0)
+        code = self._wait(signals)
         left = self._end_rest("" if code == 0 and adopts else self._epoch())
         if left:
             print("keeper: %s cannot be ended" % ", ".join("process %d" % pid for pid in left), file=sys.stderr)
         self._remove(lock, keep_log=bool(code or left))
         return code
 
-    def _wait(self) -> int:
+    def _wait(self, signals: Signals) -> int:
+        asked = False
+        limit: Optional[float] = None
         while True:
-            pid, status = os.wait()  # an orphan's end, or the instance's
-            if pid == self._child:
-                self._child = 0
+            status = self._reap()
+            if status is not None:
                 return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            came = signals.wait(None if limit is None else limit - time.monotonic())
+            if not asked and _ENDING.intersection(came):  # a Flux broker that is told twice breaks off its end
+                asked = True
+                limit = time.monotonic() + self._ask_to_end()
+            elif limit is not None and time.monotonic() >= limit:
+                limit = None
+                self._force()
+
+    def _reap(self) -> Optional[int]:
+        """The instance's status, if it has ended; those of orphans are dropped."""
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == self._child:
+                return status
+            if not pid:
+                return None
 
     # -- being asked to end
 
-    def _asked_to_end(self, _signum: int, _frame: object) -> None:
-        if self._asked or not self._child:
-            return  # a Flux broker that is told twice breaks off its end
-        self._asked = True
+    def _ask_to_end(self) -> int:
+        """Seconds that it has for that."""
         pid, up = self._agent()
-        signal.alarm(AGENT_LIMIT if up else START_LIMIT)
         pid = pid or (0 if up else self._child)
         if pid:  # else the agent is ending already, and the instance with it
             try:
@@ -83,6 +98,7 @@ class _Keeper:
                 os.kill(pid, signal.SIGCONT)  # a stopped process would not see it
             except ProcessLookupError:
                 pass  # it has just ended
+        return AGENT_LIMIT if up else START_LIMIT
 
     def _agent(self) -> Tuple[int, bool]:
         """The agent's pid, 0 where none answers; and whether there has been one."""
@@ -98,7 +114,7 @@ class _Keeper:
             peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
             return int.from_bytes(peer[:4], sys.byteorder), True
 
-    def _force(self, _signum: int, _frame: object) -> None:
+    def _force(self) -> None:
         from .. import process_tree
 
         self._forced = True
@@ -118,8 +134,6 @@ class _Keeper:
 
         The epoch finds what had been orphaned before the keeper could adopt it.
         """
-        import time
-
         from .. import process_tree
 
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import List, Optional
+from typing import List
 
+from ..signals import Signals
 from .exit_codes import JOBS_LEFT, REFUSED, USAGE
 
 #: Seconds for each of the two commands that end them then.
@@ -68,31 +69,23 @@ def _end_jobs() -> bool:
 
 def _keep_alive(command: List[str], for_the_first: List[str]) -> int:
     """The exit code of the agent that was the last. ``for_the_first``: words more for the one that is the first."""
-    stopping: List[int] = []
-    child: Optional[subprocess.Popen[bytes]] = None
-
-    def pass_on(signum: int, _frame: object) -> None:
-        stopping.append(signum)
-        if child is not None:
-            child.send_signal(signal.SIGTERM)
-
     # A broker that is told to end sends its initial program SIGHUP.
-    for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, pass_on)
+    ending = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
+    signals = Signals(signal.SIGCHLD, *ending)
+    stopping = False
     starts: List[float] = []
     while True:
-        if stopping:
-            return JOBS_LEFT
         starts = [moment for moment in starts if time.monotonic() - moment < WINDOW] + [time.monotonic()]
         if len(starts) > MAX_RESTARTS:
             print("agent supervisor: the agent died %d times in %d s" % (MAX_RESTARTS, WINDOW), file=sys.stderr)
             return 1
         child = subprocess.Popen(command + for_the_first)
         for_the_first = []
-        if stopping:
-            child.send_signal(signal.SIGTERM)
-        code = child.wait()
-        child = None
+        while child.poll() is None:
+            if ending.intersection(signals.wait()):
+                stopping = True
+                child.send_signal(signal.SIGTERM)
+        code = child.returncode
         if code == REFUSED and len(starts) > 1:
             return JOBS_LEFT  # it worked here before, so it is the instance that has gone
         if code in (0, USAGE, REFUSED, JOBS_LEFT):

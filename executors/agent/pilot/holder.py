@@ -8,6 +8,7 @@ ended what runs there. If the pilot dies, its holders end the tasks that it leav
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ import socket
 import sys
 import time
 from typing import List, Optional
+
+from ..signals import Signals
 
 #: Seconds for the pilot of this node to start.
 _PATIENCE = 60.0
@@ -25,23 +28,10 @@ _SWEEP_LIMIT = 30.0
 def hold(suffix: str, shape: List[int]) -> int:
     """Hold cores and GPUs (``shape``) until the pilot lets them go; 0 then. ``suffix``: see `socket_path`."""
     path = socket_path(os.environ["FLUX_URI"], suffix)
-    streams: List[socket.socket] = []
-
-    def told_to_end(_signum: int, _frame: object) -> None:
-        if not streams:
-            os._exit(1)  # no task has had this core
-        try:
-            streams[0].send(b"end\n")
-        except OSError:
-            pass  # the pilot is gone, which ends the wait below
-
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, told_to_end)
-    stream = _connect(path)
+    signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    stream = _connect(path, signals)
     if stream is None:
-        print("no pilot answers at %s" % path, file=sys.stderr)
-        return 1
-    streams.append(stream)
+        return 1  # no task has had this core
     about = {
         "job": os.environ.get("FLUX_JOB_ID", ""),
         "shape": shape,
@@ -55,6 +45,10 @@ def hold(suffix: str, shape: List[int]) -> int:
         )
         said = b""
         while True:
+            if signals.wait(fd=stream.fileno()):
+                with contextlib.suppress(OSError):  # the pilot is gone; what it has said last is read below
+                    stream.send(b"end\n")
+                continue
             data = stream.recv(4096)
             if not data:
                 break
@@ -72,18 +66,23 @@ def socket_path(uri: str, suffix: str) -> str:
     return "%s.%s" % (uri.partition("://")[2], suffix)
 
 
-def _connect(path: str) -> Optional[socket.socket]:
+def _connect(path: str, signals: Signals) -> Optional[socket.socket]:
+    """None where no pilot answers, or this process is told to end before one does."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         stream = socket.socket(socket.AF_UNIX)
+        stream.setblocking(False)
         try:
             stream.connect(path)
+            stream.setblocking(True)
             return stream
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
             stream.close()
         if time.monotonic() > deadline:
+            print("no pilot answers at %s" % path, file=sys.stderr)
             return None
-        time.sleep(0.01)  # the agent starts the pilot when the first holder of a node has its core
+        if signals.wait(0.01):  # the agent starts the pilot when the first holder of a node has its core
+            return None
 
 
 def _sweep(mark: str) -> None:
