@@ -44,9 +44,9 @@ NEXTFLOW ?= nextflow
 demo-nextflow: $(STAMP)
 	@NEXTFLOW='$(NEXTFLOW)' $(BIN)/python examples/nextflow/demo.py
 
-# A third of the time, tests wait for Flux, Airflow or a kubelet: three at a time are as much as two cores bear. To run
-# one at a time: make test WORKERS=0
-WORKERS ?= 3
+# Almost half of the time, tests wait for Flux, Airflow or a kubelet: four at a time keep two cores busy. To run one at a
+# time: make test WORKERS=0
+WORKERS ?= 4
 test: $(STAMP)
 	@$(COMPILE)
 	$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
