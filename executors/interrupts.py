@@ -19,6 +19,8 @@ _PAUSE = 0.02
 def none_missed() -> Iterator[None]:
     """Have a signal's handler run, whenever the signal comes.
 
+    Not inside of itself. A loop of asyncio's that handles signals does the same, and ends it.
+
     Python notes a signal, and its main thread runs the handler later, between two instructions. If the note is made
     just after it has looked and before it begins to wait, for a lock or in the kernel, it waits on, for ever if need
     be. So a thread is told of every signal by its descriptor, and breaks the wait until handlers have been run.
@@ -43,9 +45,10 @@ def none_missed() -> Iterator[None]:
 
     thread = threading.Thread(target=nudge, name="signals", daemon=True)
     handler = signal.signal(_NUDGE, nudged)
-    told_before = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
-    thread.start()
+    told_before = -1
     try:
+        told_before = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        thread.start()
         yield
     finally:
         signal.set_wakeup_fd(told_before)

@@ -27,6 +27,8 @@ class Signals:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for signum in signums:
             signal.signal(signum, lambda *_: None)
+        # What has started this process may have blocked them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)
 
     def wait(self, timeout: Optional[float] = None, fd: int = -1) -> bytes:
         """Numbers of the signals that have come since the last call; none after ``timeout`` seconds, and where ``fd``

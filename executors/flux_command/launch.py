@@ -191,21 +191,36 @@ def run_nextflow(
             except OSError as err:
                 report_progress(f"{command[0]}: {err.strerror}; install Nextflow, or name its program by its path")
             else:
-                child.append(process)
+                child.process = process
+                child.tell()
                 code = process.wait()
     finally:
         leave(started, report_progress)
     return 128 - code if code < 0 else code
 
 
+class _Child:
+    """The process that signals are passed on to, when there is one."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.told: list[int] = []
+
+    def tell(self) -> None:
+        """Also called by a signal's handler, whatever it interrupts."""
+        while self.process is not None and self.told:
+            with contextlib.suppress(IndexError):  # a handler has told it
+                self.process.send_signal(self.told.pop(0))
+
+
 @contextlib.contextmanager
-def _passing_signals() -> Iterator[list[subprocess.Popen[bytes]]]:
+def _passing_signals() -> Iterator[_Child]:
     """Ctrl-C reaches the child by the terminal; what ends this process alone is passed on to it."""
-    child: list[subprocess.Popen[bytes]] = []
+    child = _Child()
 
     def pass_on(signum: int, _frame: object) -> None:
-        for process in child:
-            process.send_signal(signum)
+        child.told.append(signum)
+        child.tell()
 
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, *_PASSED_ON)}
     signal.signal(signal.SIGINT, lambda *_: None)

@@ -275,7 +275,6 @@ class _Connection(asyncio.Protocol):
 # -- the process
 
 
-@none_missed()
 def serve() -> int:
     """The process: settings as JSON on stdin, news as JSON lines on stdout until it is ready; the exit code."""
     settings = json.load(sys.stdin)
@@ -296,9 +295,10 @@ def serve() -> int:
     os.environ.setdefault("FLUX_CONF_DIR", str(directory.flux_config))
     try:
         config = config_of(settings)
-        session = open_session(
-            RunId(*settings["run"]), config, environ=dict(os.environ), report_progress=lambda line: news(say=line)
-        )
+        with none_missed():
+            session = open_session(
+                RunId(*settings["run"]), config, environ=dict(os.environ), report_progress=lambda line: news(say=line)
+            )
     except (ExecutorsError, OSError) as err:
         news(failed=str(err), kind=type(err).__name__)
         shutil.rmtree(directory.path, ignore_errors=True)
@@ -308,7 +308,11 @@ def serve() -> int:
         return 130
     try:
         with session:
-            asyncio.run(_serve(session, directory, settings, news, tell))
+            try:
+                asyncio.run(_serve(session, directory, settings, news, tell))
+            finally:
+                for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                    signal.signal(signum, lambda *_: None)  # it is ending; asyncio has let go of them
     except (ExecutorsError, OSError) as err:
         news(failed=str(err), kind=type(err).__name__)
         return 1

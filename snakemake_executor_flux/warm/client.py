@@ -77,7 +77,8 @@ def _connected(name: str, asked: float) -> Any:
 
 
 def _ask(name: str, asked: float, own: list[bytes], arguments: list[bytes]) -> Any:
-    """A connection to a server that is ready to run the job; None: there is none, or it declines.
+    """A connection to a server that is ready to run the job, and both ends of a pipe for signals; None: there is no
+    server, or it declines.
 
     ``own``: the words that started this program, as far as they are the same for each job.
     """
@@ -101,23 +102,22 @@ def _ask(name: str, asked: float, own: list[bytes], arguments: list[bytes]) -> A
         connection.sendmsg([head], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
         connection.sendall(request)
         answer = connection.recv(1)
+        told, tell = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return None  # no server, or one that has just ended: nothing has begun
-    return connection if answer == READY else None
+    return (connection, told, tell) if answer == READY else None
 
 
-def _catch_signals() -> int:
-    """The descriptor that tells which signals have come.
+def _catch_signals(tell: int) -> None:
+    """From now on ``tell`` is told which signals have come.
 
     A handler of Python's is not told from where it waits in the kernel: a signal that came just before that would be
     forwarded when the job has ended.
     """
-    told, tell = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
     _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     for number in _forwarded():
         if _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, lambda *_: None)
-    return told
 
 
 def _forwarded() -> list[int]:
@@ -148,9 +148,8 @@ def _begin(connection: Any) -> bool:
 
 
 def _follow(connection: Any, signals: int) -> int:
-    """Forward signals until the job has ended: its status, as of wait(2); its usage is where the engine looks for it.
-
-    ``signals``: of `_catch_signals`.
+    """Forward signals (that come by ``signals``) until the job has ended: its status, as of wait(2); its usage is where
+    the engine looks for it.
     """
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
@@ -159,7 +158,7 @@ def _follow(connection: Any, signals: int) -> int:
     while len(said) < ANSWER:
         if signals in [fd for fd, _ in poll.poll()]:
             try:
-                connection.send(posix.read(signals, 4096))
+                connection.sendall(posix.read(signals, 4096))
             except OSError:
                 pass  # the job has ended, and this process is about to hear of it
             continue
@@ -200,13 +199,17 @@ def _end(status: int) -> None:
 
 
 def main() -> None:
+    # It ends this process while there is no job yet; a handler of Python's would let it wait on (see `_catch_signals`).
+    if _signal.getsignal(_signal.SIGINT) == _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     coding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     name, asked, count = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
     words = [word.encode(*coding) for word in sys.argv[4:]]
     own = [word.encode(*coding) for word in sys.orig_argv]
-    connection = _ask(name, asked, own[: len(own) - len(words) + count], words[count:])
-    if connection is not None:
-        signals = _catch_signals()
+    asked_for = _ask(name, asked, own[: len(own) - len(words) + count], words[count:])
+    if asked_for is not None:
+        connection, signals, tell = asked_for
+        _catch_signals(tell)
         if _begin(connection):
             _end(_follow(connection, signals))
         connection.close()

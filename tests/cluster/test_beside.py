@@ -28,7 +28,7 @@ from tests.cluster.webhook import ENDLESS, injecting
 
 #: Prints what a name server says to questions for addresses.
 _ASK = """import sys
-from executors.render.fresh_name import ADDRESSES, ask
+from executors.render.inside.fresh_name import ADDRESSES, ask
 print([ask(sys.argv[1:2], sys.argv[2], kind)[0] for kind in ADDRESSES])"""
 PATIENCE: dict[str, Any] = {"startTimeout": 280, "scheduleTimeout": 280}
 
@@ -207,11 +207,11 @@ def test_a_follower_joins_where_the_dns_remembers_that_its_lead_has_no_name(runs
     """As that of many clusters does for half a minute, if it was asked before the kubelet had told the address."""
     dns = {"nameservers": [CACHING_DNS], "searches": [f"{runs.namespace}.svc.cluster.local", "svc.cluster.local"]}
     patch = {"spec": {"dnsPolicy": "None", "dnsConfig": {**dns, "options": [{"name": "ndots", "value": "5"}]}}}
-    name = run_name(RunId("test", "remembered"))
-    whole = f"{name}-0.{name}.{runs.namespace}.svc.cluster.local"
+    whole = f"{run_name(RunId('test', 'remembered'))}-0.remembered.{runs.namespace}.svc.cluster.local"
     said = runs.bed.place.run(sys.executable, "-c", _ASK, CACHING_DNS, whole)
     assert said == "[3, 3]\n", "there is no such name yet"
-    session = runs.open(spec(runs.image, size=2), run_id="remembered", podPatch=patch)
+    minicluster = spec(runs.image, size=2, network={"headlessName": "remembered"})
+    session = runs.open(minicluster, run_id="remembered", podPatch=patch)
     session.wait_for_brokers()
     parent = output_of(session, "flux", "exec", "-r", "1", "flux", "getattr", "tbon.parent-endpoint")
     assert re.fullmatch(r"tcp://[0-9.]+:8050\n", parent)

@@ -49,10 +49,8 @@ if os.fork():
     os._exit(0)
 os.chdir("/")
 os.closerange(0, 256)
-with open(path + ".new", "w") as file:
-    file.write(str(os.getpid()))
-os.rename(path + ".new", path)
-os.execve("/bin/sh", ["sh", "-c", "trap '' TERM HUP; while :; do /bin/sleep 1; done"], {})
+shell = "trap '' TERM HUP; echo $$ >$0.new; /bin/mv $0.new $0; while :; do /bin/sleep 1; done"
+os.execve("/bin/sh", ["sh", "-c", shell, path], {})
 """
 
 
@@ -62,8 +60,12 @@ def config(engine: str) -> RunConfig:
 
 
 def keeper_of(session: Session) -> int:
-    process = session._lifecycle._provisioner._process  # type: ignore[attr-defined]
-    return int(process.pid)
+    return keeper_process(session).pid
+
+
+def keeper_process(session: Session) -> subprocess.Popen[bytes]:
+    process: subprocess.Popen[bytes] = session._lifecycle._provisioner._process  # type: ignore[attr-defined]
+    return process
 
 
 def is_gone(session: Session) -> bool:
@@ -391,7 +393,9 @@ def test_a_keeper_whose_instance_does_not_follow_ends_it_by_force(opener: Opener
     wait_running(job, out)
     agent = agent_pid(session)
     os.kill(agent, signal.SIGSTOP)
-    os.kill(keeper_of(session), signal.SIGALRM)  # what comes when its patience with an ending agent is over
+    keeper = keeper_process(session)
+    keeper.send_signal(signal.SIGALRM)  # what comes when its patience with an ending agent is over
     with contextlib.suppress(TransportError):
         session.close()
     wait_for(lambda: is_gone(session) and not alive(agent), "nothing is left")
+    assert keeper.wait(LIMIT) >= 0, "it has not been killed by it"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 
 from ..signals import Signals
 
@@ -43,7 +42,7 @@ class _Keeper:
         """Run the instance to its end, and tidy up; its exit code."""
         lock = _take_stdin()
         wanted = [one for one in _ENDING if signal.getsignal(one) is not signal.SIG_IGN]
-        signals = Signals(signal.SIGCHLD, *wanted)
+        signals = Signals(signal.SIGCHLD, signal.SIGALRM, *wanted)
         # Programs expect to end by what Python ignores for itself, and by what a shell has what it starts in the
         # background ignore: a session of its own has no terminal whose keys could be meant for somebody else.
         expected = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT]
@@ -56,6 +55,7 @@ class _Keeper:
         )  # for itself too: the kernel names the process that locked a file, not one that inherited it
         adopts = process_tree.become_subreaper()
         code = self._wait(signals)
+        signal.alarm(0)
         left = self._end_rest("" if code == 0 and adopts else self._epoch())
         if left:
             print("keeper: %s cannot be ended" % ", ".join("process %d" % pid for pid in left), file=sys.stderr)
@@ -64,17 +64,15 @@ class _Keeper:
 
     def _wait(self, signals: Signals) -> int:
         asked = False
-        limit: Optional[float] = None
         while True:
             status = self._reap()
             if status is not None:
                 return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-            came = signals.wait(None if limit is None else limit - time.monotonic())
+            came = signals.wait()
             if not asked and _ENDING.intersection(came):  # a Flux broker that is told twice breaks off its end
                 asked = True
-                limit = time.monotonic() + self._ask_to_end()
-            elif limit is not None and time.monotonic() >= limit:
-                limit = None
+                signal.alarm(self._ask_to_end())
+            if signal.SIGALRM in came:
                 self._force()
 
     def _reap(self) -> Optional[int]:
@@ -134,6 +132,8 @@ class _Keeper:
 
         The epoch finds what had been orphaned before the keeper could adopt it.
         """
+        import time
+
         from .. import process_tree
 
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])

@@ -92,6 +92,8 @@ def _keep_alive(command: List[str], for_the_first: List[str]) -> int:
             return code
         if stopping:
             return JOBS_LEFT
+        if ending.intersection(signals.wait(0)):
+            return JOBS_LEFT
         print("agent supervisor: the agent ended with %d and is started again" % code, file=sys.stderr)
         sys.stderr.flush()
 

@@ -38,12 +38,12 @@ def hold(suffix: str, shape: List[int]) -> int:
         "cpus": sorted(os.sched_getaffinity(0)),
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
+    said = b""
     try:
         stream.sendmsg(
             [json.dumps(about).encode("ascii") + b"\n"],
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [1]))],
         )
-        said = b""
         while True:
             if signals.wait(fd=stream.fileno()):
                 with contextlib.suppress(OSError):  # the pilot is gone; what it has said last is read below
