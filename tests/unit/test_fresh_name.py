@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from executors.render import fresh_name
-from executors.render.fresh_name import DNSSEC_OK, NO_CHECKS, answer, full_name, question, settings
+from executors.render.inside import fresh_name
+from executors.render.inside.fresh_name import DNSSEC_OK, NO_CHECKS, answer, full_name, question, settings
 
 IN_PODS = "search ns.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
 NAME = b"\4mc-0\2mc\0"
