@@ -3,8 +3,14 @@
 import socket
 import sys
 
-agent = socket.socket(socket.AF_UNIX)
-agent.settimeout(10)
-agent.connect(sys.argv[1])
-agent.sendall(b'{"ping":1}\n')
-sys.exit(not agent.recv(64))
+
+def main(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.settimeout(10)
+        agent.connect(path)
+        agent.sendall(b"{\"ping\":1}\n")  # fmt: skip
+        return bool(agent.recv(64))
+
+
+if __name__ == "__main__":
+    sys.exit(not main(sys.argv[1]))

@@ -3,6 +3,11 @@
 import sys
 import tarfile
 
-with open(sys.argv[1], "rb") as file, tarfile.open(fileobj=file) as archive:
-    if not archive.getmembers() or len(file.read(512)) != 512:
-        sys.exit(1)
+
+def main(path: str) -> bool:
+    with open(path, "rb") as file, tarfile.open(fileobj=file) as archive:
+        return bool(archive.getmembers()) and len(file.read(512)) == 512
+
+
+if __name__ == "__main__":
+    sys.exit(not main(sys.argv[1]))
