@@ -236,7 +236,8 @@ follow_wish() {
     wish=
     going=
     while sleep 1; do
-        size=$(cat "@WISH@")
+        size=
+        read -r size <"@WISH@"
         if [ -S "$state/flux/local" ] && [ -n "$size" ] && [ "$size" != "$wish" ]; then
             last=$(($(flux getattr size) - 1))
             # Those that we have drained, not the user's.
