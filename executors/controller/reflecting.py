@@ -15,6 +15,7 @@ from typing import Any
 
 from executors.controller.store import Key
 from executors.kube import Api, ApiError, ExpiredError, Kind, Watch
+from executors.kube.api import MINICLUSTERS
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ Take = Callable[[Kind[Any], Any, bool], Key | None]
 _WATCH = 300.0
 #: Seconds between attempts while the API server is away, or refuses.
 _AWAY, _REFUSED = 1.0, 10.0
+#: What a server says by 404 that is asked for MiniClusters, and the cure.
+_NO_CRD = "their CRD is not installed; an administrator can: flux-operator crd | kubectl apply --server-side -f -"
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ class Reflector:
             except ApiError as err:
                 # What was allowed once is refused by a server that has just come back, for a moment.
                 pause = _AWAY if err.transient and (self.synced.is_set() or err.status not in (401, 403)) else _REFUSED
-                log.warning("watching %s: %s; again in %g s", self.kind.plural, err, pause)
+                why = _NO_CRD if err.status == 404 and self.kind is MINICLUSTERS else err
+                log.warning("watching %s: %s; again in %g s", self.kind.plural, why, pause)
                 version = "" if err.status else version
             except Exception:  # a thread that ends in silence would leave everything as it was for ever
                 log.exception("watching %s failed; again in %g s", self.kind.plural, _REFUSED)

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
+from tests.cluster.beds import started
 from tests.cluster.operators import running
 from tests.cluster.runs import Runs, runs_on
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.control_plane import ControlPlane
-from tests.cluster.testbed.missing import Missing
-from tests.conftest import missing
-
-Bed = TypeVar("Bed", bound=ControlPlane)
 
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     """Enough for objects, RBAC and admission. It has no node: pods stay pending."""
-    with _started(ControlPlane) as bed:
+    with started(ControlPlane) as bed:
         yield bed
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """With a node that has ``cluster.image``: for pods. Another one than ``control_plane``, where pods must not run."""
-    with _started(Cluster) as bed:
+    with started(Cluster) as bed:
         yield bed
 
 
@@ -52,13 +48,6 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     yield
     program.stop()
     cluster.kubectl("delete", "crd", "miniclusters.flux-framework.org")
-
-
-def _started(kind: type[Bed]) -> Bed:
-    try:
-        return kind()
-    except Missing as reason:
-        missing("kubernetes", f"no Kubernetes for the tests: {reason}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,32 @@ def running(cluster: ControlPlane, directory: Path) -> Iterator[None]:
             yield
         finally:
             program.stop()
+
+
+def deploy(cluster: Cluster, namespace: str, directory: Path) -> None:
+    """What is published, in a namespace that is there, and ready; but for the image: the node's, with this package from
+    this machine.
+    """
+    found = manifests(namespace, cluster.image.name)
+    pod = found[-1]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    container["command"] = ["python3", "-c", "from executors.controller.main import main; main()"]
+    container["env"] = [{"name": "PYTHONPATH", "value": "/package:/metadata"}]
+    container["volumeMounts"], pod["volumes"] = [], []
+    where = Path(str(distribution("flux-operator-executors").locate_file("")))
+    metadata = next(where.glob("flux_operator_executors-*.dist-info"))
+    places = {
+        "package": (Path(__file__).parents[2] / "executors", "/package/executors"),
+        "metadata": (metadata, f"/metadata/{metadata.name}"),
+    }
+    for volume, (source, target) in places.items():
+        pod["volumes"].append({"name": volume, "hostPath": {"path": str(source)}})
+        container["volumeMounts"].append({"name": volume, "mountPath": target, "readOnly": True})
+    file = directory / "operator.yaml"
+    file.write_text(yaml.safe_dump_all(found))
+    cluster.kubectl("apply", f"--filename={file}")
+    ready = ("rollout", "status", f"deployment/{NAME}", f"--timeout={LIMIT:g}s")
+    cluster.kubectl(f"--namespace={namespace}", *ready)
 
 
 def wait_for_leader(cluster: ControlPlane) -> str:

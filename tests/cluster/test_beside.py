@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 import threading
 from typing import Any
 
@@ -19,17 +17,14 @@ from executors.provision.kubernetes import direct, recipe
 from executors.provision.kubernetes.direct import DirectMode
 from executors.provision.kubernetes.provisioner import ClusterProvisioner
 from executors.render import PodUser
+from tests.cluster.remembering import joins_where_dns_remembers
 from tests.cluster.runs import LIMIT, Runs, job, output_of, spec
 from tests.cluster.testbed.cluster import Cluster
-from tests.cluster.testbed.place import CACHING_DNS
 from tests.cluster.testbed.waiting import wait_until
 from tests.cluster.volumes import VOLUME
 from tests.cluster.webhook import ENDLESS, injecting
 
 #: Prints what a name server says to questions for addresses.
-_ASK = """import sys
-from executors.render.inside.fresh_name import ADDRESSES, ask
-print([ask(sys.argv[1:2], sys.argv[2], kind)[0] for kind in ADDRESSES])"""
 PATIENCE: dict[str, Any] = {"startTimeout": 280, "scheduleTimeout": 280}
 
 
@@ -204,17 +199,7 @@ def test_a_follower_that_does_not_reach_its_lead_is_told_with_its_own_words(runs
 
 
 def test_a_follower_joins_where_the_dns_remembers_that_its_lead_has_no_name(runs: Runs) -> None:
-    """As that of many clusters does for half a minute, if it was asked before the kubelet had told the address."""
-    dns = {"nameservers": [CACHING_DNS], "searches": [f"{runs.namespace}.svc.cluster.local", "svc.cluster.local"]}
-    patch = {"spec": {"dnsPolicy": "None", "dnsConfig": {**dns, "options": [{"name": "ndots", "value": "5"}]}}}
-    whole = f"{run_name(RunId('test', 'remembered'))}-0.remembered.{runs.namespace}.svc.cluster.local"
-    said = runs.bed.place.run(sys.executable, "-c", _ASK, CACHING_DNS, whole)
-    assert said == "[3, 3]\n", "there is no such name yet"
-    minicluster = spec(runs.image, size=2, network={"headlessName": "remembered"})
-    session = runs.open(minicluster, run_id="remembered", podPatch=patch)
-    session.wait_for_brokers()
-    parent = output_of(session, "flux", "exec", "-r", "1", "flux", "getattr", "tbon.parent-endpoint")
-    assert re.fullmatch(r"tcp://[0-9.]+:8050\n", parent)
+    joins_where_dns_remembers(runs)
 
 
 def test_pods_can_be_a_user_whom_their_image_does_not_know(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import yaml
 
 from executors.controller.manifests import NAME, NAMESPACE, manifests
 from executors.controller.names import UPSTREAM_LEASE
-from tests.cluster.operators import LIMIT, MiniClusters, installed, operator_program, wait_for_leader
+from tests.cluster.operators import LIMIT, MiniClusters, deploy, installed, operator_program, wait_for_leader
 from tests.cluster.testbed.cluster import Cluster
 from tests.cluster.testbed.processes import Program
 from tests.cluster.testbed.waiting import wait_until
@@ -395,28 +394,10 @@ def test_as_a_deployment_it_becomes_ready_and_works(
     if cluster.image.without_python is not None:
         pytest.skip(cluster.image.without_python)
     name = cluster.create_namespace(labels={})  # restricted pod security lets nobody mount what is on the node
-    found = manifests(name, cluster.image.name)
-    pod = found[-1]["spec"]["template"]["spec"]
-    [container] = pod["containers"]
-    container["command"] = ["python3", "-c", "from executors.controller.main import main; main()"]
-    container["env"] = [{"name": "PYTHONPATH", "value": "/package:/metadata"}]
-    container["volumeMounts"], pod["volumes"] = [], []
-    where = Path(str(distribution("flux-operator-executors").locate_file("")))
-    metadata = next(where.glob("flux_operator_executors-*.dist-info"))
-    places = {
-        "package": (ROOT / "executors", "/package/executors"),
-        "metadata": (metadata, f"/metadata/{metadata.name}"),
-    }
-    for volume, (source, target) in places.items():
-        pod["volumes"].append({"name": volume, "hostPath": {"path": str(source)}})
-        container["volumeMounts"].append({"name": volume, "mountPath": target, "readOnly": True})
-    file = tmp_path / "operator.yaml"
-    file.write_text(yaml.safe_dump_all(found))
     controller.stop()  # it would be quicker
     try:
         inside = MiniClusters(cluster, name)
-        cluster.kubectl("apply", f"--filename={file}")
-        inside.kubectl("rollout", "status", f"deployment/{NAME}", f"--timeout={LIMIT:g}s")
+        deploy(cluster, name, tmp_path)
         inside.apply("hello", "echo from a pod")
         inside.wait("hello", "Completed")
         assert inside.lead_log("hello") == "from a pod\n"

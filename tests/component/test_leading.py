@@ -14,9 +14,10 @@ import pytest
 from executors.controller import leading, reflecting
 from executors.controller.leading import Leadership, UpstreamWatch
 from executors.controller.reflecting import Followed, Reflector
-from executors.kube import ExpiredError, ForbiddenError, Kind, UnreachableError
-from executors.kube.api import PODS
+from executors.kube import ApiError, ExpiredError, ForbiddenError, Kind, UnreachableError
+from executors.kube.api import MINICLUSTERS, PODS
 from tests.support.leases import Leases
+from tests.support.waiting import wait_for
 
 LIMIT = 10.0
 
@@ -102,7 +103,10 @@ class Story:
         self.told = threading.Event()
 
     def list(self, kind: Kind[Any], namespace: str | None, **more: Any) -> dict[str, Any]:
-        version, *items = self._next()
+        answer = self._next()
+        if isinstance(answer, Exception):
+            raise answer
+        version, *items = answer
         return {"metadata": {"resourceVersion": version}, "items": items}
 
     @contextlib.contextmanager
@@ -151,3 +155,14 @@ def test_cuts_go_on_where_they_were_and_what_went_behind_a_lost_place_is_noticed
         ("c", False),
     ]
     assert len(notified) == len(seen)
+
+
+def test_a_cluster_without_the_crd_is_told_from_one_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    story = Story(ApiError(404, "", "404 page not found"))
+    reflector = Reflector(story, None, Followed(MINICLUSTERS), lambda *_: None, lambda _: None)  # type: ignore[arg-type]
+    reflector.start()
+    wait_for(lambda: bool(caplog.records), "it says so")
+    reflector.stop()
+    [record] = caplog.records
+    assert record.getMessage().startswith("watching miniclusters: their CRD is not installed;")
+    assert "flux-operator crd | kubectl apply --server-side -f -" in record.getMessage()

@@ -11,16 +11,16 @@ from typing import Self
 
 import yaml
 
+from tests.cluster.testbed.addresses import IPV4, Family, host
 from tests.cluster.testbed.api import Api
 from tests.cluster.testbed.binaries import binaries
 from tests.cluster.testbed.kubeconfig import write_kubeconfig
 from tests.cluster.testbed.missing import need_commands
 from tests.cluster.testbed.objects import Objects
 from tests.cluster.testbed.pki import Authority
-from tests.cluster.testbed.place import SERVICE_ADDRESS, Place
+from tests.cluster.testbed.place import Place
 from tests.cluster.testbed.processes import Program
 
-_SERVICE_NETWORK = "10.96.0.0/16"
 _NAMES = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
 # Does what the bed does itself; not in the audit log, where tests count their own requests.
 BED_USER = "testbed"
@@ -60,13 +60,13 @@ class ControlPlane(Objects):
 
     _isolated = False
 
-    def __init__(self, *, stays: bool = False) -> None:
+    def __init__(self, *, stays: bool = False, family: Family = IPV4) -> None:
         self.prepare()
         self.binaries = binaries()
-        self.place = Place(isolated=self._isolated, stays=stays)
+        self.place = Place(isolated=self._isolated, stays=stays, family=family)
         try:
             self.directory = self.place.directory
-            self.server = f"https://{self.place.address}:{443 if self._isolated else self.place.ports[0]}"
+            self.server = f"https://{host(self.place.address)}:{443 if self._isolated else self.place.ports[0]}"
             self.audit_log = self.place.logs / "audit.log"
             self.kubeconfig = self.directory / "admin.kubeconfig"
             self._make_credentials()
@@ -117,12 +117,14 @@ class ControlPlane(Objects):
         self._controllers.start()
         self._scheduler.start()
         for program, offset in ((self._controllers, 3), (self._scheduler, 4)):
-            url = f"https://{self.place.address}:{self.place.ports[offset]}/healthz"
+            url = f"https://{host(self.place.address)}:{self.place.ports[offset]}/healthz"
             program.wait_for("healthy", lambda url=url: self.api.is_ok(url))  # type: ignore[misc]
 
     def _make_credentials(self) -> None:
         self.pki = Authority(self.directory / "pki")
-        self.pki.server("server", addresses=[self.place.address, "127.0.0.1", SERVICE_ADDRESS], names=_NAMES)
+        self.pki.server(
+            "server", addresses=[self.place.address, "127.0.0.1", self.place.family.api_server], names=_NAMES
+        )
         self.pki.key_pair("service-accounts")
         self.pki.client("kubelet-client", user="kube-apiserver", group="system:masters")
         self.user_kubeconfig("admin", "admin", "system:masters")
@@ -158,11 +160,11 @@ class ControlPlane(Objects):
                 "kube-apiserver",
                 *(f"{self.binaries / 'kube-apiserver'}", f"--etcd-servers={etcd}", *serving),
                 # In its own network it has that to itself, with the service's address.
-                f"--bind-address={'0.0.0.0' if self._isolated else self.place.address}",
+                f"--bind-address={self.place.family.anywhere if self._isolated else self.place.address}",
                 f"--secure-port={self.server.rpartition(':')[2]}",
                 *([f"--advertise-address={self.place.address}"] if self._isolated else []),
                 f"--client-ca-file={ca}",
-                f"--service-cluster-ip-range={_SERVICE_NETWORK}",
+                f"--service-cluster-ip-range={self.place.family.services}",
                 "--service-account-issuer=https://kubernetes.default.svc",
                 f"--service-account-key-file={self._file('service-accounts.pub')}",
                 f"--service-account-signing-key-file={accounts}",

@@ -8,9 +8,10 @@ from pathlib import Path
 import yaml
 
 from tests.cluster.testbed import keeper
+from tests.cluster.testbed.addresses import host
 from tests.cluster.testbed.api import Api
 from tests.cluster.testbed.binaries import coredns
-from tests.cluster.testbed.place import CACHING_DNS, Place
+from tests.cluster.testbed.place import Place
 from tests.cluster.testbed.processes import Program
 from tests.cluster.testbed.runtime import SOCKET, Runtime
 
@@ -26,7 +27,7 @@ class Node:
     def __init__(self, place: Place, binaries: Path, pki: Path, kubelet: Path, dns: Path) -> None:
         self._place = place
         self._directory = place.directory
-        self._kubelet_url = f"https://{place.address}:10250"
+        self._kubelet_url = f"https://{host(place.address)}:10250"
         self.runtime = Runtime(place, place.directory / "containerd")
         self.coredns = Program(place, "coredns", [str(coredns()), f"-conf={self._corefile(dns)}"])
         self.kubelet = Program(
@@ -47,7 +48,7 @@ class Node:
         """Returns when the node takes pods and names resolve. The runtime is there."""
         self.coredns.start()
         self.start_kubelet(api)
-        self.coredns.wait_for("ready", lambda: api.is_ok(f"http://{self._place.address}:8181/ready"))
+        self.coredns.wait_for("ready", lambda: api.is_ok(f"http://{host(self._place.address)}:8181/ready"))
 
     def start_kubelet(self, api: Api) -> None:
         """Returns when the node takes pods."""
@@ -58,14 +59,14 @@ class Node:
         self.kubelet.wait_for("pods known", lambda: _pods(api, "/api/v1") <= _pods(api, self._kubelet_url))
 
     def _corefile(self, kubeconfig: Path) -> Path:
-        address = self._place.address
+        address, family = self._place.address, self._place.family
         return self._write(
             "Corefile",
             f""".:53 {{
   bind {address}
   errors
-  ready {address}:8181
-  kubernetes cluster.local in-addr.arpa {{
+  ready {host(address)}:8181
+  kubernetes cluster.local {family.reverse_zone} {{
     kubeconfig {kubeconfig} testbed
     # A pod that is replaced has another address at once.
     ttl 1
@@ -73,10 +74,10 @@ class Node:
 }}
 # As many clusters have it: what is asked for too soon is denied for half a minute.
 .:53 {{
-  bind {CACHING_DNS}
+  bind {family.caching_dns}
   errors
   cache 30
-  kubernetes cluster.local in-addr.arpa {{
+  kubernetes cluster.local {family.reverse_zone} {{
     kubeconfig {kubeconfig} testbed
     ttl 30
   }}
@@ -85,7 +86,7 @@ class Node:
         )
 
     def _kubelet_config(self, pki: Path) -> Path:
-        dns = CACHING_DNS if os.environ.get("FLUXOP_TEST_DNS") == "caching" else self._place.address
+        dns = self._place.family.caching_dns if os.environ.get("FLUXOP_TEST_DNS") == "caching" else self._place.address
         resolv = self._write("resolv.conf", f"nameserver {dns}\n")
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.testbed import keeper
+from tests.cluster.testbed.addresses import IPV4
 from tests.cluster.testbed.missing import Missing
 from tests.cluster.testbed.waiting import wait_until
 
@@ -38,15 +39,12 @@ class Number:
         """On the loopback interface."""
         return range(24000 + _PORTS * self.value, 24000 + _PORTS * (self.value + 1))
 
-    @property
-    def network(self) -> ipaddress.IPv4Network:
-        """Of a bed with a network of its own."""
-        return ipaddress.IPv4Network(f"10.{200 + self.value}.0.0/16")
-
     def network_is_free(self) -> bool:
+        """Whether no network of this machine is that of a bed of this number; IPv6's are of a range of their own."""
+        network = IPV4.network(self.value)
         routes = subprocess.run(["ip", "-json", "-4", "route"], capture_output=True, check=True).stdout
         taken = [route["dst"] for route in json.loads(routes or "[]") if route["dst"] != "default"]
-        return not any(ipaddress.IPv4Network(dst, strict=False).overlaps(self.network) for dst in taken)
+        return not any(ipaddress.IPv4Network(dst, strict=False).overlaps(network) for dst in taken)
 
     def ports_are_free(self) -> bool:
         for port in self.ports:

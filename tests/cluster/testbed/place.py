@@ -9,12 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.testbed import keeper, numbers
+from tests.cluster.testbed.addresses import IPV4, Family
 from tests.cluster.testbed.missing import Missing, need_commands
-
-# The cluster's address for its own API server. Nothing translates addresses here: the bed's network has it itself.
-SERVICE_ADDRESS = "10.96.0.1"
-#: A second DNS of the bed, which remembers.
-CACHING_DNS = "10.96.0.11"
 
 
 class Place:
@@ -24,18 +20,21 @@ class Place:
     ``numbers.end`` is called. Raises Missing when there is none.
     """
 
-    def __init__(self, *, isolated: bool, stays: bool = False) -> None:
+    def __init__(self, *, isolated: bool, stays: bool = False, family: Family = IPV4) -> None:
         if isolated:
             need_namespaces()
         number, lock = numbers.take(with_network=isolated)
         self.isolated = isolated
         self.directory = number.directory
         self.logs = self.directory / "logs"
-        self.network = str(number.network)
+        self.family = family
+        #: The pods' network, and where their addresses begin.
+        self.network = family.network(number.value)
+        self.first_pod = family.first_pod(number.value)
         # As the host sees it; in the bed's own network also the node's and the DNS server's.
-        self.address = str(number.network[1]) if isolated else "127.0.0.1"
+        self.address = str(self.network[1]) if isolated else "127.0.0.1"
         #: Where the bed reaches this machine.
-        self.host_address = str(number.network[2]) if isolated else "127.0.0.1"
+        self.host_address = str(self.network[2]) if isolated else "127.0.0.1"
         self.ports = number.ports
         self._spawned: list[subprocess.Popen[bytes]] = []
         self.logs.mkdir(parents=True)
@@ -114,19 +113,23 @@ class Place:
         """A bridge with the bed's address, for its pods, and a link to it from this machine."""
         name = keeper.link_name(self.directory)
         _run(["ip", "link", "add", name, "type", "veth", "peer", "name", "host", "netns", str(self._init)])
+        length, alone = self.network.prefixlen, self.network.max_prefixlen
+        # Nobody else can have these addresses; IPv6 would look first.
+        once = "nodad" if self.network.version == 6 else ""
         self.run(
             *("ip", "-batch", "-"),
             # An address of its own: a bridge that takes its cards' lowest one changes it with every pod.
             input=f"""link add pods address 02:00:00:00:00:01 type bridge
 link set host master pods
-address add {self.address}/16 dev pods
-address add {SERVICE_ADDRESS}/32 dev pods
-address add {CACHING_DNS}/32 dev pods
+address add {self.address}/{length} dev pods {once}
+address add {self.family.api_server}/{alone} dev pods {once}
+address add {self.family.caching_dns}/{alone} dev pods {once}
 link set host up
 link set pods up
 """,
         )
-        _run(["ip", "-batch", "-"], f"address add {host_address}/16 dev {name}\nlink set {name} up\n")
+        batch = f"address add {host_address}/{length} dev {name} {once}\nlink set {name} up\n"
+        _run(["ip", "-batch", "-"], batch)
 
 
 def need_namespaces() -> None:

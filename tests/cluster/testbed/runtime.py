@@ -92,19 +92,18 @@ state = "/run/containerd"
 
     def _network_config(self) -> Path:
         """Pods get a network card at the bed's bridge, and an address above those that the bed has itself."""
-        subnet = self._place.network
         ipam = {
             "type": "host-local",
             "ranges": [
                 [
                     {
-                        "subnet": subnet,
-                        "rangeStart": re.sub(r"\.0\.0/16$", ".1.0", subnet),
+                        "subnet": str(self._place.network),
+                        "rangeStart": self._place.first_pod,
                         "gateway": self._place.address,
                     }
                 ]
             ],
-            "routes": [{"dst": "0.0.0.0/0"}],
+            "routes": [{"dst": f"{self._place.family.anywhere}/0"}],
         }
         bridge = {"type": "bridge", "bridge": "pods", "isGateway": False, "ipMasq": False, "ipam": ipam}
         directory = self._place.directory / "cni"
