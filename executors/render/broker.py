@@ -149,7 +149,9 @@ def broker_command(cluster: MiniCluster, program: Program | None) -> list[str]:
     spec, flux = cluster.spec, cluster.spec.flux
     places = places_for(cluster, program)
     prefix = split_words(spec.flux_container.commands.prefix) + [word for word in flux.wrap.split(",") if word]
-    quorum = 1 if program is not None or job_waits(cluster) else brokers_wanted(spec)
+    # Flux's own schedulers let a job wait for brokers that have not joined yet. Fluxion refuses it for good.
+    early = job_waits(cluster) if program is None else not flux.queue_policy
+    quorum = 1 if early else brokers_wanted(spec)
     attributes = {
         "broker.quorum": quorum,
         "tbon.connect_timeout": _connect_timeout(cluster),

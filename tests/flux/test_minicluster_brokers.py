@@ -268,6 +268,28 @@ def test_the_agent_runs_in_the_lead_and_its_end_is_the_end(pods: MakePods) -> No
     assert (lead[0], follower[0]) == (0, 76), lead[2]
 
 
+def test_with_fluxion_the_agent_begins_when_no_job_is_refused_for_brokers_that_have_not_joined(
+    pods: MakePods, fluxion: dict[str, str]
+) -> None:
+    document = spec_of("ignored", flux={"scheduler": {"queuePolicy": "fcfs"}})
+    made = pods(document, program(UNMOUNTED.agent_directory, idle=0.0))
+    lead = made.start(0, **fluxion)
+    uri = f"local://{made.state(0) / 'flux' / 'local'}"
+    agent = made.state(0) / "agent" / "agent.sock"
+    until((made.state(0) / "flux" / "local").exists)
+    follower = made.start(1, **fluxion)
+    until(agent.exists)
+    run = ["flux", "run", "-N2", "-n2", "flux", "getattr", "rank"]
+    done = subprocess.run(run, env={**os.environ, "FLUX_URI": uri}, capture_output=True, text=True, timeout=60)
+    assert sorted(done.stdout.split()) == ["0", "1"], done.stderr
+    modules = subprocess.run(
+        ["flux", "module", "list"], env={**os.environ, "FLUX_URI": uri}, capture_output=True, text=True
+    )
+    assert "sched-fluxion-qmanager" in modules.stdout
+    lead.send_signal(signal.SIGTERM)
+    assert [one[0] for one in ended([lead, follower])] == [77, 76]
+
+
 @pytest.mark.parametrize(("came", "unserved"), [("nobody yet", True), ("an observer", True), ("a client", False)])
 def test_a_lead_that_is_told_to_end_says_whether_it_has_served_anybody(
     pods: MakePods, came: str, unserved: bool

@@ -199,6 +199,9 @@ def test_with_an_agent_the_lead_waits_for_nobody() -> None:
     assert "-Sbroker.quorum=1" in command()
     assert "-Sbroker.quorum=2" in command(program=None)
     assert "-Sbroker.quorum=1" in command(program=None, minSize=1)
+    with_fluxion = {"scheduler": {"queuePolicy": "fcfs"}}
+    assert "-Sbroker.quorum=2" in command(flux=with_fluxion)
+    assert "-Sbroker.quorum=1" in command(flux=with_fluxion, minSize=1)
 
 
 def test_words_before_the_broker_come_before_it() -> None:
