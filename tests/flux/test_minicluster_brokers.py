@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -273,19 +274,20 @@ def test_with_fluxion_the_agent_begins_when_no_job_is_refused_for_brokers_that_h
 ) -> None:
     document = spec_of("ignored", flux={"scheduler": {"queuePolicy": "fcfs"}})
     made = pods(document, program(UNMOUNTED.agent_directory, idle=0.0))
-    lead = made.start(0, **fluxion)
-    uri = f"local://{made.state(0) / 'flux' / 'local'}"
     agent = made.state(0) / "agent" / "agent.sock"
-    until((made.state(0) / "flux" / "local").exists)
+
+    def flux(*argv: str) -> str:
+        environ = {**os.environ, "FLUX_URI": f"local://{made.state(0) / 'flux' / 'local'}"}
+        return subprocess.run(["flux", *argv], env=environ, capture_output=True, text=True, timeout=60).stdout
+
+    lead = made.start(0, **fluxion)
+    until(lambda: " quorum " in flux("uptime"))
+    time.sleep(1.5)  # an instance that does not wait passes this state, too
+    assert " quorum " in flux("uptime") and not agent.exists()
     follower = made.start(1, **fluxion)
     until(agent.exists)
-    run = ["flux", "run", "-N2", "-n2", "flux", "getattr", "rank"]
-    done = subprocess.run(run, env={**os.environ, "FLUX_URI": uri}, capture_output=True, text=True, timeout=60)
-    assert sorted(done.stdout.split()) == ["0", "1"], done.stderr
-    modules = subprocess.run(
-        ["flux", "module", "list"], env={**os.environ, "FLUX_URI": uri}, capture_output=True, text=True
-    )
-    assert "sched-fluxion-qmanager" in modules.stdout
+    assert sorted(flux("run", "-N2", "-n2", "flux", "getattr", "rank").split()) == ["0", "1"]
+    assert "sched-fluxion-qmanager" in flux("module", "list")
     lead.send_signal(signal.SIGTERM)
     assert [one[0] for one in ended([lead, follower])] == [77, 76]
 
