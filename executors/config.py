@@ -153,13 +153,18 @@ def _pilot(value: object) -> str:
 
 
 def _env(value: object) -> Mapping[str, str]:
+    """Never says a value, which may be a secret."""
     if not isinstance(value, dict):
-        raise _Bad("must be a mapping of names to strings")
+        raise _Bad(": must be a mapping of names to strings")
+    found = []
     for name, text in value.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise _Bad(f"{shown(name)} cannot be the name of an environment variable")
-        if not isinstance(text, str) or "\0" in text:
-            raise _Bad(f"{name}: must be a string without null bytes; put it in quotes")
+            found.append(f": {shown(name)} cannot be the name of an environment variable")
+        elif not isinstance(text, str) or "\0" in text:
+            what = "has null bytes" if isinstance(text, str) else f"is of the type {type(text).__name__}"
+            found.append(f".{name}: the value {what}; it must be a string: put it in quotes")
+    if found:
+        raise _Bad(*found)
     return dict(value)
 
 
@@ -260,7 +265,12 @@ def load_config(
         try:
             values[key.split(".")[0]][name] = parse(raw)
         except _Bad as err:
-            problems += err.args if key == "run.podPatch" else [f"{key}: {shown(raw)} ({origin}) {err}"]
+            if key == "run.podPatch":
+                problems += err.args
+            elif key == "jobDefaults.env":
+                problems += [f"{key}{problem} ({origin})" for problem in err.args]
+            else:
+                problems.append(f"{key}: {shown(raw)} ({origin}) {err}")
     spec = None
     if isinstance(minicluster, dict):
         from executors.spec import parse_spec  # see above

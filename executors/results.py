@@ -106,7 +106,7 @@ class JobResult:
             case Outcome.SIGNALED:
                 return f"was ended{where} by signal {self.signal} ({signal_name(self.signal)})"
             case Outcome.TIMEOUT:
-                return f"was ended{where} at its time limit{note}"
+                return f"was ended{where} at its time limit"  # Flux's note says the same
             case Outcome.CANCELLED:
                 return f"was cancelled{note}"
             case Outcome.LOST:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakemake.exceptions import RuleException
+from snakemake.settings.types import Quietness
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -114,15 +115,24 @@ class Executor(RemoteExecutor):
 
     def cancel(self) -> None:
         self._cancelled = True
-        if self._run is not None:
-            handles = self._run.reporter.active()
-            self._run.session.cancel(handles, "cancelled by Snakemake")
-            for handle in handles:
-                try:
-                    handle.result(REPLACE_LIMIT)
-                except TimeoutError:
-                    self.logger.warning(f"flux-operator: {handle.name} has not ended within {REPLACE_LIMIT:g} s")
-        self.shutdown()
+        try:
+            if self._run is not None:
+                self._cancel_jobs_of(self._run)
+        except KeyboardInterrupt:
+            self.logger.warning("flux-operator: interrupted again: the run is ended, with the jobs that still run")
+        try:
+            self.shutdown()
+        except KeyboardInterrupt:
+            self.logger.warning("flux-operator: interrupted again: nobody waits for the end of the run's instance")
+
+    def _cancel_jobs_of(self, run: _Run) -> None:
+        handles = run.reporter.active()
+        run.session.cancel(handles, "cancelled by Snakemake")
+        for handle in handles:
+            try:
+                handle.result(REPLACE_LIMIT)
+            except TimeoutError:
+                self.logger.warning(f"flux-operator: {handle.name} has not ended within {REPLACE_LIMIT:g} s")
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Abstract in the base class; `cancel` cancels from the executor's own list, which is complete."""
@@ -157,6 +167,9 @@ class Executor(RemoteExecutor):
         if job_info.job.is_group() and msg:
             # Snakemake's own report of a group has no place for a message.
             self.logger.error(f"Error in group {job_info.job.groupid}: {msg}")
+        elif msg and Quietness.RULES in (self.workflow.output_settings.quiet or ()):
+            # Snakemake's own report is of what `--quiet rules` leaves out; with a local run, an exception is told then.
+            self.logger.error(f"Error in rule {job_info.job.rule.name}: {msg}")
         job_info.job.log_error(msg, **kwargs)
 
     def report_submitted(self, info: SubmittedJobInfo) -> None:

@@ -208,6 +208,13 @@ class Reporter:
 def _message(result: JobResult, log: Path) -> str:
     last = logs.tail(log)
     lines = [f"The job {result.describe()}."]
+    note = result.exception.note if result.exception is not None else ""
+    if result.outcome is Outcome.TIMEOUT:
+        lines.append("Raise its resource runtime (minutes; or --set-resources, or jobDefaults.duration in seconds).")
+    elif result.outcome is Outcome.REJECTED and "unsatisfiable" in note:
+        lines.append("No node has that: lower its threads, tasks * cpus_per_task, gpu or nodes.")
+    elif result.outcome is Outcome.REJECTED and "queue" in note:
+        lines.append("Give the name of a queue of the instance by flux_queue, --flux-operator-queue or the config.")
     if last:
         lines.append(f"Last lines of {log}:")
         lines += [f"    {line}" for line in last.splitlines()]

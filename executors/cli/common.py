@@ -87,7 +87,7 @@ def config_of(options: Mapping[str, Any]) -> RunConfig:
 def run_id_of(name: str | None, config_file: Path | None) -> RunId:
     """The run that ``up`` makes of a name, or else of a file. Raises UsageError for neither."""
     if not name and config_file is None:
-        raise click.UsageError("give --name, or a --config to name it after")
+        raise click.UsageError("give --name, or a --config to name it after; `list` shows instances that are there")
     return RunId("cli", name or name_of(config_file or Path()))
 
 

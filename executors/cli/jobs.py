@@ -197,6 +197,7 @@ def _exit_code(result: JobResult) -> int:
         case Outcome.CANCELLED:
             return INTERRUPTED
         case Outcome.TIMEOUT:
+            say("flux-minicluster: give a higher --time-limit, or jobDefaults.duration in the config")
             return TIMED_OUT
         case Outcome.FAILED | Outcome.SIGNALED:
             return result.returncode or RUN_FAILED
@@ -254,13 +255,18 @@ def cancel(instance: str, job_ids: tuple[str, ...], every: bool, as_json: bool, 
     if bool(job_ids) == every:
         raise click.UsageError("give either job ids or --all")
     with _joined(instance, options) as session:
-        ids = list(job_ids) or [job.id for job in session.jobs() if job.result is None]
+        known = session.jobs(ids=job_ids or None)
+        ended = [job.id for job in known if job_ids and job.result is not None]
+        unknown = set(job_ids) - {job.id for job in known}  # which is said by the agent
+        ids = [*(job.id for job in known if job.result is None), *sorted(unknown)]
         errors = session.cancel_ids(ids, "cancelled by flux-minicluster")
     if errors:
         raise AgentError("not-possible", "; ".join(f"{job}: {text}" for job, text in errors.items()))
     if as_json:
         print_json({"cancelled": ids})
     else:
+        for job in ended:
+            say(f"{job}: it had ended already")
         say(f"{len(ids)} job{'s' if len(ids) != 1 else ''} cancelled")
 
 

@@ -162,7 +162,9 @@ def _texts(section: Section, field: str, value: Any) -> tuple[str, ...]:
 
 
 def _unknown(text: str) -> ConfigError:
-    return ConfigError([f"no Kubernetes cluster is known: {text}; give run.kubeconfig or KUBECONFIG, or run in a pod"])
+    return ConfigError(
+        [f"no Kubernetes cluster is known: {text}; give --kubeconfig, KUBECONFIG or run.kubeconfig, or run in a pod"]
+    )
 
 
 #: What pipes held: they give it once, and credentials that end have the kubeconfig read again.

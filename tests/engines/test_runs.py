@@ -193,6 +193,32 @@ def test_an_interrupt_cancels(background: Callable[..., Background], tmp_path: P
     wait_for(lambda: not instances(tmp_path), "nothing is left")
 
 
+def test_a_second_interrupt_ends_the_run_at_once_and_says_so(
+    background: Callable[..., Background], tmp_path: Path
+) -> None:
+    run = background(SLOW.replace("echo ran", "trap '' INT TERM; echo ran"))
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    run.process.send_signal(signal.SIGINT)
+    wait_for(lambda: "Terminating processes" in run.output(), "Snakemake takes the signal")
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait() != 0
+    assert "interrupted again" in run.output() and "Traceback" not in run.output()
+    wait_for(lambda: not instances(tmp_path), "nothing is left")
+
+
+def test_quiet_rules_leave_no_error_out(snakemake: Snakemake) -> None:
+    text = """
+rule a:
+    output: "a"
+    log: "a.log"
+    shell: "echo the reason >&2; exit 7"
+"""
+    run = snakemake(text, "--quiet", "rules")
+    assert run.returncode != 0
+    assert "Error in rule a: The job failed on " in run.output and "with exit code 7" in run.output
+    assert "    the reason\n" in run.output
+
+
 def test_sigterm_lets_running_jobs_finish(background: Callable[..., Background], tmp_path: Path) -> None:
     run = background(SLOW)
     wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")

@@ -160,7 +160,7 @@ def test_doctor_says_how_to_give_it_a_cluster() -> None:
     result = call("doctor")
     assert result.exit_code == 1
     assert result.stdout.startswith("MISSING  kubeconfig: no Kubernetes cluster is known")
-    assert "give run.kubeconfig or KUBECONFIG" in result.stdout
+    assert "give --kubeconfig, KUBECONFIG or run.kubeconfig" in result.stdout
 
 
 def test_doctor_of_this_machine_says_what_attaching_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

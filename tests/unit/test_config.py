@@ -122,6 +122,17 @@ def test_a_problem_names_field_value_and_cure(tmp_path: Path, text: str, words: 
     assert any(words in problem for problem in problems(tmp_path, text))
 
 
+def test_every_variable_that_is_wrong_is_named_and_no_value_is_shown(tmp_path: Path) -> None:
+    text = HEAD + "jobDefaults: {env: {N: 3141, 'a=b': s3cret, '': x, OK: s3cret, 'A B': x}}\n"
+    found = problems(tmp_path, text)
+    assert [problem.partition(" (")[0] for problem in found] == [
+        "jobDefaults.env.N: the value is of the type int; it must be a string: put it in quotes",
+        "jobDefaults.env: 'a=b' cannot be the name of an environment variable",
+        "jobDefaults.env: '' cannot be the name of an environment variable",
+    ]
+    assert "s3cret" not in str(found) and "3141" not in str(found)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read: No such file"):
         load_config(tmp_path / "nowhere.yaml", environ={})

