@@ -108,7 +108,8 @@ class JobResult:
             case Outcome.TIMEOUT:
                 return f"was ended{where} at its time limit"  # Flux's note says the same
             case Outcome.CANCELLED:
-                return f"was cancelled{note}"
+                by = note.removeprefix(": ").removeprefix("cancelled ")
+                return f"was cancelled {by}" if by.startswith("by ") else f"was cancelled{note}"
             case Outcome.LOST:
                 return f"was lost{where}{note}"
             case Outcome.REJECTED:

@@ -36,6 +36,9 @@ from executors.results import JobInfo, JobResult, Outcome
 from executors.session import JobHandle, Session, join_session, open_session
 from executors.spec import default_document, parse_spec
 
+#: Seconds that a job goes on whose `run` was killed, where nobody can take it up.
+_ORPHAN_TIMEOUT = 60.0
+
 
 class _WrongUse(click.UsageError):
     exit_code = RUN_FAILED
@@ -150,6 +153,10 @@ def run(
     prepare_submission(request, Defaults(), Environments(None), "/")
     config = _with_nodes(config_of(options), nodes, name)
     run_id = RunId("cli", name) if name else RunId("cli-run", os.urandom(4).hex())
+    on_kubernetes = config.run.provisioner in ("direct", "operator")
+    if not name and not on_kubernetes and config.origins.get("run.orphanTimeout") == "default":
+        # Nobody can come back to it, and no network can be cut between.
+        config = replace(config, run=replace(config.run, orphan_timeout=_ORPHAN_TIMEOUT))
     session = open_session(run_id, config, report_progress=(lambda _: None) if quiet else say)
     try:
         handle = session.submit_one(request)

@@ -47,7 +47,7 @@ def reap(
         try:
             useless, silent = _useless(instance, lifecycle, config)
             if useless is None:
-                yield Reaped(instance, False, instance.reason or "in use")
+                yield Reaped(instance, False, instance.reason or "in use, or not unused for run.orphanTimeout")
             elif dry_run:
                 yield Reaped(instance, True, useless)
             elif not _is_the_same(instance, config, environ) or not lifecycle.end_unused(by_force=silent):

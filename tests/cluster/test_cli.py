@@ -115,7 +115,7 @@ def test_a_signal_cancels_the_job_of_run_and_leaves_nothing(
     running = cli.start("run", "--config", config, "--", "sh", "-c", "echo up; exec sleep 600")
     read_line(running, "stdout", "up")
     done = interrupt(running, signum)
-    assert done.code == 130 and f"was cancelled: by {signum.name}" in done.err
+    assert done.code == 130 and f"was cancelled by {signum.name}" in done.err
     assert runs.left() == []
 
 
