@@ -77,7 +77,7 @@ def test_a_minicluster_from_its_start_to_its_end(cli: Cli, runs: Runs, config: s
     assert sorted(both.out.split()) == [f"{name}-0", f"{name}-1"]
     assert f"{name}: 2 -> 1" in cli("resize", "small", "1", "--grace", "0").err
 
-    assert cli("reap", "--dry-run").out == f"{name}: left alone: in use\n"
+    assert cli("reap", "--dry-run").out == f"{name}: left alone: in use, or not unused for run.orphanTimeout\n"
     down = cli("down", "--config", config)
     assert (down.out, down.err) == ("", f"{name} is gone\n")
     assert runs.left() == []
