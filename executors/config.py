@@ -18,7 +18,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executors.errors import ConfigError, SpecError
@@ -81,6 +81,10 @@ class JobDefaults:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+#: Seconds of `run.orphanTimeout` where nobody can come back to an instance whose client was killed.
+ORPHAN_TIMEOUT_ALONE = 60.0
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """A whole config. ``origins`` tells for each key where its value came from."""
@@ -89,6 +93,12 @@ class RunConfig:
     job_defaults: JobDefaults = JobDefaults()
     minicluster: MiniClusterSpec | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    def with_default(self, key: str, value: Any) -> RunConfig:
+        """The same with another default for a key of ``run``; a value that somebody has chosen stays."""
+        if self.origins.get(key) != "default":
+            return self
+        return replace(self, run=replace(self.run, **{KEYS[key].field: value}))
 
 
 class _Bad(ValueError):

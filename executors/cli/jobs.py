@@ -27,7 +27,7 @@ from executors.cli.common import (
     say,
 )
 from executors.cli.signals import first_one_calls
-from executors.config import RunConfig
+from executors.config import ORPHAN_TIMEOUT_ALONE, RunConfig
 from executors.errors import AgentError
 from executors.job import NO_INPUT, Defaults, Environments, JobRequest, prepare_submission
 from executors.names import RunId
@@ -35,9 +35,6 @@ from executors.provision.inventory import own_config
 from executors.results import JobInfo, JobResult, Outcome
 from executors.session import JobHandle, Session, join_session, open_session
 from executors.spec import default_document, parse_spec
-
-#: Seconds that a job goes on whose `run` was killed, where nobody can take it up.
-_ORPHAN_TIMEOUT = 60.0
 
 
 class _WrongUse(click.UsageError):
@@ -154,9 +151,8 @@ def run(
     config = _with_nodes(config_of(options), nodes, name)
     run_id = RunId("cli", name) if name else RunId("cli-run", os.urandom(4).hex())
     on_kubernetes = config.run.provisioner in ("direct", "operator")
-    if not name and not on_kubernetes and config.origins.get("run.orphanTimeout") == "default":
-        # Nobody can come back to it, and no network can be cut between.
-        config = replace(config, run=replace(config.run, orphan_timeout=_ORPHAN_TIMEOUT))
+    if not name and not on_kubernetes:  # where a network may be cut between
+        config = config.with_default("run.orphanTimeout", ORPHAN_TIMEOUT_ALONE)
     session = open_session(run_id, config, report_progress=(lambda _: None) if quiet else say)
     try:
         handle = session.submit_one(request)

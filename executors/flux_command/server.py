@@ -18,12 +18,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from executors import ExecutorsError, RunConfig, RunId, Session, end_run, load_config, open_session
+from executors.config import ORPHAN_TIMEOUT_ALONE
 from executors.efficiency import UsageTable
 from executors.flux_command import arguments, environment, holders, ingest, records
 from executors.flux_command.asked import Cancel, Jobs, Other, Refused, Submit
@@ -35,8 +35,6 @@ from executors.interrupts import none_missed
 
 log = logging.getLogger(__name__)
 
-#: Seconds without its session after which an instance ends: nobody comes back to it, unlike to other engines'.
-ORPHAN_TIMEOUT = 60.0
 #: Seconds for cancelled tasks to end (Flux: TERM, 5 s, KILL) before the instance is released.
 _CANCEL_LIMIT = 8.0
 #: Threads for the files of tasks.
@@ -348,10 +346,7 @@ async def _serve(
 def config_of(settings: Mapping[str, Any]) -> RunConfig:
     """The run's config, for a session that nobody comes back to, and tasks that come one by one. Raises ConfigError."""
     config = load_config(settings["config"], options=settings["options"])
-    if config.origins.get("run.orphanTimeout") == "default":
-        config = replace(config, run=replace(config.run, orphan_timeout=ORPHAN_TIMEOUT))
-    if config.origins.get("run.pilot") == "default":
-        config = replace(config, run=replace(config.run, pilot="auto"))
+    config = config.with_default("run.orphanTimeout", ORPHAN_TIMEOUT_ALONE).with_default("run.pilot", "auto")
     return ingest.one_by_one(config)
 
 

@@ -115,21 +115,20 @@ def _catch_signals(tell: int) -> None:
     forwarded when the job has ended.
     """
     _signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    for number in _forwarded():
-        if _signal.getsignal(number) != _signal.SIG_IGN:
-            _signal.signal(number, lambda *_: None)
+    _handle_signals(lambda *_: None)
 
 
-def _forwarded() -> list[int]:
+def _handle_signals(handler: Any) -> None:
+    """Those that are forwarded, but for what is ignored."""
     numbers = [getattr(_signal, "SIG" + name) for name in _FORWARDED]
-    return [*numbers, *range(_signal.SIGRTMIN, _signal.SIGRTMAX + 1)]
+    for number in [*numbers, *range(_signal.SIGRTMIN, _signal.SIGRTMAX + 1)]:
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, handler)
 
 
 def _take_signals(signals: int) -> None:
     """Do what those that have come do to a process that has not caught them."""
-    for number in _forwarded():
-        if _signal.getsignal(number) != _signal.SIG_IGN:
-            _signal.signal(number, _signal.SIG_DFL)
+    _handle_signals(_signal.SIG_DFL)
     try:
         for number in posix.read(signals, 4096):
             posix.kill(posix.getpid(), number)

@@ -122,6 +122,12 @@ def test_a_problem_names_field_value_and_cure(tmp_path: Path, text: str, words: 
     assert any(words in problem for problem in problems(tmp_path, text))
 
 
+def test_another_default_replaces_no_value_that_was_chosen() -> None:
+    as_it_is, chosen = load_config(environ={}), load_config(environ={"FLUX_OPERATOR_ORPHAN_TIMEOUT": "3600"})
+    assert as_it_is.with_default("run.orphanTimeout", 60.0).run.orphan_timeout == 60
+    assert chosen.with_default("run.orphanTimeout", 60.0) is chosen and chosen.run.orphan_timeout == 3600
+
+
 def test_every_variable_that_is_wrong_is_named_and_no_value_is_shown(tmp_path: Path) -> None:
     text = HEAD + "jobDefaults: {env: {N: 3141, 'a=b': s3cret, '': x, OK: s3cret, 'A B': x}}\n"
     found = problems(tmp_path, text)

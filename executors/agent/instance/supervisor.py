@@ -90,9 +90,7 @@ def _keep_alive(command: List[str], for_the_first: List[str]) -> int:
             return JOBS_LEFT  # it worked here before, so it is the instance that has gone
         if code in (0, USAGE, REFUSED, JOBS_LEFT):
             return code
-        if stopping:
-            return JOBS_LEFT
-        if ending.intersection(signals.wait(0)):
+        if stopping or ending.intersection(signals.wait(0)):
             return JOBS_LEFT
         print("agent supervisor: the agent ended with %d and is started again" % code, file=sys.stderr)
         sys.stderr.flush()
