@@ -17,11 +17,12 @@ import copy
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from executors.errors import ConfigError, SpecError
+from executors.names import PLACE_VARIABLE
 from executors.pod_patch import POD_PATCH, pod_patch_problems
 from executors.schema import MINICLUSTER_API_VERSION, Type, unknown
 from executors.yaml_text import MAX_SIZE, YamlTextError, read_mapping, shown
@@ -225,6 +226,8 @@ KEYS: dict[str, Key] = {
 }
 #: Keys that have no environment variable, and whose values may hold secrets.
 _MAPPINGS = ("jobDefaults.env", "run.podPatch")
+#: How alike two names are of which the one is taken for a misspelling of the other.
+_MISSPELT = 0.8
 _SECTIONS = ("run", "jobDefaults")
 _TOP = ("apiVersion", "kind", *_SECTIONS, "minicluster")
 
@@ -336,7 +339,25 @@ def _given(
         if options.get(key) is not None:
             given[key] = ("option", options[key])
     problems += [unknown(key, key, KEYS) for key in options if key not in KEYS]
+    problems += _unread_variables(environ)
     return given
+
+
+def _unread_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables that mean to be a key's. Others of the prefix may be a site's own, or Kubernetes' for a Service."""
+    import difflib  # for few only
+
+    read = {variable_name(key): key for key in KEYS}
+    known = [one for one, key in read.items() if key not in _MAPPINGS] + [PLACE_VARIABLE]
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX) or not value:
+            continue
+        if read.get(variable) in _MAPPINGS:
+            yield f"{variable}: has no effect; {read[variable]} can be given in a config file only"
+        elif variable not in known:
+            suffixes = [one.removeprefix(ENV_PREFIX) for one in known]
+            for near in difflib.get_close_matches(variable.removeprefix(ENV_PREFIX), suffixes, 1, _MISSPELT):
+                yield f"{variable}: is not known; did you mean {ENV_PREFIX}{near}?"
 
 
 def _check_top(document: Mapping[str, Any], problems: list[str]) -> None:

@@ -13,6 +13,7 @@ import click
 
 from executors.agent.wire import AgentInfo, NodeSummary
 from executors.cli.common import (
+    Duration,
     cluster_options,
     config_of,
     find,
@@ -140,11 +141,11 @@ def status(instance: str, as_json: bool, **options: Any) -> None:
 @click.argument("size", type=click.IntRange(min=1))
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=Duration(),
     metavar="SECONDS",
     default=300.0,
     show_default=True,
-    help="Time that jobs may still run on brokers that will be removed.",
+    help="Time that jobs may still run on brokers that will be removed, or with a unit, like 5m.",
 )
 @cluster_options
 @json_option

@@ -5,25 +5,29 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from executors.cli.signals import ended_like_interrupted
+from executors.command_group import fail_of_system, write_no_more
 from executors.config import PROVISIONERS, RunConfig, load_config
 from executors.errors import ConfigError, ExecutorsError, ProvisionError, RequestError, RunNameError
 from executors.lifecycle import Lifecycle
 from executors.names import RunId, run_name
 from executors.provision import Instance
+from executors.provision.choice import choose_provisioner
 from executors.provision.inventory import instances, own_config
 from executors.yaml_text import read_mapping
 
+PROGRAM = "flux-minicluster"
 #: Exit codes, besides 0 and those of a job that ``run`` passes through (docs/cli.md).
 FAILED = 1
 #: The command line (click's own code for it), a file or the environment.
@@ -36,6 +40,23 @@ INTERRUPTED = 128 + signal.SIGINT
 UNREAD = 128 + signal.SIGPIPE
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # which click 8.1 has not
+    """A time as seconds, or as a Flux Standard Duration (RFC 23): 90, 5m, 1.5h."""
+
+    name = "duration"
+    _UNITS: ClassVar = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value  # a default
+        match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|[smhd]?)", value)
+        if match is None:
+            self.fail(
+                f"{value!r} is not a number of seconds, nor one with a unit (ms, s, m, h, d), like 5m", param, ctx
+            )
+        return float(match[1]) * self._UNITS[match[2]]
 
 
 def cluster_options(function: _F) -> _F:
@@ -73,15 +94,29 @@ def instance_argument(function: _F, *, required: bool = True) -> _F:
 def _complete(context: click.Context, _parameter: click.Parameter, begin: str) -> list[CompletionItem]:
     try:
         found = instances(config_of(context.params), os.environ)
-    except ExecutorsError:  # a shell has no place for it; the command will say
+    except (ExecutorsError, click.UsageError):  # a shell has no place for it; the command will say
         return []
     return [CompletionItem(one.name) for one in found if one.name.startswith(begin)]
 
 
-def config_of(options: Mapping[str, Any]) -> RunConfig:
-    """The config that the options of `cluster_options` name. Raises ConfigError."""
-    given = {f"run.{name}": options.get(name) for name in ("provisioner", "namespace", "context", "kubeconfig")}
-    return load_config(options.get("config_file"), options=given)
+#: Options that mean something on Kubernetes only.
+_OF_CLUSTERS = ("namespace", "context", "kubeconfig")
+
+
+def config_of(options: Mapping[str, Any], default: str = "") -> RunConfig:
+    """The config that the options of `cluster_options` name; ``default``: a command's own default provisioner.
+
+    Raises ConfigError, and UsageError for options that would have no effect.
+    """
+    given = {f"run.{name}": options.get(name) for name in ("provisioner", *_OF_CLUSTERS)}
+    config = load_config(options.get("config_file"), options=given)
+    provisioner = config.run.provisioner or default or choose_provisioner(config, os.environ).name
+    for name in _OF_CLUSTERS:
+        if options.get(name) is not None and provisioner not in ("direct", "operator"):
+            raise click.UsageError(
+                f"--{name} has no effect with the provisioner {provisioner}; add --provisioner direct or operator"
+            )
+    return config
 
 
 def run_id_of(name: str | None, config_file: Path | None) -> RunId:
@@ -93,12 +128,21 @@ def run_id_of(name: str | None, config_file: Path | None) -> RunId:
 
 def name_of(path: Path) -> str:
     """``metadata.name`` of a file, else its own name; also of one that cannot be read (`load_config` says why)."""
-    try:
-        metadata = read_mapping(path.read_bytes()).get("metadata")
-    except (OSError, ValueError):
-        metadata = None
+    metadata = _document(path).get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     return name if name and isinstance(name, str) else path.stem
+
+
+def is_minicluster(path: Path) -> bool:
+    """Whether a file is a MiniCluster itself, which can be applied or rendered, and no config of a run."""
+    return _document(path).get("kind") == "MiniCluster"
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return read_mapping(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
 
 
 def find(config: RunConfig, given: str) -> Instance:
@@ -200,20 +244,14 @@ def guarded(function: Callable[..., None], failed: int = FAILED, wrong: int = WR
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
-            _write_no_more()
+            write_no_more()
             raise SystemExit(UNREAD) from None
         except OSError as err:  # a full disk, a directory that is not ours to use
-            _write_no_more()
-            fail(str(err), failed)
+            fail_of_system(err, failed, PROGRAM)
 
     return run
 
 
-def _write_no_more() -> None:
-    """Python would complain once more when it flushes stdout at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def fail(message: str, code: int) -> NoReturn:
-    click.echo(f"flux-minicluster: {message}", err=True)
+    click.echo(f"{PROGRAM}: {message}", err=True)
     raise SystemExit(code)

@@ -45,7 +45,7 @@ def doctor(as_json: bool, image_check: bool, **options: Any) -> None:
     quotas and limit ranges for the size of the config, spec and image. With --provisioner local or attach it checks
     this machine. The exit code is 1 if something is missing.
     """
-    config = config_of(options)
+    config = config_of(options, default="direct")
     here = config.run.provisioner in ("local", "attach")
     found = list(examine_machine(config, os.environ) if here else examine(config))
     if image_check and not here and not any(one.ok is False for one in found):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from executors.cli.common import WRONG_INPUT, guarded, json_option, name_of, print_json, say
+from executors.cli.common import WRONG_INPUT, guarded, is_minicluster, json_option, name_of, print_json, say
 from executors.config import describe, load_config
 from executors.errors import ConfigError
 from executors.names import RunId, run_name
@@ -36,8 +36,7 @@ def render(file: Path, name: str | None, namespace: str, as_json: bool) -> None:
     spec = replace(config.minicluster or parse_spec(default_document()), pod_patch=config.run.pod_patch)
     name = name or name_of(file)
     cluster = MiniCluster(name, namespace, spec)
-    problems = [*direct_problems(spec, program=False), *name_problems(name, spec)]
-    problems = problems or pod_patch_problems(cluster, None)
+    problems = _render_problems(cluster)
     if problems:
         raise ConfigError(problems, str(file))
     objects = render_direct(cluster, None, make_certificate(name))
@@ -67,9 +66,17 @@ def validate(file: Path, verbose: bool, as_json: bool) -> None:
     if not refused and config.run.pod_patch:
         patched = replace(spec or parse_spec(default_document()), pod_patch=config.run.pod_patch)
         refused = pod_patch_problems(MiniCluster(name, "default", patched), None)
+    rendered = []
+    if spec is not None and is_minicluster(file):
+        rendered = [one for one in _render_problems(MiniCluster(name_of(file), "default", spec)) if one not in refused]
     replaced = replaced_by_program(spec) if spec is not None else []
     if as_json:
-        found = {"not_in_direct_mode": refused, "not_used": replaced, "values": describe(config)}
+        found = {
+            "not_in_direct_mode": refused,
+            "not_rendered": rendered,
+            "not_used": replaced,
+            "values": describe(config),
+        }
         print_json({"valid": True, "problems": [], **found})
         return
     if verbose:
@@ -77,9 +84,17 @@ def validate(file: Path, verbose: bool, as_json: bool) -> None:
             click.echo(line)
     for problem in refused:
         say(f"not in direct mode: {problem}")
+    for problem in rendered:
+        say(f"`render` refuses: {problem}")
     for field in replaced:
         say(f"not used by workflow runs, which submit jobs of their own: {field}")
     click.echo(f"{file}: valid")
+
+
+def _render_problems(cluster: MiniCluster) -> list[str]:
+    """Why objects cannot be made that run the spec's own command under this name."""
+    found = [*direct_problems(cluster.spec, program=False), *name_problems(cluster.name, cluster.spec)]
+    return found or pod_patch_problems(cluster, None)
 
 
 COMMANDS: Sequence[click.Command] = (render, validate)

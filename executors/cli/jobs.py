@@ -15,6 +15,7 @@ from executors.cli.common import (
     INTERRUPTED,
     RUN_FAILED,
     TIMED_OUT,
+    Duration,
     cluster_options,
     config_of,
     copy_output,
@@ -31,6 +32,7 @@ from executors.config import ORPHAN_TIMEOUT_ALONE, RunConfig
 from executors.errors import AgentError
 from executors.job import NO_INPUT, Defaults, Environments, JobRequest, prepare_submission
 from executors.names import RunId
+from executors.provision.choice import choose_provisioner
 from executors.provision.inventory import own_config
 from executors.results import JobInfo, JobResult, Outcome
 from executors.session import JobHandle, Session, join_session, open_session
@@ -95,9 +97,9 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, words: tuple[st
 @click.option(
     "-t",
     "--time-limit",
-    type=click.FloatRange(min=0),
+    type=Duration(),
     metavar="SECONDS",
-    help="Time limit of the job; 0: none. Default: from the config, else none.",
+    help="Time limit of the job, or with a unit, like 5m; 0: none. Default: from the config, else none.",
 )
 @click.option("--cwd", metavar="DIR", help="Working directory. Default: the current directory on this machine, else /.")
 @click.option(
@@ -149,6 +151,8 @@ def run(
     # What is wrong is said before anything is started.
     prepare_submission(request, Defaults(), Environments(None), "/")
     config = _with_nodes(config_of(options), nodes, name)
+    if cwd and choose_provisioner(config, os.environ).name == "local" and not os.path.isdir(cwd):
+        raise click.UsageError(f"--cwd {cwd}: there is no such directory on this machine")
     run_id = RunId("cli", name) if name else RunId("cli-run", os.urandom(4).hex())
     on_kubernetes = config.run.provisioner in ("direct", "operator")
     if not name and not on_kubernetes:  # where a network may be cut between

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import click
 
+from executors.command_group import CommandGroup
+
 #: Which module of this package has a command. It is imported when the command is wanted: `run` in an instance that is
 #: there takes 0.1 s less without what the others need.
 MODULES = {
@@ -28,7 +30,7 @@ MODULES = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(CommandGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(MODULES)
 
@@ -39,7 +41,7 @@ class _Commands(click.Group):
         return next(one for one in commands if one.name == cmd_name)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("flux-minicluster", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flux-operator-executors")
 def main() -> None:
     """Manage Flux instances and their jobs, on Kubernetes (MiniClusters) or on this machine."""

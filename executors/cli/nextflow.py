@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from executors.cli.common import cluster_options, fail, guarded, say
+from executors.cli.common import cluster_options, config_of, fail, guarded, say
 from executors.flux_command import launch, settings
 from executors.flux_command.preparation import MEMORY
 
@@ -55,6 +55,7 @@ def nextflow(
         return
     if as_env == bool(argv):
         raise click.UsageError("give a command, as in `flux-minicluster nextflow -- nextflow run ...`, or --env")
+    config_of(options)  # what is wrong is said before anything is started
     environ = dict(os.environ)
     if argv and (problem := launch.find_nextflow(argv, environ)):
         fail(problem, 127)

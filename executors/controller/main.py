@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
+from executors.command_group import CommandGroup
 from executors.errors import ExecutorsError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("flux-operator", cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flux-operator-executors")
 def main() -> None:
     """The Flux Operator: runs the MiniClusters that you apply to Kubernetes."""

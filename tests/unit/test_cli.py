@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from executors.cli.common import FAILED, INTERRUPTED, RUN_FAILED, TIMED_OUT, UNREAD, WRONG_INPUT
+from executors.cli.common import FAILED, INTERRUPTED, RUN_FAILED, TIMED_OUT, UNREAD, WRONG_INPUT, Duration
 from executors.cli.main import MODULES, main
 
 COMMANDS = {
@@ -88,6 +88,15 @@ def test_validate_says_that_a_file_is_valid_and_what_of_it_a_run_does_not_use(fi
     assert "not used by workflow runs" in result.stderr and "minicluster.containers[0].command" in result.stderr
 
 
+def test_validate_says_what_render_refuses_of_a_minicluster(file: str) -> None:
+    Path(file).write_text(MINICLUSTER.replace("name: lammps", "name: Lammps_1"))
+    said = call("validate", file).stderr
+    assert "`render` refuses: name: 'Lammps_1' must begin with a letter" in said
+    assert json.loads(call("validate", file, "--json").stdout)["not_rendered"] == [
+        wrong("render", file).removeprefix("flux-minicluster: lammps.yaml: ").strip()
+    ]
+
+
 def test_validate_says_everything_that_is_wrong(file: str) -> None:
     text = "apiVersion: flux-operator-executors/v1\nkind: FluxRun\nrun: {idleTimeut: 5, orphanTimeout: -1}\n"
     Path(file).write_text(text)
@@ -116,7 +125,11 @@ def test_a_file_that_is_not_there_is_named(command: str) -> None:
         (["run"], "Missing argument 'ARGV...'"),
         (["run", "--bogus", "--", "true"], "No such option '--bogus'"),
         (["run", "-N", "0", "--", "true"], "0 is not in the range x>=1"),
-        (["run", "-t", "-1", "--", "true"], "-1.0 is not in the range x>=0"),
+        (["run", "-t", "-1", "--", "true"], "'-1' is not a number of seconds"),
+        (["run", "-t", "5 min", "--", "true"], "'5 min' is not a number of seconds, nor one with a unit"),
+        (["run", "-t", "nan", "--", "true"], "'nan' is not a number of seconds"),
+        (["run", "--cwd", "/nowhere", "--", "true"], "--cwd /nowhere: there is no such directory on this machine"),
+        (["run", "--context", "a", "--", "true"], "--context has no effect with the provisioner local; add"),
         (["run", "--env", "A", "--", "true"], "'A' is not NAME=VALUE"),
         (["run", "--env", "=A", "--", "true"], "'' cannot be the name of an environment variable"),
         (["run", "-N", "2", "-n", "1", "--", "true"], "2 nodes for 1 tasks"),
@@ -146,7 +159,10 @@ def test_run_refuses_more_nodes_than_the_configs_minicluster_has(file: str) -> N
         (["cancel", "a"], "give either job ids or --all"),
         (["cancel", "a", "f1", "--all"], "give either job ids or --all"),
         (["resize", "a", "0"], "0 is not in the range x>=1"),
-        (["resize", "a", "1", "--grace", "-1"], "-1.0 is not in the range x>=0"),
+        (["resize", "a", "1", "--grace", "-1"], "'-1' is not a number of seconds"),
+        (["list", "--namespace", "hpc"], "--namespace has no effect with the provisioner local; add --provisioner"),
+        (["doctor", "--provisioner", "attach", "--kubeconfig", "k"], "--kubeconfig has no effect with the provisioner"),
+        (["nextflow", "--namespace", "hpc", "--", "true"], "--namespace has no effect with the provisioner local"),
         (["list", "--provisioner", "direct"], "no Kubernetes cluster is known"),
         (["list", "--kubeconfig", "/no", "--provisioner", "direct"], "'/no' is not a file; give a kubeconfig"),
         (["status"], "Missing argument 'INSTANCE'"),
@@ -154,6 +170,25 @@ def test_run_refuses_more_nodes_than_the_configs_minicluster_has(file: str) -> N
 )
 def test_wrong_input_is_told_with_exit_code_2(words: list[str], said: str) -> None:
     assert said in wrong(*words)
+
+
+@pytest.mark.parametrize(
+    "text, seconds", [("90", 90.0), ("1.5h", 5400.0), ("5m", 300.0), ("200ms", 0.2), (".5d", 43200.0), ("3s", 3.0)]
+)
+def test_a_time_may_have_a_unit(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("program", ["executors.cli.main", "executors.controller.main"])
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_an_output_that_takes_no_more_is_told_in_one_line(program: str, words: list[str]) -> None:
+    code = f"from {program} import main; main()"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"flux-\w+: cannot write: No space left on device\n", done.stderr)
 
 
 def test_doctor_says_how_to_give_it_a_cluster() -> None:

@@ -144,6 +144,35 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.yaml", environ={})
 
 
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("IDLE_TIMOUT", "is not known; did you mean FLUX_OPERATOR_IDLE_TIMEOUT?"),
+        ("PROVISONER", "is not known; did you mean FLUX_OPERATOR_PROVISIONER?"),
+        ("BROKER", "is not known; did you mean FLUX_OPERATOR_BROKERS?"),
+        ("RUNTIME_DIRS", "is not known; did you mean FLUX_OPERATOR_RUNTIME_DIR?"),
+        ("POD_PATCH", "has no effect; run.podPatch can be given in a config file only"),
+        ("ENV", "has no effect; jobDefaults.env can be given in a config file only"),
+    ],
+)
+def test_a_variable_that_means_to_be_a_keys_is_told(name: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(environ={f"FLUX_OPERATOR_{name}": "secret"})
+    assert [f"FLUX_OPERATOR_{name}: {said}"] == list(caught.value.problems)
+
+
+#: Kubernetes' for Services called flux-operator and flux-operator-metrics, ours for jobs, and what a site may have.
+_OTHERS = (
+    "SERVICE_HOST SERVICE_PORT SERVICE_PORT_HTTPS PORT PORT_8443_TCP PORT_8443_TCP_PROTO PORT_8443_TCP_ADDR "
+    "METRICS_SERVICE_HOST METRICS_PORT_8443_TCP RUNTIME_DIR JOB_CORES JOB_OF VERSION IMAGE TAG HOME CHART CONFIG"
+)
+
+
+@pytest.mark.parametrize("name", _OTHERS.split())
+def test_other_variables_of_the_prefix_are_left_alone(name: str) -> None:
+    load_config(environ={f"FLUX_OPERATOR_{name}": "something"})
+
+
 def test_the_environment_is_checked_like_a_file() -> None:
     with pytest.raises(ConfigError, match=r"run\.brokers: 'many' \(environment FLUX_OPERATOR_BROKERS\)"):
         load_config(environ={"FLUX_OPERATOR_BROKERS": "many"})
