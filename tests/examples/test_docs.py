@@ -63,6 +63,30 @@ def test_the_config_example_is_a_config(tmp_path: Path) -> None:
     assert config.run.idle_timeout == 300 and config.job_defaults.duration == 3600
 
 
+def test_the_profile_example_runs_a_workflow(tmp_path: Path) -> None:
+    profile = tmp_path / "profiles" / "default" / "config.yaml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text(indented((ROOT / "docs" / "snakemake.md").read_text(), "executor: flux-operator"))
+    (tmp_path / "run.yaml").write_text(
+        "apiVersion: flux-operator-executors/v1\nkind: FluxRun\nrun: {provisioner: local, engine: embedded}\n"
+    )
+    (tmp_path / "Snakefile").write_text(
+        "rule align:\n    output: 'out'\n    resources: tmpdir='/tmp'\n"
+        "    shell: 'echo {threads} {resources.mem_mb} {resources.runtime} >{output}'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake"],
+        cwd=tmp_path,
+        env=environment("embedded") | {"FLUX_OPERATOR_JOB_CORES": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "flux-operator: run " in done.stderr
+    assert (tmp_path / "out").read_text() == "2 2000 120\n"
+
+
 def test_every_option_is_in_the_table_with_its_default_and_no_other_is() -> None:
     text = (ROOT / "docs" / "snakemake.md").read_text()
     said = set(re.findall(r"--flux-operator-([a-z-]+)", text.split("## Resources")[0]))
