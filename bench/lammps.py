@@ -36,9 +36,9 @@ _RESOURCES = {"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}}
 _LOOP = re.compile(r"^Loop time of ([0-9.]+) on 2 procs", re.MULTILINE)
 _OPTIONS = ("-log", "none", "-nocite")
 _HNS = ("lmp", "-in", "in.reaxff.hns", *_OPTIONS)
-#: Steps of its loop, and what the rows say of them: all that it has, and as many as take here (2 cores of an EPYC) what
-#: all took on the machine on which the marks were set, 3.5 to 3.9 s. A mark of a whole run is about the run's parts.
-_STEPS = ((100, ""), (22, " of 22 steps"))
+#: What the rows say of its loop, and its input: all 100 steps, and as many as take here (2 cores of an EPYC) what all
+#: took on the machine on which the marks were set, 3.5 to 3.9 s: a ratio of whole runs depends on the loop's share.
+_LOOPS = (("", _HNS), (" of 22 steps", ("lmp", "-in", "in.short.hns", *_OPTIONS)))
 
 
 def measure_lammps() -> list[Row]:
@@ -76,8 +76,8 @@ def measure_lammps_operator() -> list[Row]:
         cluster.load_image(image.archive)
         namespace = cluster.create_namespace(labels={})
         mpi = mpi_operator.start(cluster)
-        for steps, what in _STEPS:
-            ours, theirs = _pairs(cluster, namespace, image.name, (*_HNS, "-var", "t", str(steps)), mpi is not None)
+        for what, command in _LOOPS:
+            ours, theirs = _pairs(cluster, namespace, image.name, command, mpi is not None)
             name = f"LAMMPS HNS{what}, 2 pods, a MiniCluster by our Flux Operator"
             rows += [*_own_rows(name, ours), *(_compared(name, ours, theirs) if theirs else [])]
         if mpi is not None:

