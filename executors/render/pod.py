@@ -27,9 +27,10 @@ LIVENESS: dict[str, int] = {
     "failureThreshold": 4,
 }
 
-#: When the kubelet asks whether a resource's instance runs: as soon as the container does, then seldom; an answer takes
-#: as long as the instance does, up to 10 seconds.
-READINESS: dict[str, int] = {"periodSeconds": 10, "timeoutSeconds": 15, "failureThreshold": 1}
+#: When the kubelet asks whether a resource's instance runs: as soon as the container does, and until it does; an answer
+#: takes as long as the instance does, up to 10 seconds. No readiness probe: that is a program in each pod every ten
+#: seconds, beside ranks that wait for each other. An instance may wait for its brokers for as long as it has to.
+STARTUP: dict[str, int] = {"periodSeconds": 1, "timeoutSeconds": 15, "failureThreshold": 2**31 - 1}
 
 #: Of the ConfigMap: the agent as a text.
 AGENT_KEY = "agent.base64"
@@ -259,7 +260,7 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
         made["livenessProbe"] = {"exec": {"command": entry.call("probe")}, **LIVENESS}
     if cluster.profile.of_resource:
         # By whichever way our script comes; a file of it may not be written yet.
-        made["readinessProbe"] = {"exec": {"command": entry.call("ready")}, **READINESS}
+        made["startupProbe"] = {"exec": {"command": entry.call("ready")}, **STARTUP}
     return made
 
 

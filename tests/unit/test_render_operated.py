@@ -209,7 +209,10 @@ def test_the_resource_goes_by_itself_and_not_by_the_jobs_time_to_live() -> None:
 
 def test_readiness_is_the_brokers_and_a_resource_without_a_command_is_interactive() -> None:
     container = main(made(document({"command": ""})))
-    assert container["readinessProbe"]["exec"]["command"][-1] == "ready"
+    assert container["startupProbe"]["exec"]["command"][-1] == "ready"
+    # A pod that has come up is left alone, and one that waits for other brokers is never ended for that.
+    assert "readinessProbe" not in container and "livenessProbe" not in container
+    assert container["startupProbe"]["failureThreshold"] == 2**31 - 1
     assert "-Sbroker.rc2_none=1" in container["command"]
 
 
