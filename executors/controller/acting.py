@@ -94,6 +94,7 @@ class Actor:
 
     def _create(self, resource: MiniCluster, manifest: Object) -> bool:
         kind, metadata = kind_of(manifest), manifest["metadata"]
+        key = resource["metadata"]["namespace"], resource["metadata"]["name"]
         try:
             made = self._api.create(kind, metadata["namespace"], manifest, manager=MANAGER)
         except ConflictError:
@@ -105,9 +106,12 @@ class Actor:
             except NotFoundError as err:
                 raise ApiError(409, "", f"the {manifest['kind']} {metadata['name']} is being deleted") from err
             if not is_owned_by(made, resource["metadata"]["uid"]):
-                key = resource["metadata"]["namespace"], resource["metadata"]["name"]
                 self._take_stranger(key, kind, made)
                 return False
+            if self._take(kind, made, False) != key:
+                # Its labels do not say any more whose it is, so that no watch tells of it under this key.
+                self._take_stranger(key, kind, made)
+            return True
         except ApiError as err:
             if not _is_refusal(err):
                 raise

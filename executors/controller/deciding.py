@@ -9,6 +9,8 @@ it has ended                     nothing is ever made again; with `cleanup` it i
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -32,17 +34,17 @@ from executors.kube.objects import MiniCluster as Resource
 from executors.provision.kubernetes import diagnosis
 from executors.provision.kubernetes.diagnosis import Fatal, Finding, Pending
 from executors.provision.kubernetes.picture import Picture, reason_of
-from executors.render import SELECTOR_LABEL, WISH_ANNOTATION, MiniCluster, Profile, render_operated
+from executors.render import ENTRY_SCRIPT, SELECTOR_LABEL, WISH_ANNOTATION, MiniCluster, Profile, render_operated
 from executors.spec import MiniClusterSpec
 
 Object = dict[str, Any]
 
-#: Seconds that jobs have to end before their ranks go, unless the MiniCluster says otherwise.
-_DRAIN_SECONDS = 60.0
+#: Seconds that jobs have to end before their ranks go, unless the MiniCluster says otherwise; and at most.
+_DRAIN_SECONDS, _LONGEST_DRAIN = 60.0, 30 * 86400.0
 _LABELS_AT_ONCE = 20
 #: Seconds after which an object of somebody else's is looked at again: only ours are watched.
 _STRANGER_SECONDS = 10.0
-#: Characters of a MiniCluster's uid.
+#: Characters of a MiniCluster's uid, and of a digest of what its objects are made of.
 _TOKEN = 8
 #: What the controller creates without ever reading it: it is there, unless a pod misses it.
 UNSEEN = ("Secret", "ConfigMap", "NetworkPolicy")
@@ -234,15 +236,18 @@ def _begin(
 
 
 def desired(
-    resource: Resource, spec: MiniClusterSpec, restricted: bool, certificate: Callable[[str], str]
+    resource: Resource,
+    spec: MiniClusterSpec,
+    restricted: bool,
+    certificate: Callable[[str], str],
+    token: str | None = None,
 ) -> list[Object]:
-    """All objects of a MiniCluster, its Job last, with what is recorded of the spec that they were made of."""
+    """All objects of a MiniCluster, its Job last, with what is recorded of the spec that they were made of. ``token``:
+    of those that are there already."""
     metadata = resource["metadata"]
     name = str(metadata["name"])
     profile = Profile(of_resource=True, restricted=restricted)
-    # Secret and ConfigMap have a name that nobody else's can have, so that nobody has to look whose one is: the right
-    # to create Secrets is enough, and none is ever read.
-    token = str(metadata["uid"])[:_TOKEN]
+    token = token or _token(resource, spec)
     cluster = MiniCluster(name, str(metadata["namespace"]), spec, token=token, profile=profile)
     isolated = (metadata.get("annotations") or {}).get(ISOLATED_ANNOTATION) == "true"
     made = render_operated(cluster, certificate(name), str(metadata["uid"]), isolated=isolated)
@@ -256,6 +261,14 @@ def desired(
     return made
 
 
+def _token(resource: Resource, spec: MiniClusterSpec) -> str:
+    """The end of the names of what is created without ever being read: no other MiniCluster's can have it, nor the same
+    one's of another spec or another release, so that what has such a name is what is wanted. The right to create
+    Secrets is enough."""
+    content = f"{record(resource)} {spec.size} {spec.max_size} {ENTRY_SCRIPT}"
+    return str(resource["metadata"]["uid"])[:_TOKEN] + hashlib.sha256(content.encode()).hexdigest()[:_TOKEN]
+
+
 def _missing_parts(
     resource: Resource, spec: MiniClusterSpec, job: Job, observed: Observed, certificate: Callable[[str], str]
 ) -> list[Action]:
@@ -266,10 +279,28 @@ def _missing_parts(
     there = {f"{kind}/{name}" for kind, name in observed.owned}
     missing = {one for one in recorded if one not in there and not one.startswith(UNSEEN)}
     missing |= {one for one in recorded if one.startswith(UNSEEN) and _is_missed(one, observed)}
+    if _lost_key(resource, job, observed):
+        missing = {one for one in missing if not one.startswith("Secret/")}
     if not missing:
         return []
-    made = desired(resource, spec, observed.restricted, certificate)
+    # As many brokers as the others know, whatever the size is by now; and the names that the pods know.
+    spec = replace(spec, max_size=max(spec.max_size, _maximum(resource, job)))
+    secret = f"Secret/{resource['metadata']['name']}-curve-"
+    token = next((one.removeprefix(secret) for one in recorded if one.startswith(secret)), None)
+    made = desired(resource, spec, observed.restricted, certificate, token)
     return [Create(one) for one in made if f"{one['kind']}/{one['metadata']['name']}" in missing]
+
+
+def _lost_key(resource: Resource, job: Job, observed: Observed) -> str | None:
+    """The name of the Secret that a pod misses while brokers run that have its key: another one would be of no use."""
+    name = str(resource["metadata"]["name"])
+    if ((resource.get("spec") or {}).get("flux") or {}).get("curveCert"):
+        return None  # everybody knows it
+    if not any(diagnosis.is_running(pod, name) for pod in observed.pods):
+        return None
+    recorded = (job["metadata"].get("annotations") or {}).get(PARTS_ANNOTATION, "").split()
+    secrets = (one for one in recorded if one.startswith("Secret/") and _is_missed(one, observed))
+    return next((one.removeprefix("Secret/") for one in secrets), None)
 
 
 def _waits_for(kind: str, there: KubernetesObject) -> _State:
@@ -284,11 +315,16 @@ def _waits_for(kind: str, there: KubernetesObject) -> _State:
 
 
 def _is_missed(part: str, observed: Observed) -> bool:
-    """Whether the kubelet's word on the volumes of a pod that waits is that an object is not found."""
+    """Whether the kubelet's word on a pod that waits is that an object is not found: on its volumes by an event, on its
+    variables by the container's state."""
     kind, _, name = part.partition("/")
     words = f'{kind.lower()} "{name}" not found'
-    waiting = {diagnosis.uid_of(pod) for pod in observed.pods if pod.get("status", {}).get("phase") == "Pending"}
+    pending = [pod for pod in observed.pods if pod.get("status", {}).get("phase") == "Pending"]
+    waiting = {diagnosis.uid_of(pod) for pod in pending}
     said = [str(event.get("message")) for event in observed.events if diagnosis.about_uid(event) in waiting]
+    for pod in pending:
+        for one in pod.get("status", {}).get("containerStatuses") or []:
+            said.append(str(((one.get("state") or {}).get("waiting") or {}).get("message")))
     return any(words in one for one in said)
 
 
@@ -323,6 +359,15 @@ def _living(resource: Resource, job: Job, observed: Observed, problems: list[str
         accepted, refused = False, "; ".join(filter(None, [refused, size_problem]))
     state = _state_of(picture, job, name, adopted)
     state = replace(state, accepted=accepted, problems=refused)
+    key = None if state.completed or state.failed else _lost_key(resource, job, observed)
+    if key is not None:
+        text = (
+            f"the Secret {key} with the brokers' key was deleted, so that brokers which begin cannot join; create it "
+        )
+        text += "again from a copy, or delete the MiniCluster and apply it again"
+        state = replace(state, stalled=True, pods_message=f"{state.pods_message}; {text}")
+        if not state.ready:
+            state = replace(state, reason="KeyDeleted", message=text)
     actions: list[Action] = []
     again_after = None
     if resize is not None and not (state.completed or state.failed):
@@ -343,7 +388,7 @@ def _resize(resource: Resource, job: Job, size: int) -> tuple[Resize | None, str
     asked = _asked_size(job)
     if size == asked:
         return None, ""
-    largest = _maximum(resource)
+    largest = _maximum(resource, job)
     if not 1 <= size <= largest:
         text = f"spec.size: {size} is not from 1 to {largest}, the maxSize of its start; it stays {asked}"
         return None, text
@@ -388,11 +433,15 @@ def _revoked(picture: Picture, size: int, now: str) -> list[Action]:
 
 def _drain_seconds(resource: Resource) -> float:
     given = str((resource["metadata"].get("annotations") or {}).get(DRAIN_ANNOTATION, ""))
-    return float(given) if given.isdecimal() else _DRAIN_SECONDS
+    return min(float(given), _LONGEST_DRAIN) if re.fullmatch("[0-9]{1,300}", given) else _DRAIN_SECONDS
 
 
 def _seconds_between(before: str, now: str) -> float:
-    return (datetime.fromisoformat(now) - datetime.fromisoformat(before)).total_seconds()
+    """0 where ``before`` is no timestamp: anybody who may edit a pod can have written it."""
+    try:
+        return (datetime.fromisoformat(now) - datetime.fromisoformat(before)).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0
 
 
 def _asked_size(job: Job) -> int:
@@ -427,6 +476,8 @@ def _state_of(picture: Picture, job: Job, container: str, adopted: bool) -> _Sta
     if held is not None:
         return _State("Suspended", held.reason, suspended=True, there=True)
     up = picture.up(by_events=False)
+    lost = [pod for pod in up if diagnosis.has_lost_node(pod)]
+    up = [pod for pod in up if pod not in lost]
     wanted = int(job["spec"].get("parallelism") or 0)
     ready = any(diagnosis.index_of(pod) == 0 and _is_ready(pod, container, adopted) for pod in up)
     # Once its instance runs, followers that end are made again, and those that are late may come later.
@@ -434,6 +485,9 @@ def _state_of(picture: Picture, job: Job, container: str, adopted: bool) -> _Sta
     fatal = next((wait for wait in waits if isinstance(wait, Fatal)), None)
     stuck = fatal is not None or any(isinstance(wait, Pending) and wait.cause in diagnosis.STUCK for wait in waits)
     said = fatal.reason if fatal is not None else _reason(waits)
+    if lost:
+        node = lost[0].get("spec", {}).get("nodeName", "")
+        said = f"the node {node} of {diagnosis.name_of(lost[0])} does not answer"
     pods_ready = len(up) >= wanted
     pods_message = f"{len(up)} of {wanted} pods run" + (f": {said}" if not pods_ready and said else "")
     common: dict[str, Any] = {"pods_ready": pods_ready, "pods_message": pods_message, "there": True}
@@ -507,11 +561,14 @@ def _cleanup(resource: Resource) -> list[Action]:
 # -- the status
 
 
-def _maximum(resource: Resource) -> int:
-    """The most pods that its brokers know: set at its start, and kept."""
+def _maximum(resource: Resource, job: Job | None) -> int:
+    """The most pods that its brokers know: set at its start, and kept while its Job is there."""
     recorded = int((resource.get("status") or {}).get("maximumSize") or 0)
+    if job is not None and recorded:
+        # What stands there may be of an earlier Job still, and of a smaller spec.
+        return max(recorded, _asked_size(job))
     spec = resource.get("spec") or {}
-    return recorded or max(int(spec.get("size") or 0), int(spec.get("maxSize") or 0))
+    return max(int(spec.get("size") or 0), int(spec.get("maxSize") or 0))
 
 
 def _decision(resource: Resource, observed: Observed, state: _State, actions: tuple[Action, ...], now: str) -> Decision:
@@ -525,7 +582,9 @@ def _decision(resource: Resource, observed: Observed, state: _State, actions: tu
         "conditions": made,
         # All four are required by upstream's CRD.
         "jobid": diagnosis.uid_of(job) if job is not None else str(old.get("jobid") or ""),
-        "maximumSize": _maximum(resource) if state.accepted or state.there else int(old.get("maximumSize") or 0),
+        "maximumSize": (
+            _maximum(resource, observed.job) if state.accepted or state.there else int(old.get("maximumSize") or 0)
+        ),
         "selector": f"{SELECTOR_LABEL}={metadata['name']}",
         "size": size,
         "observedGeneration": generation,

@@ -46,6 +46,9 @@ class Leadership:
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = 0.0
         self._thread: threading.Thread | None = None
+        #: When the last attempt began that renewed it.
+        self._renewed = 0.0
+        self._losing = threading.Lock()
         self.lost = threading.Event()
         self.held = False
 
@@ -53,6 +56,7 @@ class Leadership:
         """Returns True when the Lease is ours, False when ``closing`` is set before."""
         told = ""
         while not closing.is_set():
+            self._renewed = self._clock()
             try:
                 holder = self._try()
             except ConflictError:
@@ -65,6 +69,7 @@ class Leadership:
                 self.lost.clear()
                 self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
                 self._thread.start()
+                threading.Thread(target=self._look_at_deadline, name="lease-deadline", daemon=True).start()
                 log.info("leading, as %s", self._identity)
                 return True
             if holder != told:
@@ -125,23 +130,38 @@ class Leadership:
         self._api.request("PATCH", path, body=change, content_type="application/merge-patch+json", once=True)
 
     def _renew(self) -> None:
-        renewed = self._clock()
-        while not self._closing.wait(RENEWAL if self._clock() - renewed < RENEWAL else RETRY):
+        while not self._closing.wait(RENEWAL if self._clock() - self._renewed < RENEWAL else RETRY):
+            if self.lost.is_set():
+                return
+            began = self._clock()
             try:
                 if self._try() is not None:
                     break
-                renewed = self._clock()
+                self._renewed = began
             except ApiError as err:
                 log.warning("the Lease could not be renewed: %s", err)
-                if self._clock() - renewed > DEADLINE:
+                if self._clock() - self._renewed > DEADLINE:
                     break
             except Exception:  # nobody else would notice, and this one would work for ever
                 log.exception("renewing the Lease failed")
                 break
         else:
             return
-        self.held = False
-        self.lost.set()
+        self._lose()
+
+    def _look_at_deadline(self) -> None:
+        """An attempt may last longer than the Lease is good for: others begin then, whatever comes of it."""
+        while (left := self._renewed + DEADLINE - self._clock()) > 0:
+            if self.lost.wait(left):
+                return
+        self._lose()
+
+    def _lose(self) -> None:
+        with self._losing:
+            if self.lost.is_set() or self._closing.is_set():
+                return
+            self.held = False
+            self.lost.set()
         self._changed()
 
 
@@ -170,7 +190,7 @@ class UpstreamWatch:
 
     def until(self) -> float:
         """The moment (`time.monotonic`) until which it is taken to run; in the past: it does not."""
-        return max((until for _, _, until in self._leases.values()), default=0.0)
+        return max((until for _, _, until in list(self._leases.values())), default=0.0)
 
     def _take(self, kind: Kind[Lease], lease: Lease, deleted: bool) -> Key | None:
         spec, uid = lease.get("spec") or {}, lease["metadata"]["uid"]

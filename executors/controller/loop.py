@@ -130,6 +130,10 @@ class Controller:
     def _take(self, kind: Kind[T], given: T, deleted: bool) -> Key | None:
         return self._store.take(kind, given, deleted=deleted)
 
+    def is_alive(self) -> bool:
+        """Whether no worker has ended but by `stop`."""
+        return self._closed or all(worker.is_alive() for worker in self._workers)
+
     def _work(self) -> None:
         while (key := self._queue.get()) is not None:
             began = time.monotonic()
@@ -199,6 +203,9 @@ class Controller:
         for pod in self._store.all_of(key, PODS):
             if diagnosis.index_of(pod) is None:
                 found["Pod", diagnosis.name_of(pod)] = pod
+        for kind, one in self._store.strangers(key):
+            if kind is PODS:
+                found["Pod", diagnosis.name_of(one)] = one
         return found
 
     def _carry_out(self, key: Key, resource: MiniCluster, decision: Decision, now: str) -> None:
@@ -206,6 +213,7 @@ class Controller:
         if not any(isinstance(one, Create) for one in made) and self._is_starting(key, decision):
             return
         refused: RefusedByServer | None = None
+        failed: ApiError | None = None
         try:
             for one in made:
                 if not self._actor.do(resource, one):
@@ -216,6 +224,10 @@ class Controller:
             self._refusals[key] = (resource["metadata"]["uid"], err.refusal)
             if before != self._refusals[key]:
                 self._queue.add(key)  # to be told
+        except ConflictError:
+            raise  # what was decided is about what is not so any more
+        except ApiError as err:
+            failed = err  # the status tells what is, whatever cannot be done
         else:
             if made:
                 self._refusals.pop(key, None)
@@ -235,6 +247,8 @@ class Controller:
             self._queue.add_after(key, decision.again_after)
         if refused is not None and refused.refusal.passing:
             raise refused
+        if failed is not None:
+            raise failed
 
     def _is_starting(self, key: Key, decision: Decision) -> bool:
         """Whether its Job was made a moment ago and there is nothing but its start to tell; that is told a little

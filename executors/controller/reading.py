@@ -100,7 +100,7 @@ def changes(recorded: str, resource: Object) -> list[str]:
         before = json.loads(recorded)
     except ValueError:
         return []
-    if not isinstance(before, dict) or before.get("form") != _FORM:
+    if not isinstance(before, dict) or before.get("form") != _FORM or not isinstance(before.get("fields"), dict):
         return []
     then, now = before["fields"], _digests(resource)
     return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))

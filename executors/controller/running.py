@@ -36,7 +36,7 @@ class Process:
         self._woken = threading.Event()
         self._controller: Controller | None = None
         self._lease_namespace = options.namespace or api.namespace
-        checks = {"/healthz": lambda: True, "/readyz": self._is_ready}
+        checks = {"/healthz": self._is_alive, "/readyz": self._is_ready}
         self._metrics = None
         if metrics is not None:
             port, directory = metrics
@@ -100,6 +100,10 @@ class Process:
         """Until something may have changed."""
         if self._woken.wait(seconds):
             self._woken.clear()
+
+    def _is_alive(self) -> bool:
+        controller = self._controller
+        return controller is None or controller.is_alive()
 
     def _is_ready(self) -> bool:
         """A replica that stands by is ready to."""

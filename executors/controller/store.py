@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from typing import Any, TypeVar, cast
 
 from executors.controller.trimming import trimmed
@@ -12,12 +13,18 @@ from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS
 from executors.kube.objects import Event, Job, KubernetesObject, MiniCluster
 from executors.render import NAME_LABEL
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T", bound=KubernetesObject)
 #: A MiniCluster: its namespace and name.
 Key = tuple[str, str]
 
 #: Events that are kept of one MiniCluster, the youngest.
 _EVENTS = 50
+#: Objects of which is kept that they have gone, the youngest.
+_GONE = 10_000
+#: Conditions of a Job that has ended, or is bound to.
+_ENDS = ("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget")
 
 
 class Store:
@@ -30,10 +37,13 @@ class Store:
         self._ended: dict[Key, Job] = {}
         #: What is in a MiniCluster's way and is not its own; no watch tells of it under this key.
         self._strangers: dict[Key, dict[tuple[Kind[Any], str], Any]] = {}
+        #: uid -> the version at which an object had gone, or was no more what is followed.
+        self._gone: OrderedDict[str, int] = OrderedDict()
 
     def take(self, kind: Kind[T], given: T, *, deleted: bool = False) -> Key | None:
         """Note an object as it is now, or was last; of which MiniCluster it is. An older version than the one that is
-        known is left out: an answer to a request may come before the watch's word on what was before."""
+        known is left out, and so is one from before it was deleted: an answer to a request may come before the watch's
+        word on what was before, and after its word that the object has gone."""
         key = key_of(kind, given)
         if key is None:
             return None
@@ -42,18 +52,31 @@ class Store:
             of_kind = self._objects[key].setdefault(kind, {})
             there = of_kind.get(name)
             if deleted:
+                self._note_gone(given, there)
                 if there is not None and there["metadata"]["uid"] != given["metadata"]["uid"]:
                     return key  # another one of its name is there by now
                 of_kind.pop(name, None)
-                if kind is JOBS and (cast(Job, given).get("status") or {}).get("conditions"):
+                if kind is JOBS and _has_ended(cast(Job, given)):
                     self._ended[key] = trimmed(JOBS, cast(Job, given))
                 if not any(self._objects[key].values()):
                     del self._objects[key]
+            elif _version(given) <= self._gone.get(given["metadata"]["uid"], -1):
+                log.debug("%s %s/%s of before its end", kind.plural, *key)
             elif there is None or _version(there) <= _version(given):
                 of_kind[name] = trimmed(kind, given)
                 if kind is EVENTS and len(of_kind) > _EVENTS:
                     del of_kind[next(iter(of_kind))]
         return key
+
+    def _note_gone(self, given: KubernetesObject, there: KubernetesObject | None) -> None:
+        uid = given["metadata"]["uid"]
+        version = _version(given)
+        if there is not None and there["metadata"]["uid"] == uid:
+            version = max(version, _version(there))
+        self._gone[uid] = version
+        self._gone.move_to_end(uid)
+        if len(self._gone) > _GONE:
+            self._gone.popitem(last=False)
 
     def minicluster(self, key: Key) -> MiniCluster | None:
         with self._lock:
@@ -121,6 +144,11 @@ def key_of(kind: Kind[T], given: T) -> Key | None:
     labels = metadata.get("labels") or {}
     name = str(labels.get("job-name") if kind is PODS else labels.get(NAME_LABEL, ""))
     return (namespace, name) if name else None
+
+
+def _has_ended(job: Job) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(one.get("type") in _ENDS and one.get("status") == "True" for one in conditions)
 
 
 def _version(thing: KubernetesObject) -> int:

@@ -14,6 +14,8 @@ K = TypeVar("K", bound=Hashable)
 
 #: Seconds between a failure and the next attempt: the first time, and at most.
 FIRST, LONGEST = 0.2, 60.0
+#: A worker that waits for longer looks again meanwhile: a lock takes no number of seconds of any size.
+_LOOK = 3600.0
 
 
 class WorkQueue(Generic[K]):
@@ -75,7 +77,7 @@ class WorkQueue(Generic[K]):
                     self._waiting.discard(key)
                     self._busy.add(key)
                     return key
-                self._changed.wait(self._later[0][0] - now if self._later else None)
+                self._changed.wait(min(self._later[0][0] - now, _LOOK) if self._later else None)
 
     def done(self, key: K) -> None:
         with self._changed:

@@ -7,6 +7,7 @@ allowed (`executors.validation`).
 """
 
 from executors.render.direct import owned_by, pod_patch_problems, render_direct, spec_hash, variables_of_secrets
+from executors.render.entry import ENTRY_SCRIPT
 from executors.render.minicluster import MiniCluster, PodUser, Profile, Program
 from executors.render.names import (
     BROKER_PORT,
@@ -23,6 +24,7 @@ from executors.render.resource import render_resource
 
 __all__ = [
     "BROKER_PORT",
+    "ENTRY_SCRIPT",
     "HASH_ANNOTATION",
     "LABELS",
     "NAME_LABEL",

@@ -35,6 +35,11 @@ def config_map_name(cluster: MiniCluster) -> str:
     return _own(cluster, f"{cluster.name}-entrypoint")
 
 
+def files_volume_name(cluster: MiniCluster) -> str:
+    """As upstream's; a volume's name may be no longer than a label."""
+    return f"{cluster.name}-entrypoint"
+
+
 def secret_name(cluster: MiniCluster) -> str:
     return _own(cluster, f"{cluster.name}-curve")
 

@@ -28,9 +28,11 @@ LIVENESS: dict[str, int] = {
 }
 
 #: When the kubelet asks whether a resource's instance runs: as soon as the container does, and until it does; an answer
-#: takes as long as the instance does, up to 10 seconds. No readiness probe: that is a program in each pod every ten
-#: seconds, beside ranks that wait for each other. An instance may wait for its brokers for as long as it has to.
+#: takes as long as the instance does, up to 10 seconds. An instance may wait for its brokers for as long as it has to.
 STARTUP: dict[str, int] = {"periodSeconds": 1, "timeoutSeconds": 15, "failureThreshold": 2**31 - 1}
+#: The same, only where a pod goes on when its broker has ended: it is a program in each pod, beside ranks that wait for
+#: each other.
+READINESS: dict[str, int] = {"periodSeconds": 10, "timeoutSeconds": 15, "failureThreshold": 1}
 
 #: Of the ConfigMap: the agent as a text.
 AGENT_KEY = "agent.base64"
@@ -260,7 +262,10 @@ def _main(cluster: MiniCluster, program: Program | None) -> dict[str, Any]:
         made["livenessProbe"] = {"exec": {"command": entry.call("probe")}, **LIVENESS}
     if cluster.profile.of_resource:
         # By whichever way our script comes; a file of it may not be written yet.
-        made["startupProbe"] = {"exec": {"command": entry.call("ready")}, **STARTUP}
+        ready = {"exec": {"command": entry.call("ready")}}
+        made["startupProbe"] = {**ready, **STARTUP}
+        if container.commands.post or spec.archive_path:  # by which a pod may outlive its broker for long
+            made["readinessProbe"] = {**ready, **READINESS}
     return made
 
 
@@ -414,12 +419,12 @@ def _own_mounts(cluster: MiniCluster, places: PodPaths) -> list[dict[str, Any]]:
 
 
 def _files_volume(cluster: MiniCluster) -> dict[str, Any]:
-    name = names.config_map_name(cluster)
-    return {"name": name, "configMap": {"name": name, "defaultMode": 0o555}}
+    source = {"name": names.config_map_name(cluster), "defaultMode": 0o555}
+    return {"name": names.files_volume_name(cluster), "configMap": source}
 
 
 def _files_mount(cluster: MiniCluster) -> dict[str, Any]:
-    return {"name": names.config_map_name(cluster), "mountPath": MOUNTED.files, "readOnly": True}
+    return {"name": names.files_volume_name(cluster), "mountPath": MOUNTED.files, "readOnly": True}
 
 
 def _state_mount() -> dict[str, Any]:

@@ -59,6 +59,17 @@ def test_one_that_waits_can_be_ended() -> None:
     first.release()
 
 
+def test_one_whose_request_is_not_answered_stops_before_others_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading, "DEADLINE", 0.5)
+    leases = Leases()
+    first = replica(leases, "a")
+    assert first.acquire(threading.Event())
+    with leases._lock:  # every request waits now
+        assert first.lost.wait(LIMIT)
+        assert not first.held
+    first.release()
+
+
 class Upstream:
     """An API server with upstream's Lease, or without the right to see it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -11,13 +12,13 @@ import pytest
 from executors.controller import conditions
 from executors.controller.acting import Actor
 from executors.controller.crd import crd
-from executors.controller.deciding import Create
-from executors.controller.loop import FOLLOWED
+from executors.controller.deciding import Create, Decision, LabelPod
+from executors.controller.loop import FOLLOWED, Controller, Options
 from executors.controller.reading import Refused, changes, read, record
 from executors.controller.store import Store, key_of
 from executors.controller.trimming import trimmed
 from executors.controller.work import WorkQueue
-from executors.kube import ConflictError
+from executors.kube import ConflictError, InvalidError
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS, SECRETS, SERVICES
 from executors.kube.objects import Condition
 from tests.support.upstream import crd_spec, directory, miniclusters
@@ -57,6 +58,17 @@ def test_what_is_due_later_comes_by_itself() -> None:
     assert [queue.get(), queue.get()] == ["quick", "slow"]
 
 
+def test_a_worker_outlives_a_moment_that_is_further_away_than_a_lock_can_wait() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_after("never", 1e15)
+    got: list[str | None] = []
+    worker = threading.Thread(target=lambda: got.append(queue.get()), daemon=True)
+    worker.start()
+    queue.add("now")
+    worker.join(10.0)
+    assert got == ["now"]
+
+
 # -- the caches
 
 
@@ -80,6 +92,27 @@ def test_the_end_of_a_job_that_was_deleted_at_once_is_not_missed() -> None:
     assert store.job(("ns", "mc")) is None
     found = store.ended_job(("ns", "mc"))
     assert found is not None and found["status"]["conditions"][0]["type"] == "Complete"
+
+
+@pytest.mark.parametrize("conditions", [[], [{"type": "Suspended", "status": "True"}],
+                                        [{"type": "Suspended", "status": "False"}]])  # fmt: skip
+def test_a_job_that_was_deleted_before_its_end_has_not_ended(conditions: list[dict[str, str]]) -> None:
+    """Kueue suspends each Job once, so that each has such a condition."""
+    store = Store()
+    store.take(JOBS, job("1", status={"conditions": conditions}))
+    store.take(JOBS, job("2", status={"conditions": conditions}), deleted=True)
+    assert store.job(("ns", "mc")) is None and store.ended_job(("ns", "mc")) is None
+
+
+def test_an_answer_from_before_its_end_does_not_bring_an_object_back() -> None:
+    store = Store()
+    store.take(JOBS, job("5"))
+    store.take(JOBS, job("7"), deleted=True)
+    store.take(JOBS, job("6", spec={"parallelism": 3}))
+    assert store.job(("ns", "mc")) is None
+    # One whose label was taken away and given back is there again.
+    store.take(JOBS, job("8"))
+    assert store.job(("ns", "mc")) is not None
 
 
 def test_a_word_on_the_end_of_another_object_of_the_name_is_not_taken_for_this_ones() -> None:
@@ -232,10 +265,11 @@ def test_every_example_of_upstreams_that_its_crd_takes_is_read() -> None:
 
 
 class Server:
-    """An API server that has one Service already, which is somebody else's."""
+    """An API server that has one Service already, which is somebody else's, or ``owner``'s."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str = "") -> None:
         self.created: list[str] = []
+        self.owner = owner
 
     def create(self, kind: Any, namespace: str, manifest: dict[str, Any], *, manager: str) -> dict[str, Any]:
         assert manager == "flux-operator-executors"
@@ -245,7 +279,8 @@ class Server:
         return manifest
 
     def get(self, kind: Any, namespace: str, name: str) -> dict[str, Any]:
-        return {"kind": "Service", "metadata": {"name": name, "namespace": namespace, "uid": "other"}}
+        metadata = {"name": name, "namespace": namespace, "uid": "other", "ownerReferences": [{"uid": self.owner}]}
+        return {"kind": "Service", "metadata": metadata}
 
 
 def test_nothing_is_begun_behind_what_is_in_the_way() -> None:
@@ -257,3 +292,50 @@ def test_nothing_is_begun_behind_what_is_in_the_way() -> None:
     assert not actor.do(resource, Create({"kind": "Service", "metadata": {"name": "mc", "namespace": "ns"}}))
     assert [kind for kind, _ in store.strangers(("ns", "mc"))] == [SERVICES]
     assert server.created == ["Secret"]
+
+
+def test_what_is_ours_and_has_lost_its_labels_is_known_to_be_there() -> None:
+    """No watch tells of it; it would be created, and found to be there, without an end."""
+    server, store = Server(owner="u-1"), Store()
+    actor = Actor(server, lambda *taken: store.take(*taken[:2]), store.take_stranger)  # type: ignore[arg-type]
+    resource = minicluster()
+    resource["metadata"] |= {"uid": "u-1", "generation": 1}
+    assert actor.do(resource, Create({"kind": "Service", "metadata": {"name": "mc", "namespace": "ns"}}))
+    assert store.parts(("ns", "mc"), {"Service": SERVICES}).keys() == {("Service", "mc")}
+
+
+class RefusingServer:
+    """Takes statuses, and no change of pods."""
+
+    def __init__(self) -> None:
+        self.statuses: list[Any] = []
+
+    def patch(self, kind: Any, namespace: str, name: str, change: Any, subresource: str = "") -> Any:
+        if kind is PODS:
+            raise InvalidError(422, "Invalid", "an admission policy refuses labels")
+        assert subresource == "status"
+        self.statuses.append(change["status"])
+        return {"metadata": {"name": name, "namespace": namespace, "uid": "u-1", "resourceVersion": "2"}}
+
+
+def test_the_status_tells_what_is_although_an_action_is_refused() -> None:
+    server = RefusingServer()
+    controller = Controller(server, Options())  # type: ignore[arg-type]
+    resource = minicluster()
+    resource["metadata"] |= {"uid": "u-1", "generation": 1, "resourceVersion": "1"}
+    status: Any = {"conditions": [], "size": 2}
+    with pytest.raises(InvalidError):
+        controller._carry_out(("ns", "mc"), resource, Decision((LabelPod("mc-0-x", "p", "0"),), status), "now")
+    assert server.statuses == [status]
+
+
+def test_a_worker_that_has_ended_is_no_health() -> None:
+    controller = Controller(RefusingServer(), Options())  # type: ignore[arg-type]
+    assert controller.is_alive()
+    ended = threading.Thread(target=lambda: None)
+    ended.start()
+    ended.join()
+    controller._workers.append(ended)
+    assert not controller.is_alive()
+    controller.stop()
+    assert controller.is_alive(), "it was to end"

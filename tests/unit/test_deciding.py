@@ -337,16 +337,121 @@ def test_what_is_deleted_under_it_is_made_again(living: Living) -> None:
 
 def test_a_secret_that_was_deleted_is_made_again_when_a_pod_misses_it(living: Living) -> None:
     one, job, parts = living
+    name = name_of_part(job, "Secret")
     event = {
         "metadata": {"name": "e", "uid": "e-1"},
         "involvedObject": {"kind": "Pod", "name": "mc-1-abcde", "uid": "p-1"},
         "reason": "FailedMount",
-        "message": 'MountVolume.SetUp failed for volume "flux-curve" : secret "mc-curve-u-1" not found',
+        "message": f'MountVolume.SetUp failed for volume "flux-curve" : secret "{name}" not found',
     }
-    new = pod(1, {"waiting": {"reason": "ContainerCreating"}}, phase="Pending")
-    [action] = decided(one, job=job, owned=parts, pods=[pod(0), new], events=[event]).actions
-    assert isinstance(action, Create) and action.manifest["metadata"]["name"] == "mc-curve-u-1"
+    waits = {"waiting": {"reason": "ContainerCreating"}}
+    new = pod(1, waits, phase="Pending")
+    [action] = decided(one, job=job, owned=parts, pods=[pod(0, waits, phase="Pending"), new], events=[event]).actions
+    assert isinstance(action, Create) and action.manifest["metadata"]["name"] == name
     assert decided(one, job=job, owned=parts, pods=[pod(0), pod(1)], events=[event]).actions == (), "it has it by now"
+
+
+def name_of_part(job: dict[str, Any], kind: str) -> str:
+    parts = job["metadata"]["annotations"]["flux-operator-executors/parts"].split()
+    [found] = [one.partition("/")[2] for one in parts if one.startswith(f"{kind}/")]
+    return str(found)
+
+
+def without(kind: str, job: dict[str, Any]) -> dict[str, Any]:
+    """A follower's pod whose variables are of an object that has been deleted."""
+    name = name_of_part(job, kind)
+    message = f'{kind.lower()} "{name}" not found'
+    made: dict[str, Any] = pod(
+        1, {"waiting": {"reason": "CreateContainerConfigError", "message": message}}, phase="Pending"
+    )
+    return made
+
+
+def test_a_config_map_is_made_again_that_a_pods_variables_miss(living: Living) -> None:
+    one, job, parts = living
+    [action] = decided(one, job=job, owned=parts, pods=[pod(0), without("ConfigMap", job)]).actions
+    assert isinstance(action, Create) and action.manifest["metadata"]["name"] == name_of_part(job, "ConfigMap")
+
+
+def test_brokers_that_run_have_a_key_that_no_new_secret_has(living: Living) -> None:
+    one, job, parts = living
+    decision = decided(one, job=job, owned=parts, pods=[pod(0), without("Secret", job)])
+    assert decision.actions == () and condition(decision, "Stalled")["reason"] == "KeyDeleted"
+    assert "apply it again" in condition(decision, "PodsReady")["message"]
+    # A key that the spec gives is the same each time.
+    given = resource({"maxSize": 4, "flux": {"curveCert": "key"}})
+    made = decided(given).actions
+    job = the_job(made)
+    [action] = decided(given, job=job, owned=owned(made), pods=[pod(0), without("Secret", job)]).actions
+    assert isinstance(action, Create) and action.manifest["kind"] == "Secret"
+
+
+def test_what_is_made_again_after_a_resize_knows_all_brokers() -> None:
+    """Without maxSize, the brokers are as many as there were at the start."""
+    one = resource({"size": 4})
+    made = decided(one).actions
+    job = the_job(made)
+    smaller = resource({"size": 2}, status={"maximumSize": 4, "conditions": []})
+    job["metadata"]["annotations"]["flux-operator-executors/recorded-size"] = "2"
+    [action] = decided(smaller, job=job, owned=owned(made), pods=[pod(0), without("ConfigMap", job)]).actions
+    assert isinstance(action, Create) and "mc-[0-3]" in action.manifest["data"]["broker.toml"]
+
+
+def test_objects_of_another_spec_are_not_taken_for_this_ones(living: Living) -> None:
+    """They are immutable, and may have been made before the API server refused the rest of an earlier spec."""
+
+    def names(one: Any) -> set[str]:
+        return {
+            action.manifest["metadata"]["name"]
+            for action in decided(one).actions
+            if isinstance(action, Create) and action.manifest["kind"] in UNSEEN
+        }
+
+    script = {"containers": [{"image": "app", "command": "hostname", "commands": {"pre": "a"}}]}
+    changed = [resource(), resource({"size": 4}), resource({"maxSize": 5}), resource(script)]
+    found = [names(one) for one in changed]
+    assert all(len(one) == 2 for one in found) and len(set.union(*found)) == 2 * len(changed)
+    assert names(resource()) == found[0], "and the same ones of the same"
+
+
+def test_the_largest_size_is_that_of_the_job_that_is_there() -> None:
+    refused_before = resource({"size": 4}, status={"maximumSize": 2, "conditions": []})
+    decision = decided(refused_before)
+    assert decision.status is not None and decision.status["maximumSize"] == 4
+    decision = decided(refused_before, job=the_job(decision.actions), owned=owned(decision.actions))
+    assert decision.status is not None and decision.status["maximumSize"] == 4
+
+
+def test_a_pod_whose_node_does_not_answer_is_not_ready(living: Living) -> None:
+    one, job, parts = living
+    lost = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    lead = pod(0, ready=True, conditions=lost)
+    lead["spec"]["nodeName"] = "n1"
+    decision = decided(one, job=job, owned=parts, pods=[lead, pod(1)])
+    assert true(decision) == {"Accepted", "Reconciling"}
+    assert "the node n1 of mc-0-abcde does not answer" in condition(decision, "PodsReady")["message"]
+
+
+@pytest.mark.parametrize(
+    "given, seconds", [("99999999999999", 30 * 86400), ("9" * 290, 30 * 86400), ("x", 60), ("5", 5)]
+)
+def test_a_time_to_drain_has_a_limit(given: str, seconds: float) -> None:
+    one = resource({"size": 4}, metadata={"annotations": {"flux-operator-executors/drain-seconds": given}})
+    made = decided(one).actions
+    smaller = {**one, "spec": {**one["spec"], "size": 2}}
+    pods = [pod(0, ready=True), *(pod(index) for index in (1, 2, 3))]
+    decision = decided(smaller, job=the_job(made), owned=owned(made), pods=pods)
+    assert decision.again_after == seconds
+
+
+def test_a_moment_that_somebody_has_edited_is_no_error() -> None:
+    one = resource({"size": 4})
+    made = decided(one).actions
+    smaller = {**one, "spec": {**one["spec"], "size": 2}}
+    lead = pod(0, ready=True)
+    lead["metadata"]["annotations"] |= {"flux-operator-executors/size": "2", "flux-operator-executors/size-since": "x"}
+    pods = [lead, *(pod(index) for index in (1, 2, 3))]
+    assert decided(smaller, job=the_job(made), owned=owned(made), pods=pods).again_after == 60
 
 
 def test_a_job_of_upstreams_operator_is_adopted_status_and_size_only() -> None:

@@ -117,6 +117,14 @@ def is_running(pod: Pod, container: str) -> bool:
     return broker is not None and "running" in (broker.get("state") or {}) and not is_leaving(pod) and not over(pod)
 
 
+def has_lost_node(pod: Pod) -> bool:
+    """Returns whether Kubernetes has not heard of a pod's node for a while (40 s).
+
+    It says so in the pod's own condition, and leaves what was said of its containers as it was.
+    """
+    return _condition(pod, "Ready") == "False" and _condition(pod, "ContainersReady") == "True"
+
+
 def started_pod(event: Event, container: str) -> str | None:
     """Returns the uid of the pod whose ``container`` an event of the kubelet says to have started.
 

@@ -108,11 +108,14 @@ broker() {
     else
         run "$@"
     fi
+    # What ends it from here on, ends what has run: it is not to be begun again.
+    was_told=$told
+    child=
     # shellcheck disable=SC2086 # several processes
     [ -z "$helpers" ] || kill $helpers 2>/dev/null
     if [ -n "${FLUXOP_ARCHIVE:-}" ] && [ "$index" = 0 ]; then keep; fi
     hook post
-    if [ -n "$told" ]; then
+    if [ -n "$was_told" ]; then
         if [ "$code" = 0 ]; then code=143; fi
         if unserved; then code=@UNSERVED@; fi
     fi
@@ -141,10 +144,10 @@ END
 }
 
 # A resource's follower whose broker ends well has been ended by its lead: for good as a rule, and then the Job ends
-# this pod too, which has not failed; or its lead begins again, and then so must this one.
+# this pod, too; or its lead begins again (it was suspended, or its node is drained), and then so must this one.
 follower_ended() {
     if [ "${code:-1}" = 0 ] && [ -z "$told" ] && [ -n "${FLUXOP_RESOURCE:-}" ]; then
-        trap 'exit 0' TERM
+        trap 'exit @FOLLOWER_ENDED@' TERM
         sleep @LAST_WAIT@ &
         wait $!
     fi
@@ -251,7 +254,8 @@ follow_wish() {
             fi
             wish=$size
         fi
-        if [ -n "$going" ] && [ -z "$(flux resource list -s allocated -i "$going" -no "{ranks}")" ]; then
+        # No word is not the word that none is busy.
+        if [ -n "$going" ] && busy=$(flux resource list -s allocated -i "$going" -no "{ranks}") && [ -z "$busy" ]; then
             rank=${going%-*}
             while [ "$rank" -le "${going#*-}" ]; do
                 flux overlay disconnect "$rank"
@@ -470,7 +474,7 @@ job() {
 @own_job.py@
 ' | flux job submit --flags=novalidate --urgency="$urgency") || exit 1
     if [ "$urgency" = 0 ]; then
-        (until enough "$wanted"; do sleep 0.05; done; flux job urgency "$id" default) >/dev/null 2>&1 &
+        (wait_for_enough "$wanted" && flux job urgency "$id" default) >/dev/null 2>&1 &
     fi
     # A broker that ends its initial program tells the shell, and that the program that it waits for.
     trap '[ -z "$child" ] || kill -TERM "$child"' HUP TERM INT
@@ -484,6 +488,15 @@ job() {
     done
     echo "$code" >"$state/flux/code"
     exit "$code"
+}
+
+# Nothing tells a shell of it. Brokers that are not there after a minute may not come for a day.
+wait_for_enough() {
+    tries=0
+    until enough "$1"; do
+        tries=$((tries + 1))
+        if [ "$tries" -lt 600 ]; then sleep 0.05; else sleep 1; fi
+    done
 }
 
 # Before there is an agent, while its supervisor starts a new one, and on followers there is nothing to complain of.
