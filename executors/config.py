@@ -362,18 +362,22 @@ def _unread_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _check_top(document: Mapping[str, Any], problems: list[str]) -> None:
     if document.get("kind") != "FluxRun":
-        problems.append(f"kind: {shown(document.get('kind'))} must be FluxRun (or MiniCluster, for a bare one)")
+        problems.append(f"kind: {_given_or_missing(document, 'kind')} must be FluxRun (or MiniCluster, for a bare one)")
     if document.get("apiVersion") != API_VERSION:
-        problems.append(f"apiVersion: {shown(document.get('apiVersion'))} must be {API_VERSION}")
+        problems.append(f"apiVersion: {_given_or_missing(document, 'apiVersion')} must be {API_VERSION}")
     problems += [unknown(str(name), name, _TOP) for name in document if name not in _TOP]
+
+
+def _given_or_missing(document: Mapping[str, Any], name: str) -> str:
+    return shown(document[name]) if name in document else "is missing; it"
 
 
 def _bare_minicluster(document: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any] | None:
     if document.get("apiVersion") != MINICLUSTER_API_VERSION:
-        problems.append(f"apiVersion: {shown(document.get('apiVersion'))} must be {MINICLUSTER_API_VERSION}")
+        problems.append(f"apiVersion: {_given_or_missing(document, 'apiVersion')} must be {MINICLUSTER_API_VERSION}")
     spec = document.get("spec")
     if not isinstance(spec, dict):
-        problems.append(f"spec: {shown(spec)} must be a mapping, a v1alpha2 MiniCluster spec")
+        problems.append(f"spec: {_given_or_missing(document, 'spec')} must be a mapping, a v1alpha2 MiniCluster spec")
         return None
     return spec
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ JSONValue = Any  # a JSON value; mypy's recursive aliases make every use of one 
 
 _ENV_NAME = re.compile(r"[^=\0]+\Z")
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+#: Fields that may be None.
+_OPTIONAL = ("cwd", "queue", "bank", "stdout", "stderr", "identity", "constraint")
 
 #: Urgencies are 0 (held) to 31 (RFC 14).
 DEFAULT_URGENCY = 16
@@ -262,6 +265,35 @@ def _set(target: dict[str, JSONValue], path: Sequence[str], value: JSONValue) ->
 
 
 def _problems(request: JobRequest) -> Sequence[str]:
+    wrong_types = list(_type_problems(request))
+    return wrong_types or _value_problems(request)
+
+
+#: What each field that is no number may be, besides None where that is its default.
+_TYPES: Mapping[str, tuple[type, str]] = {
+    "argv": (Sequence, "list of words"),
+    **dict.fromkeys(("name", "cwd", "queue", "bank", "stdout", "stderr", "identity"), (str, "string")),
+    **dict.fromkeys(("env", "secret_env", "constraint", "attributes"), (Mapping, "mapping")),
+    **dict.fromkeys(("exclusive", "measure"), (bool, "bool")),
+}
+
+
+def _type_problems(request: JobRequest) -> Iterator[str]:
+    for name, (kind, wanted) in _TYPES.items():
+        value = getattr(request, name)
+        if isinstance(value, kind) or (value is None and name in _OPTIONAL):
+            continue
+        # Never the value of an environment, which may be a secret.
+        shown = "" if name.endswith("env") else f"{str(value)[:60]!r} "
+        cure = f"; give str({name})" if isinstance(value, os.PathLike) else ""
+        yield f"{name}: {shown}is of the type {type(value).__name__}; it must be a {wanted}{cure}"
+    if isinstance(request.attributes, Mapping):
+        for path in request.attributes:
+            if not isinstance(path, str):
+                yield f"attributes: {path!r} is of the type {type(path).__name__}; it must be a dotted path, a string"
+
+
+def _value_problems(request: JobRequest) -> Sequence[str]:
     found: list[str] = []
     found += _argv_problems(request.argv)
     found += _count_problem("tasks", request.tasks, 1)
@@ -281,6 +313,10 @@ def _problems(request: JobRequest) -> Sequence[str]:
         found.append(f"key: {str(request.key)[:40]!r} is not a string of 1 to 256 characters")
     if len(request.name) > MAX_NAME:
         found.append(f"name: is longer than {MAX_NAME} characters")
+    for name in ("name", "queue", "bank"):
+        text = getattr(request, name) or ""
+        if "\0" in text or not _is_utf8(text):
+            found.append(f"{name}: {text[:60]!r} holds what is no text (a null byte, or bytes that are not UTF-8)")
     found += _env_problems(request)
     for name in ("stdout", "stderr", "cwd"):
         path = getattr(request, name)
@@ -301,8 +337,10 @@ def _problems(request: JobRequest) -> Sequence[str]:
 def _argv_problems(argv: Sequence[str]) -> list[str]:
     if isinstance(argv, str):
         return [f"argv: {argv!r} is one string; give a list of words, for instance ['sh', '-c', {argv!r}]"]
-    if not argv or not argv[0]:
+    if not argv:
         return ["argv: is empty; give the program and its arguments"]
+    if not argv[0]:
+        return ["argv[0]: is empty; give the program"]
     found = []
     for index, word in enumerate(argv):
         if not isinstance(word, str):

@@ -39,6 +39,10 @@ class Efficiency:
     def jobs(self) -> int:
         return self._table.rows
 
+    @property
+    def path(self) -> Path:
+        return self._table.path
+
     def add(self, asked: Asked, job_id: str | None, result: JobResult) -> None:
         """Raises OSError."""
         own = {"rule": asked.rule, "wildcards": asked.wildcards, "attempt": asked.attempt, "step": asked.step}

@@ -13,6 +13,7 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from executors import ExecutorsError, RunId, Session, load_config, open_session
 from executors.config import describe
+from executors.provision.choice import choose_provisioner
 from snakemake_executor_flux import leftovers, logs
 from snakemake_executor_flux.efficiency import Efficiency
 from snakemake_executor_flux.importing import without_the_workflow
@@ -61,6 +62,12 @@ class Instance:
             config = replace(config, run=replace(config.run, provisioner="local"))
             self._announce(f"inside a job of run {os.environ[INSIDE]}: an instance of its own within that job's cores")
         self._config = config
+        provisioner = choose_provisioner(config, os.environ).name
+        if settings.namespace is not None and provisioner not in ("direct", "operator"):
+            logger.warning(
+                f"flux-operator: --flux-operator-namespace {settings.namespace} has no effect with the provisioner "
+                f"{provisioner}; for Kubernetes add --flux-operator-provisioner direct or operator"
+            )
 
     def open(self) -> None:
         """Get or make the instance, once. Raises UserError; nothing is left behind then."""

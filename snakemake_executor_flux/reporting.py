@@ -95,6 +95,8 @@ class Reporter:
         self._files_shared = files_shared
         #: Whether a job has failed.
         self.failed = False
+        #: Whether it was told that records are missing.
+        self._warned = False
         self._inbox: queue.SimpleQueue[_Refused | _Accepted | _Ended | _Saved | None] = queue.SimpleQueue()
         self._active: dict[JobHandle, Submitted] = {}
         self._lock = threading.Lock()
@@ -181,13 +183,21 @@ class Reporter:
     def _finish_job(self, submitted: Submitted, handle: JobHandle, result: JobResult) -> str | None:
         """Finish what belongs to a job. Returns what to tell the user if it failed."""
         problem = None if result.ok else _message(result, submitted.log)
+        if result.ok and submitted.command.benchmark_record is not None:
+            try:
+                write_benchmark(submitted.job, self._snakemake.workflow, submitted.command.benchmark_record)
+            except OSError as err:
+                problem = f"The job completed, but its benchmark cannot be written: {err}"
         try:
             remove_scratch(submitted.command.scratch)
-            if result.ok and submitted.command.benchmark_record is not None:
-                write_benchmark(submitted.job, self._snakemake.workflow, submitted.command.benchmark_record)
             self._efficiency.add(submitted.asked, handle.id, result)
-        except OSError as err:
-            problem = problem or f"The job completed, but its benchmark or efficiency record cannot be written: {err}"
+        except OSError as err:  # what a job has made is no worse for it
+            if not self._warned:
+                self._warned = True
+                self._snakemake.logger.warning(
+                    f"flux-operator: {self._efficiency.path} is not complete, since it cannot be written: {err}; make "
+                    "room, or choose another directory by --flux-operator-logdir"
+                )
         logs.remove_if_empty(submitted.log)
         return problem
 

@@ -206,9 +206,10 @@ def write_all(fd: int, data: bytes) -> None:
 def copy_output(output: Callable[[str], Iterator[bytes]]) -> None:
     """A job's two streams to this process's own, byte for byte, until both end.
 
-    Raises OSError as soon as stdout takes no more, or at the end where stderr did not.
+    Raises OSError as soon as stdout takes no more, or at the end where stderr did not; ExecutorsError where the output
+    has come to an end before its job.
     """
-    failed: list[OSError] = []
+    failed: list[Exception] = []
 
     def copy(stream: str, target: int) -> None:
         for piece in output(stream):
@@ -217,7 +218,7 @@ def copy_output(output: Callable[[str], Iterator[bytes]]) -> None:
     def copy_errors() -> None:
         try:
             copy("stderr", 2)
-        except OSError as err:
+        except (OSError, ExecutorsError) as err:
             failed.append(err)
 
     sys.stdout.flush()

@@ -267,14 +267,18 @@ def cancel(instance: str, job_ids: tuple[str, ...], every: bool, as_json: bool, 
         unknown = set(job_ids) - {job.id for job in known}  # which is said by the agent
         ids = [*(job.id for job in known if job.result is None), *sorted(unknown)]
         errors = session.cancel_ids(ids, "cancelled by flux-minicluster")
-    if errors:
-        raise AgentError("not-possible", "; ".join(f"{job}: {text}" for job, text in errors.items()))
-    if as_json:
+    ids = [job for job in ids if job not in errors]
+    if as_json and not errors:
         print_json({"cancelled": ids})
     else:
         for job in ended:
             say(f"{job}: it had ended already")
-        say(f"{len(ids)} job{'s' if len(ids) != 1 else ''} cancelled")
+        say(
+            f"{len(ids)} job{'s' if len(ids) != 1 else ''} cancelled{': ' if errors and ids else ''}"
+            f"{', '.join(ids) if errors else ''}"
+        )
+    if errors:
+        raise AgentError("not-possible", "; ".join(f"{job}: {text}" for job, text in errors.items()))
 
 
 @contextlib.contextmanager

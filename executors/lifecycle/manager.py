@@ -277,7 +277,10 @@ class Lifecycle:
             # What is sent just before a stream is cut may not be read any more, so the answer is waited for.
             client.request("shutdown", timeout=_TOLD_LIMIT, only_if_last=True, reason="released by its client")
         except (AgentError, SessionClosedError, TransportError) as err:
-            log.warning("the instance of %s cannot be told to end, and ends by its time-outs: %s", self.run_name, err)
+            if not client.ended:  # else it has been told before, and is about it
+                log.warning(
+                    "the instance of %s cannot be told to end, and ends by its time-outs: %s", self.run_name, err
+                )
         self._provisioner.detach()
 
     def detach(self) -> None:

@@ -30,8 +30,9 @@ def open_session(
     A session belongs to the process that has opened it: in a forked child its methods raise SessionClosedError.
     Raises ProvisionError, TransportError, ConfigError or RunNameError; nothing is left behind then.
     """
-    environment = dict(os.environ if environ is None else environ)
-    lifecycle = Lifecycle(run_name(run), config, environment)
+    if not isinstance(run, RunId):
+        raise TypeError(f"run: {run!r} is no RunId; give RunId(kind, name)")
+    lifecycle, environment = _lifecycle(run_name(run), config, environ)
     return Session(
         lifecycle,
         lifecycle.acquire,
@@ -56,8 +57,7 @@ def join_session(
     The end of a ``with`` block leaves the instance as it is; `Session.release` ends it. Raises ProvisionError when it
     is not there or has just ended, and what `open_session` does.
     """
-    environment = dict(os.environ if environ is None else environ)
-    lifecycle = Lifecycle(name, config, environment)
+    lifecycle, environment = _lifecycle(name, config, environ)
     return Session(
         lifecycle,
         lifecycle.join,
@@ -75,5 +75,14 @@ def end_run(name: str, config: RunConfig, *, environ: Mapping[str, str] | None =
 
     An instance that is not there is no error; what could not be ended is logged, and ends by its own time-outs.
     """
+    _lifecycle(name, config, environ)[0].end()
+
+
+def _lifecycle(name: str, config: RunConfig, environ: Mapping[str, str] | None) -> tuple[Lifecycle, dict[str, str]]:
+    """Raises TypeError for what is no config: the path of one, as a rule."""
+    if not isinstance(config, RunConfig):
+        raise TypeError(
+            f"config: {config!r} is no RunConfig; give load_config(path), or load_config() for the defaults"
+        )
     environment = dict(os.environ if environ is None else environ)
-    Lifecycle(name, config, environment).end()
+    return Lifecycle(name, config, environment), environment

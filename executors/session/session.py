@@ -186,12 +186,22 @@ class Session:
         return answer
 
     def cancel_ids(self, job_ids: Sequence[str], note: str = "cancelled") -> dict[str, str]:
-        """Ask for the cancellation of jobs. Returns why not, for those for which it was not possible."""
+        """Ask for the cancellation of jobs. Returns why not, for those for which it was not possible.
+
+        Raises TypeError for one id that is no list.
+        """
+        if isinstance(job_ids, str):
+            raise TypeError(f"job_ids: {job_ids!r} is one string; give a list of ids")
         errors: dict[str, str] = self._client.request("cancel", ids=list(job_ids), note=note)["errors"]
         return errors
 
     def kill_ids(self, job_ids: Sequence[str], signal: int) -> dict[str, str]:
-        """Send a signal to running jobs. Returns why not, for those for which it was not possible."""
+        """Send a signal to running jobs. Returns why not, for those for which it was not possible.
+
+        Raises TypeError for one id that is no list.
+        """
+        if isinstance(job_ids, str):
+            raise TypeError(f"job_ids: {job_ids!r} is one string; give a list of ids")
         errors: dict[str, str] = self._client.request("kill", ids=list(job_ids), signal=signal)["errors"]
         return errors
 

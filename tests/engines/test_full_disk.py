@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ def small(tmp_path: Path, need: Callable[[str], None]) -> Iterator[Path]:
         )
     yield directory
     subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def fill(directory: Path) -> None:
+    with (directory / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(4096)) == 4096:
+            pass
 
 
 TEXT = """
@@ -56,14 +63,20 @@ def test_what_a_full_working_directory_left_half_done_is_made_anew(engine: str, 
     assert (small / "big").stat().st_size == 20_000_000
 
 
+def test_records_that_cannot_be_written_are_told_and_fail_no_job(engine: str, small: Path, tmp_path: Path) -> None:
+    """Its log is written by the job itself, and is empty here."""
+    text = "rule all:\n    input: 'a', 'b'\nrule one:\n    output: '{x,[ab]}'\n    shell: 'touch {output}'\n"
+    logs = small / "logs"
+    logs.mkdir()
+    fill(small)
+    run = run_snakemake(tmp_path / "work", text, "--flux-operator-logdir", str(logs), engine=engine)
+    assert run.returncode == 0, run.output
+    assert (run.directory / "a").exists() and (run.directory / "b").exists()
+    assert run.output.count("efficiency.tsv is not complete, since it cannot be written: [Errno 28]") == 1
+
+
 def test_a_full_state_directory_is_an_error_and_not_a_wait(engine: str, small: Path, tmp_path: Path) -> None:
-    (small / "filler").write_bytes(b"")
-    with (small / "filler").open("wb", buffering=0) as filler:
-        try:
-            while filler.write(b"\0" * 65536) == 65536:
-                pass
-        except OSError:
-            pass  # full, as wanted
+    fill(small)
     # Short enough to hold sockets, as a runtime directory has to be.
     link = Path("/tmp") / f"fxo-small-{engine}"
     link.symlink_to(small)

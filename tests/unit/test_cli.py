@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -15,8 +16,9 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from executors.cli.common import FAILED, INTERRUPTED, RUN_FAILED, TIMED_OUT, UNREAD, WRONG_INPUT, Duration
+from executors.cli.common import FAILED, INTERRUPTED, RUN_FAILED, TIMED_OUT, UNREAD, WRONG_INPUT, Duration, copy_output
 from executors.cli.main import MODULES, main
+from executors.errors import SessionClosedError
 
 COMMANDS = {
     command.name: command
@@ -177,6 +179,18 @@ def test_wrong_input_is_told_with_exit_code_2(words: list[str], said: str) -> No
 )
 def test_a_time_may_have_a_unit(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == pytest.approx(seconds)
+
+
+def test_an_output_that_ends_before_its_job_is_one_error() -> None:
+    """The session ends under both streams; one of them is copied by a thread."""
+
+    def output(stream: str) -> Iterator[bytes]:
+        if stream == "stderr":
+            raise SessionClosedError("the instance has ended")
+        yield b""
+
+    with pytest.raises(SessionClosedError, match="the instance has ended"):
+        copy_output(output)
 
 
 @pytest.mark.parametrize("program", ["executors.cli.main", "executors.controller.main"])

@@ -115,7 +115,7 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
         (HEAD + "jobDefaults: {env: {A: 1}}\n", "put it in quotes"),
         (HEAD + "minicluster: 3\n", "minicluster: 3"),
         ("apiVersion: v1\nkind: Pod\n", "kind: 'Pod' must be FluxRun"),
-        ("kind: MiniCluster\napiVersion: flux-framework.org/v1alpha2\n", "spec: None must be a mapping"),
+        ("kind: MiniCluster\napiVersion: flux-framework.org/v1alpha2\n", "spec: is missing; it must be a mapping"),
     ],
 )
 def test_a_problem_names_field_value_and_cure(tmp_path: Path, text: str, words: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +124,37 @@ def test_what_is_wrong_is_named_with_its_value(fields: dict[str, Any], words: st
     with pytest.raises(RequestError) as caught:
         item(JobRequest(**{"argv": ["x"], **fields}))
     assert words in str(caught.value)
+
+
+#: Of each kind of value some that people give by mistake.
+_ODD: list[Any] = [5, 1.5, True, "hidden", b"hidden", Path("/tmp"), [1], ["a"], [("A", "b")], {"a": 1}, {1: 2}, {"A"},
+                   object(), "a\0b", "\udc80", float("nan"), -1, [], {}, None]  # fmt: skip
+
+
+def problems_of(request: JobRequest) -> list[str]:
+    """[] where it can be sent."""
+    try:
+        prepared = prepare_submission(request, Defaults(), Environments({}), "/")
+    except RequestError as err:
+        return list(err.problems)
+    json.dumps(prepared.to_wire()).encode("ascii")
+    return []
+
+
+@pytest.mark.parametrize("field", [one.name for one in dataclasses.fields(JobRequest)])
+def test_whatever_a_field_holds_it_is_a_job_or_an_error_that_names_the_field(field: str) -> None:
+    for value in _ODD:
+        given: dict[str, Any] = {"argv": ["true"], field: value}
+        found = problems_of(JobRequest(**given))
+        assert all(one.startswith((field, "constraint or attributes", "exclusive", "nodes")) for one in found), value
+        assert not field.endswith("env") or "hidden" not in "".join(found)
+
+
+def test_a_path_is_told_how_to_be_a_string() -> None:
+    with pytest.raises(
+        RequestError, match=r"cwd: '/tmp' is of the type PosixPath; it must be a string; give str\(cwd\)"
+    ):
+        prepare_submission(JobRequest(argv=["true"], cwd=Path("/tmp")), Defaults(), Environments({}), "/")  # type: ignore[arg-type]
 
 
 def test_everything_wrong_is_said_in_one_error_without_secrets() -> None:
