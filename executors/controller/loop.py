@@ -179,7 +179,12 @@ class Controller:
             pods=self._store.all_of(key, PODS),
             events=self._store.all_of(key, EVENTS),
             owned=self._parts(key),
-            restricted=self._is_restricted(key[0]) if job is None else self._options.restricted,
+            # Of what is made again beside a Job, only the services' pod depends on it.
+            restricted=(
+                self._is_restricted(key[0])
+                if job is None or (resource.get("spec") or {}).get("services")
+                else self._options.restricted
+            ),
             refusal=refusal if known == uid else None,
             namespace_ends=self._namespace_ends(key, job),
         )

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PATH = "/metrics"
 #: Seconds for which an answer of the API server on a token counts.
 _KEPT = 60.0
+#: Tokens that are remembered at once.
+_MOST_KNOWN = 1000
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Gate:
             return 503
         with self._lock:
             self._known = {one: value for one, value in self._known.items() if value[0] > time.monotonic()}
+            if len(self._known) >= _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
             self._known[key] = (time.monotonic() + _KEPT, status)
         return status
 
@@ -126,22 +130,54 @@ class Gate:
         return 200 if allowed else 403
 
 
+class _Certificate:
+    """What ``directory`` holds, also when it has been renewed: a certificate lasts for weeks, a controller for months.
+
+    Raises ConfigError where it cannot be used at first. Thread-safe.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        try:
+            self._seen = self._look()
+            self._context = self._read()
+        except (OSError, ssl.SSLError) as err:
+            cure = "give a directory with tls.crt and tls.key"
+            raise ConfigError([f"--metrics-tls: {str(directory)!r} cannot be used: {err}; {cure}"]) from None
+
+    def context(self) -> ssl.SSLContext:
+        with self._lock:
+            try:
+                now = self._look()
+                if now != self._seen:
+                    self._context, self._seen = self._read(), now
+                    log.info("the certificate of the metrics has been renewed")
+            except (OSError, ssl.SSLError) as err:  # its two files may be written one after the other
+                log.warning("the certificate of the metrics cannot be read again, the one before stays: %s", err)
+            return self._context
+
+    def _look(self) -> tuple[float, int]:
+        found = (self._directory / "tls.crt").stat()
+        return found.st_mtime, found.st_ino
+
+    def _read(self) -> ssl.SSLContext:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.load_cert_chain(self._directory / "tls.crt", self._directory / "tls.key")
+        return made
+
+
 class MetricsServer(Serving):
     """``directory`` holds ``tls.crt`` and ``tls.key`` (PEM), as a Secret of that type. Raises ConfigError."""
 
     def __init__(self, port: int, directory: Path, gate: Gate, text: Callable[[], str]) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
-        except (OSError, ssl.SSLError) as err:
-            cure = "give a directory with tls.crt and tls.key"
-            raise ConfigError([f"--metrics-tls: {str(directory)!r} cannot be used: {err}; {cure}"]) from None
+        certificate = _Certificate(directory)
 
         class Handler(Answering):
             def setup(self) -> None:
                 # In the request's own thread: one that never begins its TLS holds up nobody else.
                 self.request.settimeout(SECONDS)
-                self.request = context.wrap_socket(self.request, server_side=True)
+                self.request = certificate.context().wrap_socket(self.request, server_side=True)
                 super().setup()
 
             def finish(self) -> None:

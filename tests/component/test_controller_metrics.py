@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import subprocess
@@ -68,14 +69,19 @@ def test_the_text_is_prometheus() -> None:
     ]
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
+def make_certificate(directory: Path) -> None:
     argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    argv += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{tmp_path}/tls.key", "-out", f"{tmp_path}/tls.crt"]
+    argv += ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{directory}/tls.key"]
+    argv += ["-out", f"{directory}/tls.crt"]
     try:
         subprocess.run(argv, check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("openssl is not installed; install it to test TLS")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    make_certificate(tmp_path)
     return tmp_path
 
 
@@ -105,6 +111,20 @@ def test_only_over_tls_and_with_a_token(server: MetricsServer, certificate: Path
     with pytest.raises((http.client.HTTPException, OSError)):
         plain.getresponse()
     plain.close()
+
+
+def test_a_renewed_certificate_is_used_and_half_of_one_is_not(server: MetricsServer, certificate: Path) -> None:
+    def served() -> str:
+        return ssl.get_server_certificate(("localhost", server.port))
+
+    key = (certificate / "tls.key").read_bytes()
+    before = served()
+    (certificate / "tls.key").write_text("half")
+    os.utime(certificate / "tls.crt", (1, 1))
+    assert served() == before
+    (certificate / "tls.key").write_bytes(key)
+    make_certificate(certificate)
+    assert served() == (certificate / "tls.crt").read_text() != before
 
 
 def test_a_directory_without_a_certificate_is_named(tmp_path: Path) -> None:
