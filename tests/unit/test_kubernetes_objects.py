@@ -33,7 +33,18 @@ FIELDS = {
     for field in one.__required_keys__ | one.__optional_keys__
 }
 #: Read of what is no such object: labels, resources, managed fields, a MiniCluster's spec, rendered pods.
-OTHERS = {"job-name", "memory", "f:spec", "cleanup", "size", "maxSize", "priorityClassName", "flux", "curveCert"}
+OTHERS = {
+    "job-name",
+    "memory",
+    "f:spec",
+    "cleanup",
+    "size",
+    "maxSize",
+    "priorityClassName",
+    "flux",
+    "curveCert",
+    "services",
+}
 
 
 def read_fields(path: Path) -> Iterator[str]:
