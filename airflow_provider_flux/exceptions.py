@@ -43,7 +43,8 @@ def raise_for(result: JobResult, what: str, *, skip_on: Collection[int] = (), ta
     match result.outcome:
         case Outcome.COMPLETED:
             return
-        case Outcome.FAILED if result.exception is None and result.returncode in skip_on:
+        # A shell ends with 128 and a signal's number where that has ended what it ran; so does a command by itself.
+        case Outcome.FAILED | Outcome.SIGNALED if result.exception is None and result.returncode in skip_on:
             raise AirflowSkipException(f"{text}: skipped, as skip_on_exit_code says")
         case Outcome.FAILED | Outcome.SIGNALED:
             raise FluxJobFailed(f"{text}{last}")

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 #: `ti.operator` of tasks that may have made a MiniCluster.
 _OURS = ("FluxOperator", "FluxCreateMiniClusterOperator", "@task.flux", "@task.flux_python")
+_ENDED = ("success", "failed")
 _TEARDOWN = "FluxDeleteMiniClusterOperator"
 
 
@@ -63,6 +64,9 @@ class _Listener:
         from airflow_provider_flux.cluster_reference import MiniCluster
         from airflow_provider_flux.hooks.flux import FluxHook
 
+        # It may have been cleared while it waited here, and be running again.
+        if any(run.state not in _ENDED for run in DagRun.find(dag_id=dag_id, run_id=run_id)):
+            return
         tasks = DagRun.fetch_task_instances(dag_id=dag_id, run_id=run_id)
         if not any(task.operator in _OURS for task in tasks):
             return

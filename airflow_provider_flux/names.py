@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,11 @@ def deployment_id() -> str:
 
     given = conf.get("flux", "deployment_id", fallback="")
     if given:
+        if not re.fullmatch("[a-z0-9]{1,20}", given):
+            from executors import ConfigError
+
+            # A dash would make `prod` find the instances of `prod-eu`, too.
+            raise ConfigError([f"[flux] deployment_id: {given!r} must be 1 to 20 small letters and digits"])
         return str(given)
     import os
 
@@ -49,7 +55,8 @@ class JobKeys:
     """Keys of a task instance's jobs: ``now``, and those of its ``earlier`` generations.
 
     The key is the same for all tries of one *generation*, so that a retry finds the job that a lost worker has left.
-    Clearing a task begins a new generation: Airflow raises ``max_tries`` then, and leaves it for a retry.
+    Clearing a task begins a new generation: Airflow sets ``max_tries`` to the tries until then and the task's retries,
+    and leaves it for a retry. So the generation is the number of tries before the clear, whatever the retries are now.
     """
 
     now: str
@@ -64,11 +71,12 @@ def job_keys(
     """
     text = "\0".join([dag_id, run_id, task_id, str(map_index)])
     stem = f"airflow-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    first = max(0, min(retries, max_tries), max_tries - _GENERATIONS)
-    earlier = [f"{stem}-{generation}" for generation in range(first, max_tries)]
+    current = max(0, max_tries - retries)
+    first = max(0, current - _GENERATIONS)
+    earlier = [f"{stem}-{generation}" for generation in range(first, current)]
     if attempt is None:
-        return JobKeys(f"{stem}-{max_tries}", tuple(earlier))
+        return JobKeys(f"{stem}-{current}", tuple(earlier))
     # Tries are counted on over generations.
     tries = range(max(1, attempt - _GENERATIONS), attempt)
-    own = [f"{stem}-{generation}-{number}" for generation in range(first, max_tries + 1) for number in tries]
-    return JobKeys(f"{stem}-{max_tries}-{attempt}", tuple(own))
+    own = [f"{stem}-{generation}-{number}" for generation in range(first, current + 1) for number in tries]
+    return JobKeys(f"{stem}-{current}-{attempt}", tuple(own))

@@ -64,4 +64,4 @@ def reap_instances(args: Any) -> None:
 
 
 def _ours(name: str) -> bool:
-    return name.startswith(f"airflow-{deployment_id()}-".lower())
+    return name.startswith(f"airflow-{deployment_id()}-")

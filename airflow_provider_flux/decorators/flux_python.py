@@ -125,7 +125,9 @@ def _source(function: Callable[..., Any]) -> str:
             f"@task.flux_python: {name} uses {', '.join(free)} of the function around it, which does not travel to the "
             "job; pass it as an argument"
         )
-    found.decorator_list = [one for one in found.decorator_list if "flux_python" not in ast.unparse(one)]
+    # Airflow calls what its own decorator has been given: those above that one are Airflow's, too, as setup and run_if.
+    own = [at for at, one in enumerate(found.decorator_list) if "flux_python" in ast.unparse(one)]
+    found.decorator_list = found.decorator_list[own[-1] + 1 :] if own else []
     found.returns = None
     every = found.args
     for argument in [*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg]:

@@ -151,15 +151,18 @@ class FluxOperator(BaseOperator):
         self.flux_links: dict[str, str] = {}
         self._handle: JobHandle | None = None
         self._killed = False
+        #: When this try began, in seconds since the epoch.
+        self._began = 0.0
 
     # -- Airflow's side
 
     def execute(self, context: Context) -> Any:
         ti = context["ti"]
-        hook = FluxHook(self.flux_conn_id)
+        self._began = time.time()
         with translate_errors():
             request = self.job_request(context)
             minicluster = self._minicluster()
+            hook = FluxHook(minicluster.flux_conn_id)
             session = hook.open_session(minicluster, ti.dag_id, ti.run_id, dag_folder(self), self.log.info)
         try:
             if not session.remote and request.cwd is None:
@@ -194,7 +197,7 @@ class FluxOperator(BaseOperator):
             self._handle = None
         if self.wait:
             limit = self.execution_timeout
-            deadline = None if limit is None else time.time() + limit.total_seconds()
+            deadline = None if limit is None else self._began + limit.total_seconds()
             self._defer({**job, "sealed": sealed, "deadline": deadline}, ti)
         return job
 
@@ -209,7 +212,7 @@ class FluxOperator(BaseOperator):
             self._defer(job, context["ti"])
         self.flux_links = event["links"]
         job_id, result = event["job_id"], JobResult.from_wire(event["result"])
-        if event["timed_out"]:
+        if event["timed_out"] and not result.ok:
             raise timed_out(f"job {job_id}")
         line, tail, cut = event["result_line"], event["tail"], None
         found = None if line is None else Result(*line)
@@ -290,11 +293,17 @@ class FluxOperator(BaseOperator):
         handle = self._handle
         if handle is None:
             return
-        self.log.info("cancelling job %s: the task was killed", handle.id)
-        # In a thread: the code that the signal has interrupted may hold the locks that this needs.
-        thread = threading.Thread(target=handle.cancel, args=("the Airflow task was killed",), daemon=True)
-        thread.start()
-        thread.join(_KILL_LIMIT)
+        done = threading.Event()
+
+        def cancel() -> None:
+            handle.cancel("the Airflow task was killed")
+            done.set()
+            self.log.info("job %s is cancelled: the task was killed", handle.id)
+
+        # In a thread: the code that the signal has interrupted may hold the locks that this needs, the log's among
+        # them, which is full of the job's output.
+        threading.Thread(target=cancel, daemon=True).start()
+        done.wait(_KILL_LIMIT)
 
     def dry_run(self) -> None:
         """Print the job that would be submitted, and submit nothing."""
@@ -459,10 +468,10 @@ class FluxOperator(BaseOperator):
         from executors import ExecutorsError, join_session, run_name
 
         ti = context["ti"]
-        hook = FluxHook(self.flux_conn_id)
         minicluster = self._minicluster()
-        name = run_name(make_run_id(deployment_id(), ti.dag_id, ti.run_id, minicluster.name))
+        hook = FluxHook(minicluster.flux_conn_id)
         try:
+            name = run_name(make_run_id(deployment_id(), ti.dag_id, ti.run_id, minicluster.name))
             config = hook.run_config(minicluster.config, dag_folder(self))
             session = join_session(name, config, environ=hook.environment(), report_progress=self.log.info)
         except ExecutorsError as err:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_flux.cluster_reference import DEFAULT_CONNECTION, POLICIES, DeletePolicy, MiniCluster
-from airflow_provider_flux.exceptions import translate_errors
+from airflow_provider_flux.exceptions import FluxRequestError, translate_errors
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxMiniClusterLink, push_links
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _FAILED = ("failed", "upstream_failed")
+_MAPPED = (
+    "a mapped task group cannot have a MiniCluster of its own: its copies share one, which the first copy that is done "
+    "would delete; put FluxMiniCluster around the group"
+)
 
 
 class FluxCreateMiniClusterOperator(BaseOperator):
@@ -74,6 +78,8 @@ class FluxDeleteMiniClusterOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         ti = context["ti"]
+        if ti.map_index is not None and ti.map_index >= 0:
+            raise FluxRequestError(_MAPPED)
         if self.delete_policy not in POLICIES:
             raise ValueError(f"delete_policy: {self.delete_policy!r} must be one of {', '.join(POLICIES)}")
         failed = self.delete_policy == "on_success" and _failed_tasks(context)
@@ -120,6 +126,8 @@ class FluxMiniCluster:
         self._before: set[str] = set()
 
     def __enter__(self) -> FluxMiniCluster:
+        if next(iter(self.create.iter_mapped_task_groups()), None) is not None:
+            raise ValueError(_MAPPED)
         self._before = set(self.create.dag.task_dict)
         return self
 

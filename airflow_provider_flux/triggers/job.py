@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Seconds of trying to reach the instance before its jobs are given up as UNKNOWN.
 _REACH_LIMIT = 120.0
+#: Seconds for the instance to say that a job has ended already.
+_FIRST_WORD = 1.0
 #: Seconds for a cancelled job to end.
 _CANCEL_LIMIT = 30.0
 #: Seconds for the last lines of an ended job.
@@ -112,6 +114,7 @@ class FluxJobTrigger(BaseTrigger):
                     if timed_out:
                         watch.session.cancel(watch.session.attach([self.job_id]), "over its execution_timeout")
                         await asyncio.wait([job.result], timeout=_CANCEL_LIMIT)
+                        timed_out = not (job.result.done() and job.result.result().ok)
                     result = (
                         job.result.result() if job.result.done() else _unknown("it was cancelled, but does not end")
                     )
@@ -189,7 +192,8 @@ class FluxJobTrigger(BaseTrigger):
 
     async def _wait(self, ended: asyncio.Future[JobResult]) -> bool:
         """Whether the job has ended before the deadline."""
-        left = None if self.deadline is None else max(0.0, self.deadline - time.time())
+        # A triggerer that comes back late hears first how the job has ended.
+        left = None if self.deadline is None else max(_FIRST_WORD, self.deadline - time.time())
         done, _ = await asyncio.wait([ended], timeout=left)
         return bool(done)
 

@@ -486,8 +486,8 @@ def _state_of(picture: Picture, job: Job, container: str, adopted: bool) -> _Sta
     stuck = fatal is not None or any(isinstance(wait, Pending) and wait.cause in diagnosis.STUCK for wait in waits)
     said = fatal.reason if fatal is not None else _reason(waits)
     if lost:
-        node = lost[0].get("spec", {}).get("nodeName", "")
-        said = f"the node {node} of {diagnosis.name_of(lost[0])} does not answer"
+        stuck = True
+        said = f"the node {lost[0]['spec'].get('nodeName')} of {diagnosis.name_of(lost[0])} does not answer"
     pods_ready = len(up) >= wanted
     pods_message = f"{len(up)} of {wanted} pods run" + (f": {said}" if not pods_ready and said else "")
     common: dict[str, Any] = {"pods_ready": pods_ready, "pods_message": pods_message, "there": True}

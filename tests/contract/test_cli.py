@@ -193,6 +193,15 @@ def test_a_running_job_is_followed_and_cancelled(cli: Cli, name: str) -> None:
     assert cli("cancel", name, job["id"]).err == f"{job['id']}: it had ended already\n0 jobs cancelled\n"
 
 
+def test_an_instance_that_is_ended_under_a_job_has_cancelled_it(cli: Cli, name: str) -> None:
+    running = cli.start("run", "--name", "a", "-q", "--", *ENDLESS)
+    read_line(running, "stdout", "up")
+    cli("down", name)
+    out, err = running.communicate()
+    assert (running.returncode, out) == (130, "")
+    assert err == "flux-minicluster: the job was cancelled: the instance is shutting down\n"
+
+
 def test_what_is_not_there_is_named(cli: Cli, name: str) -> None:
     assert f"nope: there is no such instance on this machine (existing: {name})" in cli("status", "nope", code=1).err
     assert "f1: no such job" in cli("logs", name, "f1", code=1).err

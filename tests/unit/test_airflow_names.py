@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,16 @@ def test_retries_share_a_key_and_clearing_makes_another() -> None:
     assert keys(2, map_index=0).now != keys(2, map_index=1).now != first.now
     assert keys(2, attempt=1).now != keys(2, attempt=2).now
     assert len(keys(1000).earlier) == 50
+
+
+@pytest.mark.parametrize("now", [0, 1, 2, 3, 5, 9])
+def test_a_clear_makes_another_key_also_where_the_retries_have_changed(now: int) -> None:
+    """Airflow sets max_tries to the tries until then and the retries of the DAG as it is by now."""
+    before = job_keys("d", "r", "t", -1, retries=3, max_tries=3, attempt=None)
+    after = job_keys("d", "r", "t", -1, retries=now, max_tries=1 + now, attempt=None)
+    assert after.now != before.now and before.now in after.earlier
+    again = job_keys("d", "r", "t", -1, retries=now, max_tries=3 + now, attempt=None)
+    assert {before.now, after.now} <= set(again.earlier)
 
 
 def test_nothing_of_airflows_and_no_secret_is_inherited() -> None:

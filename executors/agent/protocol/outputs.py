@@ -167,6 +167,11 @@ class Subscriptions:
         asyncio.get_event_loop().call_soon(subscription.go_on)
         return self._last
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something has not been read to its end."""
+        return bool(self._open)
+
     def taken(self, number: int, offset: int) -> None:
         """The client's reader of this subscription has come so far. A subscription that is over is no error."""
         subscription = self._open.get(number)

@@ -41,6 +41,8 @@ log = logging.getLogger("agent")
 SERVED = "served"
 #: Descriptors that no client gets: starting a job, and looking for the processes of one that is to end, take some.
 RESERVED_FILES = 24
+#: Seconds in which clients get the last output of jobs that end with the agent.
+LAST_OUTPUT = 1.0
 
 
 class AgentSettings:
@@ -149,6 +151,8 @@ class Server:
             self._push_events()
             if self._watch_timer is not None:
                 self._watch_timer.cancel()
+            if goes_for_good:
+                await self._send_last_output()
             for connection in list(self.connections):
                 if goes_for_good:  # else the supervisor starts another agent, and clients shall come back to it
                     connection.send({"bye": note})
@@ -159,6 +163,12 @@ class Server:
             self.exit_code = self.exit_code or JOBS_LEFT
         finally:
             self.done.set()
+
+    async def _send_last_output(self) -> None:
+        """Its end, too, which is told before that of the agent: who follows a job hears that it was cancelled."""
+        deadline = self._loop.time() + LAST_OUTPUT
+        while any(one.outputs.is_open for one in self.connections) and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     def lost(self, note: str) -> None:
         """The engine is gone: end with an error, so that the supervisor starts a new agent if the instance lives."""
