@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from snakemake import wrapper
 from snakemake.io import is_flagged
+from snakemake.shell import shell
 
 from snakemake_executor_flux.namespaces import rule_globals, shell_text
 
@@ -28,6 +30,10 @@ def attempt_key(base: str, attempt: int, generation: str = "") -> str:
 def split_key(key: str) -> str:
     """The base of a key."""
     return key.split(".", 1)[0]
+
+
+def attempt_of(key: str) -> int:
+    return int(key.split(".")[1])
 
 
 def digest(job: Any) -> str:
@@ -81,7 +87,16 @@ def _stable(value: Any, around: tuple[int, ...]) -> Any:
         return "set", sorted((_stable(one, around) for one in value), key=repr)
     if isinstance(value, list | tuple):
         return "list", [_stable(one, around) for one in value]
-    return repr(value)
+    if value is None or isinstance(value, bytes | bool | int | float | complex):
+        return repr(value)
+    if isinstance(value, str | os.PathLike):
+        return repr(str(value))
+    # What such a value prints may leave things out (a large array), or say where it is in memory.
+    try:
+        content = pickle.dumps(value, protocol=4)
+    except Exception:  # whatever a value's own methods raise: it is told by what it prints then
+        return repr(value)
+    return type(value).__qualname__, hashlib.sha256(content).hexdigest()
 
 
 def _one(job: Any) -> list[Any]:
@@ -93,18 +108,32 @@ def _one(job: Any) -> list[Any]:
         list(map(str, job.output)),
         list(map(str, job.log)),
         str(job.benchmark),
-        repr(list(job.params.items())),
+        stable_text([list(job.params), list(job.params.items())]),
         job.wildcards_dict,
         resources,
-        str(job.conda_env_spec),
+        _conda(job.conda_env_spec),
         str(job.container_img_url),
         str(job.env_modules),
     ]
 
 
+def _conda(spec: Any) -> list[str] | None:
+    """Which environment, by its name, its directory or its file, and what is in that."""
+    if spec is None:
+        return None
+    where = next(getattr(spec, name) for name in ("file", "path", "name") if hasattr(spec, name))
+    place = str(where.get_path_or_uri(secret_free=True) if hasattr(where, "get_path_or_uri") else where)
+    try:
+        return [place, hashlib.sha256(Path(place).read_bytes()).hexdigest()]
+    except OSError:
+        return [place]  # a name, a directory, or not on this machine
+
+
 def _code(job: Any) -> str:
     if job.is_shell:
-        return shell_text(job)  # formatted: it may hold what is nowhere else, {config[x]} for instance
+        around = [shell._process_prefix, shell._process_suffix, shell._process_args.get("executable")]
+        # Formatted: it may hold what is nowhere else, {config[x]} for instance.
+        return f"{shell_text(job)}\n{around}"
     code = _content(job) or job.rule.script or job.rule.notebook or job.rule.wrapper or job.rule.run_func_src
     # Such code sees the whole config, and nobody can tell what it uses.
     return f"{code}\n{stable_text(rule_globals(job.rule).get('config'))}"

@@ -13,7 +13,6 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from executors import ExecutorsError, RunId, Session, load_config, open_session
 from executors.config import describe
-from executors.provision.choice import choose_provisioner
 from snakemake_executor_flux import leftovers, logs
 from snakemake_executor_flux.efficiency import Efficiency
 from snakemake_executor_flux.importing import without_the_workflow
@@ -62,11 +61,10 @@ class Instance:
             config = replace(config, run=replace(config.run, provisioner="local"))
             self._announce(f"inside a job of run {os.environ[INSIDE]}: an instance of its own within that job's cores")
         self._config = config
-        provisioner = choose_provisioner(config, os.environ).name
-        if settings.namespace is not None and provisioner not in ("direct", "operator"):
+        if settings.namespace is not None and config.run.provisioner not in ("direct", "operator"):
             logger.warning(
-                f"flux-operator: --flux-operator-namespace {settings.namespace} has no effect with the provisioner "
-                f"{provisioner}; for Kubernetes add --flux-operator-provisioner direct or operator"
+                f"flux-operator: --flux-operator-namespace {settings.namespace} has no effect here; for Kubernetes add "
+                "--flux-operator-provisioner direct or operator"
             )
 
     def open(self) -> None:
@@ -77,6 +75,8 @@ class Instance:
 
     def _open(self) -> None:
         self.run = RunFile(Path(self.cwd))
+        if self.run.has_company:
+            self._announce("another Snakemake works in this directory; this one has a run of its own")
         try:
             self.logdir = logs.log_directory(self._settings.logdir, self.run.id)
         except OSError as err:
@@ -110,7 +110,8 @@ class Instance:
         self.warm = WarmServers(
             self.session.start_helper, self.run.id, self.places, inherits=self.inherited is not None
         )
-        leftovers.remove_of_other_runs(self.run.id)
+        if not self.run.has_company:
+            leftovers.remove_of_other_runs(self.run.id)
         self.is_open = True
 
     def close(self, *, keep: bool) -> None:
@@ -119,7 +120,8 @@ class Instance:
             self.session.leave()
         else:
             self.session.release()
-        logs.remove_empty_directories(self.logdir)
+        if self._settings.logdir is None:  # else others may be about to write there
+            logs.remove_empty_directories(self.logdir)
         if not keep:
             leftovers.remove_of_jobs(self.survivors.keys())
             self.run.remove()

@@ -88,7 +88,9 @@ class JobPreparation:
         digest = identity.digest(job)
         known = self._survivors.take(job, base, digest)
         key = known or identity.attempt_key(base, job.attempt, os.urandom(4).hex())
-        log = logs.log_path(self._instance.logdir, job.name, identity.wildcards_text(job), base, job.attempt)
+        # A job that is taken up may be a later attempt than this Snakemake's first, and writes to that one's files.
+        attempt = identity.attempt_of(key)
+        log = logs.log_path(self._instance.logdir, job.name, identity.wildcards_text(job), base, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
         step = choice.step
         if known is not None:

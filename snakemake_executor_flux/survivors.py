@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
-from executors import JobInfo, Session
+from snakemake.io import is_flagged
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
+
+from executors import JobInfo, JobResult, Session
 from snakemake_executor_flux import identity, leftovers
 
+#: Outputs that go with their users, or that Snakemake itself makes when their job has ended.
+_NOT_KEPT = ("temp", "pipe", "service", "touch")
 #: Seconds to wait for the end of a job that must are replaced by a new one.
 REPLACE_LIMIT = 120.0
 
@@ -45,7 +51,7 @@ class Survivors:
         doomed = []
         for candidate in candidates:
             same = candidate.digest == _digest_at_the_agent(digest) and not self._is_outdated(job, candidate)
-            if usable is None and same and (candidate.result is None or candidate.result.ok):
+            if usable is None and same and (candidate.result is None or self._has_made_all(job, candidate.result)):
                 usable = candidate
             else:
                 doomed.append(candidate)
@@ -68,6 +74,21 @@ class Survivors:
                 f"flux-operator: {changed} has changed since job {earlier.id} of {job.name} was submitted"
             )
         return bool(changed)
+
+    def _has_made_all(self, job: Any, result: JobResult) -> bool:
+        """Whether a job has completed, and what it has made is still there."""
+        if not result.ok:
+            return False
+        if SharedFSUsage.INPUT_OUTPUT not in self._workflow.storage_settings.shared_fs_usage:
+            return True
+        gone = [
+            str(file)
+            for file in job.output
+            if not any(is_flagged(file, one) for one in _NOT_KEPT) and not file.is_storage and not os.path.lexists(file)
+        ]
+        if gone:
+            self._logger.info(f"flux-operator: {gone[0]}, which an earlier job of {job.name} has made, is gone")
+        return not gone
 
     def _by_marker(self, job: Any) -> list[JobInfo]:
         """Jobs that Snakemake's own incomplete markers name (``incomplete_external_jobid`` hides them on a rerun)."""

@@ -29,7 +29,7 @@ from snakemake_executor_flux import leftovers
 from snakemake_executor_flux.leftovers import remove_scratch
 from snakemake_executor_flux.steps.base import StepCommand
 from snakemake_executor_flux.steps.pending import Unresolved, check_text
-from snakemake_executor_flux.steps.shell import declared, measured
+from snakemake_executor_flux.steps.shell import declared, measured, working_directory
 
 #: By their names: the package snakemake has attributes of the same names that are not its modules.
 _SCRIPT: Any = importlib.import_module("snakemake.script")
@@ -221,5 +221,5 @@ def _changes(env: Mapping[str, str]) -> dict[str, str | None]:
     """What a whole environment changes of this process's."""
     changed: dict[str, str | None] = {name: value for name, value in env.items() if os.environ.get(name) != value}
     changed.update((name, None) for name in os.environ if name not in env)
-    changed["PWD"] = os.getcwd()
+    changed["PWD"] = working_directory()
     return changed

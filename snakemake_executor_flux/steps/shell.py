@@ -127,5 +127,17 @@ def _environment(job: Any, workflow: Any) -> dict[str, str | None]:
     if uses_conda and shell.conda_block_conflicting_envvars:
         env.update(dict.fromkeys(_CONDA_CONFLICTS))
     # Flux does not set it, and a shell that starts elsewhere would keep the client's.
-    env["PWD"] = os.getcwd()
+    env["PWD"] = working_directory()
     return env
+
+
+def working_directory() -> str:
+    """By the name that it was entered by, as a shell keeps it: users' files may hold it, and other nodes may have no
+    other."""
+    entered = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(entered) and os.path.samefile(entered, "."):
+            return entered
+    except OSError:
+        pass  # it is of another directory, long gone
+    return os.getcwd()

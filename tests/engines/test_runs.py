@@ -313,6 +313,113 @@ def test_a_changed_job_replaces_the_running_one(background: Callable[..., Backgr
     assert (tmp_path / "a").read_text() == "changed\n"
 
 
+SAME = """
+shell.prefix("mode=" + config["value"] + "; ")
+rule by_conda:
+    output: "a"
+    conda: "env.yaml"
+    params: name="a"
+    script: "slow.py"
+rule by_set:
+    output: "b"
+    params: name="b", genes={"aa", "bb", "cc", "dd"}
+    script: "slow.py"
+rule by_position:
+    output: "c"
+    params: config["value"], name="c"
+    script: "slow.py"
+rule by_prefix:
+    output: "d"
+    shell: "echo ran >> ran.d; until [ -e go ]; do sleep 0.1; done; echo $mode > {output}"
+"""
+
+
+@pytest.mark.parametrize("same, wanted", [(True, "ab"), (False, "cd")], ids=["same", "other"])
+def test_what_a_job_does_is_all_that_tells_whether_it_is_the_same(
+    same: bool, wanted: str, background: Callable[..., Background], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        SCRIPT.replace("snakemake.wildcards.name", "snakemake.params.name").replace(
+            '"done\\n"', 'str(list(snakemake.params)[0]) + "\\n"'
+        )
+    )
+    (tmp_path / "env.yaml").write_text("dependencies: [python]\n")
+    jobs = [tmp_path / f"ran.{name}" for name in wanted]
+    values = ("old", "old") if same else ("old", "new")
+    first = background(SAME, *wanted, "--config", f"value={values[0]}")
+    wait_for(lambda: all(one.exists() for one in jobs), "the jobs run")
+    first.process.kill()
+    first.process.wait(LIMIT)
+    second = background("", *wanted, "--rerun-incomplete", "--config", f"value={values[1]}")
+    times = 1 if same else 2
+    said = "is attached to job" if same else "are replaced by a new one"
+    wait_for(lambda: second.output().count(said) == 2, f"each job {said}")
+    wait_for(lambda: all(one.read_text().count("ran") == times for one in jobs), "what is to run runs")
+    (tmp_path / "go").touch()
+    assert second.wait() == 0, second.output()
+    assert all(one.read_text().count("ran") == times for one in jobs)
+    if not same:
+        assert [(tmp_path / name).read_text() for name in wanted] == ["new\n", "new\n"]
+
+
+RETRIED = """
+rule a:
+    output: "a"
+    benchmark: "a.tsv"
+    retries: 1
+    shell: "echo ran >> ran; [ $(wc -l < ran) = 2 ] || exit; until [ -e go ]; do sleep 0.1; done; echo done > {output}"
+"""
+
+
+def test_a_second_attempt_is_taken_up_with_its_log_and_benchmark(
+    background: Callable[..., Background], tmp_path: Path
+) -> None:
+    first = background(RETRIED)
+    wait_for(lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").read_text().count("ran") == 2, "it is retried")
+    first.process.kill()
+    first.process.wait(LIMIT)
+    second = background("", "--rerun-incomplete")
+    wait_for(lambda: second.output().count("is attached to job") == 1, "it attaches to the job")
+    (tmp_path / "go").touch()
+    assert second.wait() == 0, second.output()
+    assert (tmp_path / "ran").read_text() == "ran\nran\n"
+    assert len((tmp_path / "a.tsv").read_text().splitlines()) == 2
+
+
+def test_a_job_whose_output_was_removed_after_its_end_runs_again(
+    background: Callable[..., Background], tmp_path: Path
+) -> None:
+    first = background(SLOW)
+    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
+    first.process.kill()
+    first.process.wait(LIMIT)
+    (tmp_path / "go").touch()
+    wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists(), "the jobs end by themselves")
+    time.sleep(0.5)
+    (tmp_path / "a").unlink()
+    second = background("", "--rerun-incomplete")
+    assert second.wait() == 0, second.output()
+    assert "a, which an earlier job of slow has made, is gone" in second.output()
+    assert (tmp_path / "ran.a").read_text() == "ran\nran\n" and (tmp_path / "ran.b").read_text() == "ran\n"
+
+
+def test_a_snakemake_beside_another_leaves_that_ones_run_alone(
+    background: Callable[..., Background], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SCRIPT)
+    other = "rule other:\n    output: 'x'\n    shell: 'touch x'\nrule all"
+    first = background(SCRIPTED.replace("rule all", other), "a")
+    wait_for(lambda: (tmp_path / "ran.a").exists(), "the job runs")
+    run_file = tmp_path / ".snakemake" / "flux_operator_run.json"
+    before = run_file.read_text()
+    second = background("", "--nolock", "x")
+    assert second.wait() == 0, second.output()
+    assert "another Snakemake works in this directory" in second.output() and (tmp_path / "x").exists()
+    assert run_file.read_text() == before and len(list((tmp_path / ".snakemake" / "scripts").iterdir())) == 1
+    (tmp_path / "go").touch()
+    assert first.wait() == 0, first.output()
+
+
 def test_a_job_whose_config_changed_is_not_taken_up(background: Callable[..., Background], tmp_path: Path) -> None:
     text = 'rule a:\n    output: "a"\n    shell: "echo x >> ran; sleep 3; echo {config[value]} > {output}"\n'
     first = background(text, "--config", "value=old")

@@ -7,6 +7,8 @@ import logging
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,15 +55,60 @@ def test_a_run_is_resumed_in_its_directory_only(tmp_path: Path) -> None:
     place.mkdir()
     first = RunFile(place)
     assert not first.resumed
-    assert RunFile(place).resumed and RunFile(place).id == first.id
+    first.let_go()
     (tmp_path / "link").symlink_to(place)
-    assert RunFile(tmp_path / "link").id == first.id
+    for name in ("place", "link"):
+        again = RunFile(tmp_path / name)
+        assert again.resumed and again.id == first.id
+        again.let_go()
     shutil.copytree(place, tmp_path / "copy")
     copy = RunFile(tmp_path / "copy")
     assert not copy.resumed and copy.id != first.id
+    copy.let_go()
     assert RunFile(tmp_path / "copy").resumed  # a run of its own from now on
     place.rename(tmp_path / "moved")
     assert not RunFile(tmp_path / "moved").resumed
+
+
+def test_a_snakemake_beside_a_living_one_has_a_run_of_its_own(tmp_path: Path) -> None:
+    first = RunFile(tmp_path)
+    beside = RunFile(tmp_path)
+    assert beside.has_company and not beside.resumed and beside.id != first.id
+    beside.remove()
+    first.let_go()  # killed: its jobs are found by the next one
+    after = RunFile(tmp_path)
+    assert after.resumed and after.id == first.id
+    after.remove()
+    assert not RunFile(tmp_path).resumed
+
+
+def stable(value: object) -> str:
+    """The text of another process, whose hashes differ."""
+    code = "import sys, pickle, base64\nfrom snakemake_executor_flux.identity import stable_text\n"
+    code += f"print(stable_text({value}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_same_params_are_the_same_text_in_every_process() -> None:
+    value = "[{'aa', 'bb', 'cc', 'dd'}, {'x': frozenset('abc')}, range(3), 1.5, b'x', None]"
+    assert stable(value) == stable(value)
+
+
+def test_a_value_is_told_by_all_of_it_and_not_by_what_it_prints() -> None:
+    class Silent:
+        def __init__(self, content: int) -> None:
+            self.content = content
+
+        def __repr__(self) -> str:
+            return "..."
+
+        def __reduce__(self) -> tuple[type, tuple[int]]:
+            return int, (self.content,)
+
+    assert stable_text(Silent(1)) != stable_text(Silent(2))
+    assert stable_text(Silent(1)) == stable_text(Silent(1))
+    assert stable_text(lambda: None), "what pickle cannot hold"
 
 
 def test_a_copy_that_took_the_place_of_its_original_is_another_run(tmp_path: Path) -> None:
