@@ -105,7 +105,7 @@ def test_an_interrupted_demonstration_leaves_nothing(demo: Demo) -> None:
 @pytest.fixture
 def deployment() -> Iterator[dict[str, str]]:
     """An environment whose DAG runs' instances are ended: without a teardown task they wait for more tasks."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
+    name = f"test{uuid.uuid4().hex[:8]}"
     yield {"AIRFLOW__FLUX__DEPLOYMENT_ID": name}
     config = load_config(None, options={"run.provisioner": "local"})
     for instance in instances(config, os.environ):
