@@ -22,16 +22,17 @@ class Kept:
     place: str = ""
     #: Of the trigger's sealed values; "": there are none.
     key: str = ""
+    #: Which trigger waits for the job, of all that ever did.
+    reader: str = ""
 
     @classmethod
     def parse(cls, text: str | None) -> Kept | None:
         """None where nothing was kept."""
-        attempt, _, rest = (text or "").partition(":")
-        place, _, key = rest.partition(":")
-        return cls(int(attempt), place, key) if attempt.isdecimal() else None
+        attempt, place, key, reader, *_ = [*(text or "").split(":"), "", "", ""]
+        return cls(int(attempt), place, key, reader) if attempt.isdecimal() else None
 
     def __str__(self) -> str:
-        return f"{self.attempt}:{self.place}:{self.key}"
+        return f"{self.attempt}:{self.place}:{self.key}:{self.reader}"
 
 
 def seal(values: Sequence[str]) -> tuple[str, str]:

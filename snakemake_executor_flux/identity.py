@@ -121,7 +121,7 @@ def _conda(spec: Any) -> list[str] | None:
     """Which environment, by its name, its directory or its file, and what is in that."""
     if spec is None:
         return None
-    where = next(getattr(spec, name) for name in ("file", "path", "name") if hasattr(spec, name))
+    where = next((getattr(spec, name) for name in ("file", "path", "name") if hasattr(spec, name)), type(spec).__name__)
     place = str(where.get_path_or_uri(secret_free=True) if hasattr(where, "get_path_or_uri") else where)
     try:
         return [place, hashlib.sha256(Path(place).read_bytes()).hexdigest()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
@@ -85,6 +86,8 @@ class FluxJobTrigger(BaseTrigger):
         self.links = dict(links or {})
         self.sealed = sealed
         self._key = ""
+        #: Tells this trigger from another one of the same task, in another triggerer.
+        self._reader = os.urandom(6).hex()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         names = (
@@ -105,6 +108,7 @@ class FluxJobTrigger(BaseTrigger):
                 job = watch.job(self.job_id)
                 kept = Kept.parse(await job.place)
                 self._key = kept.key if kept is not None else ""
+                self._save(watch, self._place(kept) or "")
                 # In a thread: the first one imports cryptography.
                 masker = await asyncio.to_thread(self._masker) if self.sealed else Masker()
                 output = OutputLog(self.limit, self.marker, self._place(kept), masker)
@@ -148,7 +152,11 @@ class FluxJobTrigger(BaseTrigger):
         )
 
     async def on_kill(self) -> None:
-        """A user has acted on the task: cancel its job, and wait a little for its end."""
+        """A user has acted on the task: cancel its job, and wait a little for its end.
+
+        Airflow (3.3) calls it also in a triggerer that was away for so long that another one has its triggers by now;
+        then the job is that one's.
+        """
         if not self.cancel_on_kill:
             return
         from executors import ExecutorsError
@@ -156,9 +164,15 @@ class FluxJobTrigger(BaseTrigger):
         try:
             async with contextlib.AsyncExitStack() as stack:
                 watch = await self._reach(stack)
+                job = watch.job(self.job_id)
+                kept = Kept.parse(await job.place)
+                if kept is not None and kept.reader not in ("", self._reader):
+                    self.log.info("job %s is not cancelled: another triggerer waits for it by now", self.job_id)
+                    job.result.cancel()
+                    return
                 watch.session.cancel(watch.session.attach([self.job_id]), "the Airflow task was killed")
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(watch.job(self.job_id).result, _CANCEL_LIMIT / 2)
+                    await asyncio.wait_for(job.result, _CANCEL_LIMIT / 2)
         except ExecutorsError as err:
             self.log.info("job %s cannot be cancelled: %s", self.job_id, err)  # deleted, most often
 
@@ -219,8 +233,11 @@ class FluxJobTrigger(BaseTrigger):
         return await reader.read(partial(self._mark, watch, output), self.log.warning)
 
     def _mark(self, watch: SessionWatch, output: OutputLog) -> None:
+        self._save(watch, output.place)
+
+    def _save(self, watch: SessionWatch, place: str) -> None:
         if watch.session.lost is None:
-            watch.session.save_bookmark(self.job_id, str(Kept(self.attempt, output.place, self._key)))
+            watch.session.save_bookmark(self.job_id, str(Kept(self.attempt, place, self._key, self._reader)))
 
 
 def shortest_deferral() -> float:

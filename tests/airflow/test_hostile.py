@@ -181,3 +181,46 @@ def test_a_deployment_that_finds_anothers_instances_is_refused(python: Python) -
     for wrong in ("prod-eu", "prod_eu", "Prod", "a" * 21):
         name, text = python(code, AIRFLOW__FLUX__DEPLOYMENT_ID=wrong)
         assert name == "ConfigError" and repr(wrong) in text
+
+
+def test_a_triggerer_that_was_away_leaves_the_job_to_the_one_that_has_it(python: Python) -> None:
+    found = python(
+        HEAD
+        + """
+import asyncio, time
+from executors import JobRequest, RunId, load_config, open_session
+from airflow_provider_flux.sealing import Kept
+from airflow_provider_flux.triggers.job import FluxJobTrigger
+
+config = load_config(options={"run.provisioner": "local", "run.engine": "embedded"})
+answers = []
+with open_session(RunId("airflow", "triggerers"), config, auto_acknowledge=False) as session:
+    [handle] = session.submit([JobRequest(argv=["sleep", "60"])])
+    handle.wait_submitted()
+    common = {"run_name": session.run_name, "options": {"run.provisioner": "local"}, "job_id": handle.id}
+    away, here = FluxJobTrigger(**common), FluxJobTrigger(**common)
+
+    async def waiting(trigger):
+        task = asyncio.ensure_future(anext(trigger.run()))
+        for _ in range(600):
+            await asyncio.sleep(0.05)
+            kept = Kept.parse(session.jobs(ids=[handle.id])[0].bookmark)
+            if kept is not None and kept.reader == trigger._reader:
+                return task
+        raise TimeoutError
+
+    async def story():
+        first = await waiting(away)
+        second = await waiting(here)
+        await away.on_kill()
+        answers.append(handle.done())
+        await here.on_kill()
+        answers.append(str(handle.result(30).outcome))
+        for task in (first, second):
+            task.cancel()
+
+    asyncio.run(story())
+print(json.dumps(answers))
+"""
+    )
+    assert found == [False, "CANCELLED"]

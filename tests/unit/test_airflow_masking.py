@@ -178,7 +178,7 @@ def test_sealed_values_are_opened_by_their_key_only() -> None:
 
 
 def test_what_is_kept_with_a_job_reads_as_it_was_written() -> None:
-    for kept in (Kept(2), Kept(1, "11,0,0"), Kept(3, "1,2,3", "a_key-=")):
+    for kept in (Kept(2), Kept(1, "11,0,0"), Kept(3, "1,2,3", "a_key-="), Kept(3, "1,2,3", "", "r")):
         assert Kept.parse(str(kept)) == kept
     assert Kept.parse("4:1,2,3") == Kept(4, "1,2,3")
     assert Kept.parse(None) is None and Kept.parse("") is None
