@@ -7,6 +7,7 @@ task of the table that has no result gets one, and Nextflow is told that all hav
 import fcntl
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds to end what the session has left, less than Nextflow waits for `flux jobs`.
 _END_LIMIT = 30.0
+#: As `arguments._CARRIED`, which would load more than a dead session's command needs.
+_CARRIED = re.compile(r'--job-name="fxo((?::(?:[tmg]\d+|i))*) ')
 REASON = "the session of this run ended unexpectedly (was it killed?)"
 
 
@@ -27,11 +30,31 @@ def answer(directory: str, argv: "list[str]") -> "tuple[int, str]":
     if lock is None:
         return 1, "flux: the session of this run does not answer now: Socket timed out\n"
     if argv[0] == "submit":
+        made = _refuse_ignored(argv)
+        if made:
+            return 0, f"{made}\n"
         return 1, f"flux: {REASON}; nothing can be submitted any more. Start Nextflow again with -resume\n"
     tasks = bury(directory)
     if argv[0] == "jobs":
         return 0, "".join(f"{task} C\n" for task in tasks)
     return 0, ""
+
+
+def _refuse_ignored(argv: "list[str]") -> str:
+    """An id for a task whose process ignores failures, with the result that it has failed; "" for others.
+
+    Nextflow waits for ever for an ignored task that could not be submitted (see `tasks.Tasks.refuse`).
+    """
+    carried = _CARRIED.match(argv[2]) if len(argv) > 2 else None
+    if carried is None or ":i" not in carried[1]:
+        return ""
+    work = os.fsencode(os.getcwd())
+    try:
+        records.add_to_log(work, f"the job could not be submitted: {REASON}")
+        records.write_result(work, ending.NEVER_STARTED)
+    except OSError:
+        return ""
+    return "f" + os.urandom(6).hex().replace("0", "z")  # no digit of base 58
 
 
 def hold(directory: str, patience: float = 2.0) -> "int | None":

@@ -65,7 +65,8 @@ class Found:
             argv=argv,
             cores=cores,
             limit=limit or None,
-            memory=memory,
+            # 0 is Slurm's word for all that a node has, and no limit.
+            memory=memory or None,
             env=tuple(self.env.items()),
             shell_options=tuple(self.shell_options.items()),
             attributes=tuple(self.attributes.items()),

@@ -131,6 +131,9 @@ class Server:
             case Jobs():
                 connection.reply(0, "".join(f"{line}\n" for line in self._tasks.states()))
             case Cancel(ids):
+                if not self._tasks.knows(ids):
+                    connection.pass_on()  # a user's own job
+                    return
                 self._tasks.cancel(ids)
                 connection.reply(0, "")
             case Other():

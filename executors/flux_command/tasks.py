@@ -129,6 +129,11 @@ class Tasks:
         for one, task in self._active.items():
             yield f"{one} {task.state}"
 
+    def knows(self, ids: Iterable[str]) -> bool:
+        """Whether one of these is, or was, a task."""
+        known = {*self._active, *(one for ended in self._ended.values() for one in ended)}
+        return any(job_id in known for job_id in ids)
+
     def cancel(self, ids: Iterable[str], why: str = "cancelled by Nextflow") -> None:
         """Does not wait. Those that have ended, or are not known, are no error."""
         self._stopper.cancel([self._active[job_id] for job_id in ids if job_id in self._active], why)

@@ -36,8 +36,13 @@ def size(text: str) -> int:
 
 
 def gpus(text: str) -> int:
-    """GPUs of Slurm's ``--gpus``: ``2``, ``MODEL:2``, ``MODEL``. Raises ValueError."""
-    match = re.fullmatch(r"(?:[A-Za-z_][\w-]*)?(?::?(\d+))?", text)
-    if match is None or not text:
+    """GPUs of Slurm's ``--gpus``: ``2``, ``MODEL:2``, ``MODEL`` (``a100``, ``2080ti``, ``1g.5gb``).
+
+    Raises ValueError.
+    """
+    model, _, count = text.rpartition(":")
+    if not re.fullmatch(r"\d+", count):
+        model, count = text, "1"
+    if not text or (model and not re.fullmatch(r"[\w.+-]+", model)):
         raise ValueError(text)
-    return int(match[1]) if match[1] else 1
+    return int(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executors import RunConfig, load_config
-from executors.flux_command import ending, environment, ingest, records, settings
+from executors.flux_command import burial, ending, environment, ingest, records, settings, values
+from executors.flux_command.arguments import read
+from executors.flux_command.asked import Submit
 from executors.flux_command.ids import base58, task_id
 from executors.flux_command.placing import NeverFits, Node, cores_for, nodes_of
 from executors.flux_command.settling import reason_of, sentence
@@ -123,7 +126,7 @@ NODES = [Node(8, 0, 32 * 2**30), Node(4, 2, 8 * 2**30)]
 
 @pytest.mark.parametrize(
     ("cores", "gpus", "memory", "given"),
-    [(1, 0, None, 1), (8, 0, None, 8), (1, 0, 2**30, 1), (1, 0, 5 * 2**30, 2), (2, 0, 32 * 2**30, 8), (1, 2, None, 1)],
+    [(1, 0, None, 1), (8, 0, None, 8), (1, 0, 2**30, 1), (1, 0, 5 * 2**30, 3), (2, 0, 32 * 2**30, 8), (1, 2, None, 1)],
 )
 def test_cores_stand_for_memory(cores: int, gpus: int, memory: int | None, given: int) -> None:
     assert cores_for(cores, gpus, memory, NODES) == given
@@ -141,6 +144,66 @@ def test_cores_stand_for_memory(cores: int, gpus: int, memory: int | None, given
 def test_what_no_node_has_is_refused(cores: int, gpus: int, memory: int | None, text: str) -> None:
     with pytest.raises(NeverFits, match=text):
         cores_for(cores, gpus, memory, NODES)
+
+
+GIB = 2**30
+GPU_NODE = [Node(64, 0, 256 * GIB), Node(16, 4, 128 * GIB)]
+HIMEM = [Node(64, 0, 128 * GIB), Node(32, 0, 1024 * GIB)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cores", "gpus", "memory", "given"),
+    [
+        (GPU_NODE, 4, 1, 100 * GIB, 13),  # of the node with GPUs
+        (GPU_NODE, 4, 0, 100 * GIB, 25),  # on either it has its memory
+        (GPU_NODE, 4, 0, 200 * GIB, 50),
+        (HIMEM, 32, 0, 500 * GIB, 32),  # the other node could take it, and no number of cores says otherwise
+        (HIMEM, 1, 0, 100 * GIB, 50),
+        ([Node(4, 0, 8 * GIB), Node(16, 0, 64 * GIB)], 2, 0, 12 * GIB, 5),  # more than the small one has
+    ],
+)
+def test_where_nodes_differ_those_count_that_can_take_the_task(
+    nodes: list[Node], cores: int, gpus: int, memory: int, given: int
+) -> None:
+    assert cores_for(cores, gpus, memory, nodes) == given
+
+
+def test_no_memory_said_and_all_of_a_nodes_are_no_limit() -> None:
+    for option in ("--mem=0", "--mem-per-cpu=0"):
+        asked = read(["submit", "--setattr=cwd=/w", '--job-name="nf-A"', option, "/bin/bash", ".command.run"])
+        assert isinstance(asked, Submit) and asked.memory is None
+    asked = read(["submit", "--setattr=cwd=/w", '--job-name="fxo:m0 nf-A"', "/bin/bash", ".command.run"])
+    assert isinstance(asked, Submit) and asked.memory is None
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("2", 2), ("a100:2", 2), ("a100", 1), ("2080ti:1", 1), ("3090:2", 2), ("1g.5gb:3", 3)]
+)
+def test_gpus_of_slurm(text: str, count: int) -> None:
+    assert values.gpus(text) == count
+
+
+@pytest.mark.parametrize("text", [" ", "a100:x y", ":", "a:b:c"])
+def test_what_is_no_number_of_gpus(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        values.gpus(text)
+
+
+def test_a_dead_session_has_an_ignored_task_fail_and_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nextflow never ends where an ignored task could not be submitted."""
+    session, other, work = tmp_path / "session", tmp_path / "other", tmp_path / "work"
+    for one in (session, other, work):
+        one.mkdir()
+        (one / "lock").touch()
+    monkeypatch.chdir(work)
+    line = ["submit", f"--setattr=cwd={work}", '--job-name="fxo:t5:i nf-A"', "/bin/bash", ".command.run"]
+    code, said = burial.answer(str(session), line)
+    assert (code, (work / ".exitcode").read_text()) == (0, str(ending.NEVER_STARTED)) and said.startswith("f")
+    line[2] = '--job-name="fxo:t5 nf-A"'
+    code, said = burial.answer(str(other), line)
+    assert code == 1 and "nothing can be submitted any more" in said
 
 
 def test_memory_that_is_not_known_does_not_count() -> None:
