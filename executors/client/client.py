@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 from executors.agent import wire
@@ -152,10 +153,21 @@ class Client:
         body = wire.encode({"op": op, **fields})
         return self._ask(op, body[1:], answered)
 
-    def tell(self, op: str, ids: Sequence[str], **fields: Any) -> None:
-        """Ask something of jobs, however many, without waiting for an answer: ``cancel`` or ``ack``."""
+    def tell(
+        self,
+        op: str,
+        ids: Sequence[str],
+        answered: Callable[[Sequence[str], Future[dict[str, Any]]], None] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Ask something of jobs, however many, without waiting for an answer: ``cancel``, ``ack`` or ``list``.
+
+        ``answered`` is called with some of the ids and the answer for these.
+        """
         for start in range(0, len(ids), _IDS):
-            self.request_later(op, ids=list(ids[start : start + _IDS]), **fields)
+            some = list(ids[start : start + _IDS])
+            then = None if answered is None else partial(answered, some)
+            self.request_later(op, answered=then, ids=some, **fields)
 
     @property
     def on_reader(self) -> bool:

@@ -129,6 +129,12 @@ class Subscriptions:
                     if not stopped:
                         self._readers[sub] = reader
                         reader.sub = sub
+                    # What was taken while there was no subscription to tell it of; the agent may wait for that.
+                    taken_since = not stopped and reader.paced and reader.taken > reader.told
+                    if taken_since:
+                        reader.told = reader.taken
+                if taken_since:
+                    self._client.request_later("taken", sub=sub, offset=reader.taken)
                 if stopped:
                     self._client.request_later("unfollow", sub=sub)
             elif reader.stopped:

@@ -58,6 +58,8 @@ class JobControl:
         #: Why the agent is gone; None while it is there.
         self.lost: str | None = None
         self.closed = False
+        #: Whether something was told of which no answer was waited for.
+        self.has_told = False
         self._dispatcher = Dispatcher(self._lose_all)
         self.client = connect(self)
         assert self.client.hello is not None  # a connected client has been greeted
@@ -101,17 +103,24 @@ class JobControl:
             self._end_later(jobs, JobResult.without_run(Outcome.UNKNOWN, Reason.AGENT_LOST, lost))
         return jobs
 
-    def look_up(self, job_ids: Sequence[str]) -> None:
+    def look_up(self, job_ids: Sequence[str], tries: int = 3) -> None:
         """Ask how far jobs are whose events may lie behind us. Does not wait."""
 
-        def listed(reply: Future[dict[str, Any]]) -> None:
-            if reply.exception() is None:
+        def listed(asked: Sequence[str], reply: Future[dict[str, Any]]) -> None:
+            error = reply.exception()
+            if error is None:
                 jobs = reply.result()["jobs"]
                 self._dispatcher.post(
-                    lambda: self._apply(lambda: self._registry.looked_up(job_ids, map(JobInfo.from_wire, jobs)))
+                    lambda: self._apply(lambda: self._registry.looked_up(asked, map(JobInfo.from_wire, jobs)))
                 )
+            elif isinstance(error, SessionClosedError):
+                pass
+            elif tries > 1:
+                self.look_up(asked, tries - 1)
+            else:
+                log.error("how far jobs %s are is not known: %s", ", ".join(asked[:20]), error)
 
-        self.client.request_later("list", ids=list(job_ids)).add_done_callback(listed)
+        self.client.tell("list", list(job_ids), listed)
 
     def events(self, after: Cursor | None) -> Iterator[JobEvent]:
         return self._history.after(after, lambda: self.closed or self.lost is not None)
@@ -133,11 +142,11 @@ class JobControl:
             self._submitter.join()
 
     def confirm_acknowledgements(self) -> None:
-        """What was dealt with by now is acknowledged, and the agent has heard it: a stream that is cut while the agent
-        writes into it may lose what it has not read.
+        """What was dealt with by now is acknowledged, and the agent has heard all that it was told: a stream
+        that is cut while the agent writes into it may lose what it has not read.
         """
         self._acks.flush()
-        if self._acks.sent > float("-inf"):
+        if self._acks.sent > float("-inf") or self.has_told:
             with suppress(ExecutorsError):  # it is gone, or does not answer; then nobody can do more
                 self.client.request("ack", ids=[], timeout=_CONFIRM_LIMIT)
 
@@ -176,16 +185,14 @@ class JobControl:
     def when_ended(self, job: Job, callback: Callback) -> None:
         with self._changed:
             kept = job.when_ended(callback)
-        if not kept and self._dispatcher.is_alive:
-            self._dispatcher.post(lambda: _call(job, callback))
-        elif not kept:
+        if not kept and not self._dispatcher.post(lambda: _call(job, callback)):
             _call(job, callback)  # the session is closed
 
     def when_taken(self, job: Job, callback: Callback) -> None:
         with self._changed:
             kept = job.when_taken(callback)
-        if not kept:
-            self._dispatcher.post(lambda: _call(job, callback))
+        if not kept and not self._dispatcher.post(lambda: _call(job, callback)):
+            _call(job, callback)  # the session is closed
 
     def has_been_dealt_with(self, job: Job) -> None:
         if self._auto_acknowledge:
@@ -209,7 +216,27 @@ class JobControl:
         self._end_later(unsent, JobResult.without_run(Outcome.CANCELLED, Reason.CANCELLED, note))
         ids = [job.id for job, step in steps if step is CancelStep.ASK_AGENT and job.id is not None]
         if ids:
-            self.client.tell("cancel", ids, note=note[:MAX_NOTE])
+            self._tell_to_cancel(ids, jobs, note)
+
+    def _tell_to_cancel(self, ids: Sequence[str], jobs: Iterable[Job], note: str) -> None:
+        """What cannot be cancelled now can be asked for again. Does not wait."""
+        of_id = {job.id: job for job in jobs}
+
+        def answered(asked: Sequence[str], reply: Future[dict[str, Any]]) -> None:
+            error = reply.exception()
+            if isinstance(error, SessionClosedError):
+                return
+            errors = dict.fromkeys(asked, str(error)) if error is not None else reply.result().get("errors") or {}
+            with self._changed:
+                failed = [(of_id[one], text) for one, text in errors.items() if one in of_id]
+                for job, _ in failed:
+                    job.cancel_note = None
+            for job, text in failed:
+                if job.result is None and not self.closed:
+                    log.warning("job %s was not cancelled: %s", job.id, text)
+
+        self.has_told = True
+        self.client.tell("cancel", ids, answered, note=note[:MAX_NOTE])
 
     def kill_job(self, job: Job, signal: int) -> None:
         if job.id is None:
@@ -255,6 +282,7 @@ class JobControl:
         for job, callback in effects.calls:
             _call(job, callback)
         for job_id, note in effects.cancel:
+            self.has_told = True
             self.client.tell("cancel", [job_id], note=note[:MAX_NOTE])
         if effects.look_up:
             self.look_up(effects.look_up)

@@ -225,6 +225,7 @@ class Session:
         """Keep with a job how far a reader of its output has come, in the reader's own words; `JobInfo.bookmark` shows
         it. Does not wait.
         """
+        self._control.has_told = True
         self._client.request_later("mark", job=job_id, place=bookmark)
 
     # -- output

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 
 import pytest
 
 from executors import JobRequest, Session
 from executors.provision.local.rundir import base_directory
 from tests.support.environment import environment
+from tests.support.sessions import Opener
 from tests.support.waiting import LIMIT
 
 
@@ -111,3 +113,23 @@ def test_a_client_that_never_reads_holds_nobody_up(session: Session) -> None:
     handles = session.submit([JobRequest(argv=["true"]) for _ in range(50)])
     assert all(handle.result(LIMIT).ok for handle in handles)
     lazy.close()
+
+
+def test_a_slow_client_hears_of_every_end_before_that_of_the_agent(opener: Opener) -> None:
+    session = opener()
+    slow = Raw(session)
+    slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.hello()
+    slow.socket.sendall(b'{"id":2,"op":"watch","after":null}\n')
+    handles = session.submit([JobRequest(argv=["sleep", "600"], name="x" * 500) for _ in range(1500)])
+    for handle in handles:
+        handle.wait_submitted(LIMIT)
+    ending = Raw(session).hello()
+    ending.socket.sendall(b'{"id":2,"op":"shutdown","reason":"its time has come"}\n')
+    time.sleep(1.0)
+    lines = [json.loads(line) for line in slow.lines]
+    assert lines[-1] == {"bye": "its time has come"}
+    cleaned = {event[1] for line in lines for event in line.get("ev", []) if event[2] == "clean"}
+    assert cleaned == {handle.id for handle in handles}
+    ending.close()
+    slow.close()

@@ -72,3 +72,21 @@ def test_a_defect_in_what_waits_is_told() -> None:
     assert told.wait(LIMIT) and "ZeroDivisionError" in reasons[0]
     dispatcher.stop()
     dispatcher.join()
+
+
+def test_what_callbacks_ask_for_at_the_end_is_done_and_then_refused() -> None:
+    dispatcher = Dispatcher(lambda _reason: None)
+    done: list[str] = []
+
+    def first() -> None:
+        dispatcher.stop()
+        assert dispatcher.post(lambda: done.append("late")) and dispatcher.post(second)
+
+    def second() -> None:
+        assert dispatcher.post(lambda: done.append("later"))
+
+    dispatcher.post(first)
+    dispatcher.start()
+    dispatcher.join()
+    assert done == ["late", "later"]
+    assert not dispatcher.post(lambda: done.append("never"))

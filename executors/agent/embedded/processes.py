@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import stat
 import subprocess
 from contextlib import contextmanager
 from typing import IO, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from ..wire import EPOCH_VARIABLE, USAGE_VARIABLE, epoch_chain
 from .job import LocalJob
+
+log = logging.getLogger(__name__)
 
 #: Stdout and stderr, which may be one file.
 Outputs = Tuple[IO[bytes], IO[bytes]]
@@ -62,16 +66,29 @@ def start_task(job: LocalJob, rank: int, env: Dict[str, str], outputs: Outputs, 
 
 
 def take_usage(job: LocalJob) -> None:
-    """Add to a job's usage what its own processes have told of others' (`wire.USAGE_VARIABLE`)."""
+    """Add to a job's usage what its own processes have told of others' (`wire.USAGE_VARIABLE`).
+
+    Any program of the job can have written there, or put something else there: it is none of the job's end.
+    """
     try:
-        with open(job.usage_path, encoding="ascii", errors="replace") as lines:
-            told = [line.split() for line in lines]
+        # A pipe would be waited for.
+        fd = os.open(job.usage_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, encoding="ascii", errors="replace") as lines:
+            told = [line.split() for line in lines] if stat.S_ISREG(os.fstat(fd).st_mode) else []
         os.unlink(job.usage_path)
     except FileNotFoundError:
         return
-    for _, cpu, memory, _ in (words for words in told if len(words) == 4):
-        job.cpu += float(cpu)
-        job.max_rss = max(job.max_rss, int(memory) * 1024)
+    except OSError as err:
+        log.warning("what job %s has used is not known: %s", job.id, err)
+        return
+    for words in told:
+        try:
+            _, cpu, memory, _ = words
+            used, size = float(cpu), int(memory) * 1024
+        except ValueError:
+            continue
+        job.cpu += used
+        job.max_rss = max(job.max_rss, size)
 
 
 @contextmanager

@@ -207,6 +207,11 @@ class Connection(asyncio.Protocol):
         self._watching = sequence
         self._loop.call_soon(self.push_events)
 
+    @property
+    def has_all_events(self) -> bool:
+        """Whether it has been sent all that it wants to hear."""
+        return self._watching is None or self._transport is None or self._watching == self._host.table.sequence
+
     def push_events(self) -> None:
         table = self._host.table
         while self._watching is not None and not self._paused and self._transport is not None:

@@ -41,8 +41,8 @@ log = logging.getLogger("agent")
 SERVED = "served"
 #: Descriptors that no client gets: starting a job, and looking for the processes of one that is to end, take some.
 RESERVED_FILES = 24
-#: Seconds in which clients get the last output of jobs that end with the agent.
-LAST_OUTPUT = 1.0
+#: Seconds in which clients get the last output of jobs that end with the agent, and then all events, and the rest.
+LAST_OUTPUT, LAST_WORDS = 1.0, 5.0
 
 
 class AgentSettings:
@@ -152,11 +152,16 @@ class Server:
             if self._watch_timer is not None:
                 self._watch_timer.cancel()
             if goes_for_good:
-                await self._send_last_output()
+                # What a slow client has not been sent by now is pushed as it reads. Its jobs' ends are told before that
+                # of the agent, and so is the end of output that somebody follows.
+                await self._until(lambda: all(one.has_all_events for one in self.connections), LAST_WORDS)
+                await self._until(lambda: not any(one.outputs.is_open for one in self.connections), LAST_OUTPUT)
             for connection in list(self.connections):
                 if goes_for_good:  # else the supervisor starts another agent, and clients shall come back to it
                     connection.send({"bye": note})
                 connection.close()
+            # The process ends with the loop, and what its sockets have not taken then is lost.
+            await self._until(lambda: not self.connections, LAST_WORDS)
             self._acklog.close()
         except Exception:  # whatever fails on the way, an agent that is told to end has to end, and say what it was
             log.exception("stopping failed")
@@ -164,10 +169,10 @@ class Server:
         finally:
             self.done.set()
 
-    async def _send_last_output(self) -> None:
-        """Its end, too, which is told before that of the agent: who follows a job hears that it was cancelled."""
-        deadline = self._loop.time() + LAST_OUTPUT
-        while any(one.outputs.is_open for one in self.connections) and self._loop.time() < deadline:  # noqa: ASYNC110
+    async def _until(self, condition: Callable[[], bool], limit: float) -> None:
+        """For a few turns of the loop, or for as many seconds as a client does not read."""
+        deadline = self._loop.time() + limit
+        while not condition() and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     def lost(self, note: str) -> None:
