@@ -151,14 +151,11 @@ class FluxOperator(BaseOperator):
         self.flux_links: dict[str, str] = {}
         self._handle: JobHandle | None = None
         self._killed = False
-        #: When this try began, in seconds since the epoch.
-        self._began = 0.0
 
     # -- Airflow's side
 
     def execute(self, context: Context) -> Any:
         ti = context["ti"]
-        self._began = time.time()
         with translate_errors():
             request = self.job_request(context)
             minicluster = self._minicluster()
@@ -197,7 +194,7 @@ class FluxOperator(BaseOperator):
             self._handle = None
         if self.wait:
             limit = self.execution_timeout
-            deadline = None if limit is None else self._began + limit.total_seconds()
+            deadline = None if limit is None else time.time() + limit.total_seconds()
             self._defer({**job, "sealed": sealed, "deadline": deadline}, ti)
         return job
 

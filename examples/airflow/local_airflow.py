@@ -61,7 +61,7 @@ class LocalAirflow:
         self.password = secrets.token_urlsafe(9)
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._deployment = f"local-{hashlib.sha256(os.fsencode(home)).hexdigest()[:4]}"
+        self._deployment = f"local{hashlib.sha256(os.fsencode(home)).hexdigest()[:4]}"
         self._environment = _environment(home, dags_folder, self.url, port, self._deployment)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._token = ""

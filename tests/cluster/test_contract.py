@@ -58,6 +58,7 @@ LEFT_OUT = {
             "test_a_hundred_megabyte_line_is_refused_and_harms_nobody",
             "test_a_client_that_vanishes_mid_line_or_mid_reply_harms_nobody",
             "test_a_client_that_never_reads_holds_nobody_up",
+            "test_a_slow_client_hears_of_every_end_before_that_of_the_agent",
         ],
         _SOCKET,
     ),

@@ -78,10 +78,10 @@ def test_the_instance_is_found_where_upstreams_users_look_and_says_when_it_runs(
     lead = made.start(0)
     view = made.directory(0) / "view"
     until(lambda: (view / "load-fluxion.sh").exists())
-    assert made.probe(0, "readinessProbe") == 1, "its quorum is two"
+    assert made.probe(0, "startupProbe") == 1, "its quorum is two"
     made.start(1)
-    assert made.probe(0, "readinessProbe") == 0
-    assert made.probe(1, "readinessProbe") == 0
+    assert made.probe(0, "startupProbe") == 0
+    assert made.probe(1, "startupProbe") == 0
     script = f". {view}/flux-view.sh && flux proxy $fluxsocket flux getattr size"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FLUX")}
     done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
