@@ -193,7 +193,7 @@ def decide(resource: Resource, observed: Observed, certificate: Callable[[str], 
             state = _State("InvalidSpec", text, accepted=False, problems=text, stalled=True)
             return _decision(resource, observed, state, (), now)
         return _begin(resource, spec, observed, certificate, now)
-    if diagnosis.is_leaving(job) and _end_of(job) is None:
+    if diagnosis.is_leaving(job) and diagnosis.end_of_job(job) is None:
         state = _State("JobDeleted", "its Job was deleted, and is created again when it is gone", reconciling=True)
         return _decision(resource, observed, state, (), now)
     decision = _living(resource, job, observed, problems, now)
@@ -273,9 +273,9 @@ def _missing_parts(
     resource: Resource, spec: MiniClusterSpec, job: Job, observed: Observed, certificate: Callable[[str], str]
 ) -> list[Action]:
     """What somebody has deleted of a MiniCluster that lives, made as it was: its spec is what was recorded."""
-    if _end_of(job) is not None:
+    if diagnosis.end_of_job(job) is not None:
         return []
-    recorded = (job["metadata"].get("annotations") or {}).get(PARTS_ANNOTATION, "").split()
+    recorded = _parts_of(job)
     there = {f"{kind}/{name}" for kind, name in observed.owned}
     missing = {one for one in recorded if one not in there and not one.startswith(UNSEEN)}
     missing |= {one for one in recorded if one.startswith(UNSEEN) and _is_missed(one, observed)}
@@ -291,6 +291,11 @@ def _missing_parts(
     return [Create(one) for one in made if f"{one['kind']}/{one['metadata']['name']}" in missing]
 
 
+def _parts_of(job: Job) -> list[str]:
+    """``KIND/NAME`` of what was made beside a Job."""
+    return (job["metadata"].get("annotations") or {}).get(PARTS_ANNOTATION, "").split()
+
+
 def _lost_key(resource: Resource, job: Job, observed: Observed) -> str | None:
     """The name of the Secret that a pod misses while brokers run that have its key: another one would be of no use."""
     name = str(resource["metadata"]["name"])
@@ -298,8 +303,7 @@ def _lost_key(resource: Resource, job: Job, observed: Observed) -> str | None:
         return None  # everybody knows it
     if not any(diagnosis.is_running(pod, name) for pod in observed.pods):
         return None
-    recorded = (job["metadata"].get("annotations") or {}).get(PARTS_ANNOTATION, "").split()
-    secrets = (one for one in recorded if one.startswith("Secret/") and _is_missed(one, observed))
+    secrets = (one for one in _parts_of(job) if one.startswith("Secret/") and _is_missed(one, observed))
     return next((one.removeprefix("Secret/") for one in secrets), None)
 
 
@@ -463,7 +467,7 @@ def _labels(picture: Picture) -> list[Action]:
 
 
 def _state_of(picture: Picture, job: Job, container: str, adopted: bool) -> _State:
-    end = _end_of(job)
+    end = diagnosis.end_of_job(job)
     if end is None and _lead_succeeded(picture.pods, container):
         end = True, ""  # the Job's controller says so in a moment
     lead = diagnosis.lead_end(picture.pods, container)
@@ -522,18 +526,6 @@ def _is_ready(pod: Pod, container: str, adopted: bool) -> bool:
         if one["name"] == container:
             return bool(one.get("ready")) or (adopted and diagnosis.is_running(pod, container))
     return False
-
-
-def _end_of(job: Job) -> tuple[bool, str] | None:
-    """Whether a Job has completed, or why it has failed; None: neither."""
-    for condition in (job.get("status") or {}).get("conditions") or []:
-        if condition.get("status") == "True":
-            if condition.get("type") in ("Complete", "SuccessCriteriaMet"):
-                return True, ""
-            if condition.get("type") in ("Failed", "FailureTarget"):
-                said = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
-                return False, f"job {diagnosis.name_of(job)} failed" + (f" ({said})" if said else "")
-    return None
 
 
 # -- after it

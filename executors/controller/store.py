@@ -11,6 +11,7 @@ from executors.controller.trimming import trimmed
 from executors.kube import Kind
 from executors.kube.api import EVENTS, JOBS, MINICLUSTERS, PODS
 from executors.kube.objects import Event, Job, KubernetesObject, MiniCluster
+from executors.provision.kubernetes.diagnosis import end_of_job
 from executors.render import NAME_LABEL
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,6 @@ Key = tuple[str, str]
 _EVENTS = 50
 #: Objects of which is kept that they have gone, the youngest.
 _GONE = 10_000
-#: Conditions of a Job that has ended, or is bound to.
-_ENDS = ("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget")
 
 
 class Store:
@@ -56,7 +55,7 @@ class Store:
                 if there is not None and there["metadata"]["uid"] != given["metadata"]["uid"]:
                     return key  # another one of its name is there by now
                 of_kind.pop(name, None)
-                if kind is JOBS and _has_ended(cast(Job, given)):
+                if kind is JOBS and end_of_job(cast(Job, given)) is not None:
                     self._ended[key] = trimmed(JOBS, cast(Job, given))
                 if not any(self._objects[key].values()):
                     del self._objects[key]
@@ -144,11 +143,6 @@ def key_of(kind: Kind[T], given: T) -> Key | None:
     labels = metadata.get("labels") or {}
     name = str(labels.get("job-name") if kind is PODS else labels.get(NAME_LABEL, ""))
     return (namespace, name) if name else None
-
-
-def _has_ended(job: Job) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or []
-    return any(one.get("type") in _ENDS and one.get("status") == "True" for one in conditions)
 
 
 def _version(thing: KubernetesObject) -> int:

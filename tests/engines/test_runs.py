@@ -249,15 +249,20 @@ def test_after_kill_9_the_next_snakemake_takes_up_the_running_jobs(
     wait_for(lambda: not instances(tmp_path), "nothing is left")
 
 
+def end_while_nobody_watches(background: Callable[..., Background], directory: Path) -> None:
+    """Both jobs of `SLOW`, whose Snakemake is killed."""
+    first = background(SLOW)
+    wait_for(lambda: (directory / "ran.a").exists() and (directory / "ran.b").exists(), "the jobs run")
+    first.process.kill()
+    first.process.wait(LIMIT)
+    (directory / "go").touch()
+    wait_for(lambda: (directory / "a").exists() and (directory / "b").exists(), "the jobs end by themselves")
+
+
 def test_a_job_that_ended_while_nobody_watched_is_not_run_again(
     background: Callable[..., Background], tmp_path: Path
 ) -> None:
-    first = background(SLOW)
-    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
-    first.process.kill()
-    first.process.wait(LIMIT)
-    (tmp_path / "go").touch()
-    wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists(), "the jobs end by themselves")
+    end_while_nobody_watches(background, tmp_path)
     second = background("", "--rerun-incomplete")
     assert second.wait() == 0, second.output()
     assert (tmp_path / "ran.a").read_text() == "ran\n"
@@ -389,12 +394,7 @@ def test_a_second_attempt_is_taken_up_with_its_log_and_benchmark(
 def test_a_job_whose_output_was_removed_after_its_end_runs_again(
     background: Callable[..., Background], tmp_path: Path
 ) -> None:
-    first = background(SLOW)
-    wait_for(lambda: (tmp_path / "ran.a").exists() and (tmp_path / "ran.b").exists(), "the jobs run")
-    first.process.kill()
-    first.process.wait(LIMIT)
-    (tmp_path / "go").touch()
-    wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists(), "the jobs end by themselves")
+    end_while_nobody_watches(background, tmp_path)
     time.sleep(0.5)
     (tmp_path / "a").unlink()
     second = background("", "--rerun-incomplete")

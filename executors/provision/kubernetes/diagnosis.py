@@ -125,6 +125,18 @@ def has_lost_node(pod: Pod) -> bool:
     return _condition(pod, "Ready") == "False" and _condition(pod, "ContainersReady") == "True"
 
 
+def end_of_job(job: Job) -> tuple[bool, str] | None:
+    """Returns whether a Job has completed, or why it has failed; None: neither."""
+    for condition in (job.get("status") or {}).get("conditions") or []:
+        if condition.get("status") == "True":
+            if condition.get("type") in ("Complete", "SuccessCriteriaMet"):
+                return True, ""
+            if condition.get("type") in ("Failed", "FailureTarget"):
+                said = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
+                return False, f"job {name_of(job)} failed" + (f" ({said})" if said else "")
+    return None
+
+
 def started_pod(event: Event, container: str) -> str | None:
     """Returns the uid of the pod whose ``container`` an event of the kubelet says to have started.
 
